@@ -1,0 +1,173 @@
+package cache
+
+import (
+	"context"
+	"errors"
+	"io"
+	"time"
+
+	"github.com/imgcache/imgcache-host/sdk"
+)
+
+// The failures that callers act on.
+var (
+	// ErrBadID says that the id does not follow the grammar of ids.
+	ErrBadID = errors.New("bad image id")
+	// ErrNotFound says that the image, queue entry or write does not exist.
+	ErrNotFound = sdk.ErrNotFound
+	// ErrConflict says that the image is cached or being written, or that a
+	// write continues at another offset.
+	ErrConflict = errors.New("conflict")
+	// ErrNoSpace says that the cache can make no room.
+	ErrNoSpace = errors.New("no space in the cache")
+	// ErrVerify says that bytes differ from the declared size or digest.
+	ErrVerify = errors.New("verification failed")
+)
+
+// State is what the cache has of an image: the first in this order that holds.
+type State string
+
+// The states.
+const (
+	StateCached  State = "cached"
+	StateFilling State = "filling"
+	StateQueued  State = "queued"
+	StateAbsent  State = "absent"
+)
+
+// ImageInfo is what the cache knows of an image.
+type ImageInfo struct {
+	ID           string    `json:"id"`
+	State        State     `json:"state"`
+	Size         int64     `json:"size"` // bytes; -1: unknown
+	Hits         uint64    `json:"hits"`
+	LastAccessed time.Time `json:"last_accessed,omitzero"`
+	LastModified time.Time `json:"last_modified,omitzero"`
+	Version      string    `json:"version,omitempty"`
+	SHA256       string    `json:"sha256,omitempty"` // hex, of the cached bytes
+	Verified     bool      `json:"verified"`         // a block table guards each read
+	Pinned       bool      `json:"pinned,omitempty"`
+	Readers      int       `json:"readers,omitempty"` // open now
+	Written      int64     `json:"written,omitempty"` // filling: bytes so far
+	Error        string    `json:"error,omitempty"`   // last failure to fetch
+	URL          string    `json:"url,omitempty"`     // where it comes from
+}
+
+// Outcome says how a request is answered, in the words of RFC 9211.
+type Outcome struct {
+	Hit       bool
+	Collapsed bool   // follows a fill that another request began
+	Stored    bool   // the response is being stored
+	Detail    string // why not, or what is special
+}
+
+// Content is an open image: cached, being filled, or passed through. It is
+// used by one goroutine. Close must be called.
+type Content interface {
+	// Info describes the image. Size is -1 when the origin did not say.
+	Info() ImageInfo
+	// ETag is the strong entity tag with its quotes, the same on miss and
+	// hit; "" when the origin gives nothing to make one from.
+	ETag() string
+	// ModTime is the origin's time of modification; zero: unknown.
+	ModTime() time.Time
+	Outcome() Outcome
+	// CopyTo writes the bytes [off, off+n) to w; n < 0 means to the end. It
+	// waits for bytes that are still on their way. A nil error says that
+	// every byte asked for was written and, if the image's last byte was
+	// among them, that the whole image was verified as far as the origin
+	// declared. On any error the response must be cut, not ended.
+	CopyTo(ctx context.Context, w io.Writer, off, n int64) (int64, error)
+	Close() error
+}
+
+// Result says what a prune or clean removed.
+type Result struct {
+	Files int   `json:"files"`
+	Bytes int64 `json:"bytes"`
+}
+
+// PruneOptions: a zero value prunes by watermarks.
+type PruneOptions struct {
+	MaxSize *int64 `json:"max_size,omitempty"` // bytes; Glance's prune to this size
+	DryRun  bool   `json:"dry_run,omitempty"`
+}
+
+// Victim is an image that would leave, and why.
+type Victim struct {
+	ID   string `json:"id"`
+	Size int64  `json:"size"`
+	Why  string `json:"why"`
+}
+
+// Usage says how full the cache is.
+type Usage struct {
+	Bytes        int64  `json:"bytes"`    // image bytes wherever they lie, plus reserved ones
+	Reserved     int64  `json:"reserved"` // of these, reserved and not yet written
+	MaxBytes     int64  `json:"max_bytes"`
+	Limit        string `json:"limit"` // "hard" or "prune"
+	Images       int    `json:"images"`
+	Fills        int    `json:"fills"`
+	Queued       int    `json:"queued"`
+	Records      string `json:"records"`       // "loading", "ready" or "absent"
+	Unsent       int    `json:"unsent"`        // operations in the record log that the driver has not acknowledged
+	Hits         uint64 `json:"hits"`          // since start
+	Misses       uint64 `json:"misses"`        // since start
+	BytesServed  uint64 `json:"bytes_served"`  // since start
+	BytesFetched uint64 `json:"bytes_fetched"` // since start, from origins
+	Policy       string `json:"policy"`        // who decided the last eviction: the policy's name, or "lru (fallback): reason"
+	Disk         string `json:"disk"`          // "ok", or why nothing is stored
+}
+
+// WriteOptions begins a write. Digests are hex and optional; Size < 0 means
+// unknown.
+type WriteOptions struct {
+	ID     string `json:"id"`
+	MD5    string `json:"md5,omitempty"`
+	SHA256 string `json:"sha256,omitempty"`
+	SHA512 string `json:"sha512,omitempty"`
+	Size   *int64 `json:"size,omitempty"`
+}
+
+// WriteStatus is how far a write is.
+type WriteStatus struct {
+	Write   string    `json:"write"`
+	Offset  int64     `json:"offset"`
+	Expires time.Time `json:"expires"` // aborts then unless bytes arrive
+}
+
+// Engine is what the faces of the service use of a cache; *Cache implements
+// it. Methods that take an id answer ErrBadID before any file is touched.
+type Engine interface {
+	// Open serves a GET: from the cache, from a running fill, or by a new
+	// one. Errors wrap those of package origin or ErrBadID.
+	Open(ctx context.Context, id string) (Content, error)
+	// OpenCached is Open for the native API: ErrNotFound unless cached.
+	OpenCached(ctx context.Context, id string) (Content, error)
+	// Stat serves a HEAD and never starts a fill. The Content answers
+	// everything but CopyTo.
+	Stat(ctx context.Context, id string) (Content, error)
+
+	Images() []ImageInfo // ordered by id
+	Image(id string) (ImageInfo, error)
+	Delete(ctx context.Context, id string) error // an absent image is no error
+	DeleteAll(ctx context.Context) (int, error)
+
+	Queue(id string) (bool, error) // false when cached, filling or queued
+	Queued() ([]string, error)     // in the order of queueing
+	Unqueue(id string) error       // an absent entry is no error
+	UnqueueAll() (int, error)
+
+	Usage() Usage
+	Victims(ctx context.Context, limit int) ([]Victim, error)
+	Prune(ctx context.Context, o PruneOptions) (Result, error)
+	Clean(ctx context.Context, stall *time.Duration) (Result, error) // nil: the configured stall time
+
+	BeginWrite(ctx context.Context, o WriteOptions) (WriteStatus, error)
+	// WriteData appends; offset < 0 means at the end. ErrConflict with the
+	// present status when offset is another one.
+	WriteData(ctx context.Context, write string, offset int64, r io.Reader) (WriteStatus, error)
+	WriteState(write string) (WriteStatus, error)
+	CommitWrite(ctx context.Context, write string) (ImageInfo, error) // ErrVerify: the file went to invalid/
+	AbortWrite(ctx context.Context, write string) error
+}

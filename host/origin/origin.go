@@ -1,0 +1,77 @@
+// Package origin is where images come from: a directory, an HTTP server.
+package origin
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/imgcache/imgcache-host/sdk"
+)
+
+// The failures of an origin. Every error of an [Origin] wraps one of them, or
+// is that of the context.
+var (
+	// ErrNotFound says that the origin answered that it has no such image.
+	ErrNotFound = fmt.Errorf("origin: image %w", sdk.ErrNotFound)
+	// ErrDenied says that the origin refuses to hand out the image.
+	ErrDenied = errors.New("origin: access denied")
+	// ErrChanged says that the origin's image is no longer the version asked
+	// for.
+	ErrChanged = errors.New("origin: image has changed")
+	// ErrUnavailable says that the origin did not answer, or broke off.
+	ErrUnavailable = fmt.Errorf("origin: %w", sdk.ErrUnavailable)
+)
+
+// Digest is a checksum that an origin declares for the whole image.
+type Digest struct {
+	Algorithm string // "sha512", "sha256" or "md5"
+	Sum       []byte
+}
+
+// Object is what an origin says of an image.
+type Object struct {
+	// Version identifies the content: the strongest declared digest
+	// ("sha256:…"), else the strong ETag with its quotes, else size and
+	// modification time ("stat:SIZE-NANOSECONDS").
+	Version      string
+	Size         int64    // bytes of the whole image; -1: unknown
+	Digests      []Digest // strongest first; often empty
+	LastModified time.Time
+	URL          string // for people: where the image is
+}
+
+// Immutable reports whether the version is a digest, so that the image can
+// never change under it.
+func (o Object) Immutable() bool { return len(o.Digests) > 0 }
+
+// Request asks for the bytes of an image.
+type Request struct {
+	Name    string
+	Offset  int64
+	Length  int64  // -1: to the end
+	Version string // if not empty, the version that the bytes must be of
+}
+
+// Origin hands out images.
+type Origin interface {
+	// Name is the label of the origin's configuration block.
+	Name() string
+
+	// Stat says what the origin has under name, without its bytes.
+	Stat(ctx context.Context, name string) (Object, error)
+
+	// Open returns the bytes asked for, beginning exactly at Offset: an
+	// origin without ranges is read from its start and the prefix thrown
+	// away. When Version is given and the origin has another one, Open fails
+	// with ErrChanged. The body breaks off with an error wrapping
+	// ErrUnavailable, never with a clean EOF, when it is shorter than
+	// declared. The context covers the body too.
+	Open(ctx context.Context, r Request) (Object, io.ReadCloser, error)
+
+	// RevalidateAfter says how long a version may be trusted without asking
+	// again: 0 means a Stat on each hit.
+	RevalidateAfter() time.Duration
+}

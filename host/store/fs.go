@@ -1,0 +1,38 @@
+package store
+
+import (
+	"io"
+	"io/fs"
+	"time"
+)
+
+// FS is every operation on files that the cache directory sees. Names are
+// slash-separated and relative to the directory; nothing outside can be named.
+// The first argument of each method labels the call site, such as
+// "commit.rename", so that a test fails exactly one.
+type FS interface {
+	OpenFile(op, name string, flag int, perm fs.FileMode) (File, error)
+	Mkdir(op, name string, perm fs.FileMode) error // an existing directory is no error
+	Rename(op, oldname, newname string) error
+	Link(op, oldname, newname string) error
+	Remove(op, name string) error
+	Lstat(op, name string) (fs.FileInfo, error)
+	ReadDir(op, name string) ([]fs.DirEntry, error)
+	Chtimes(op, name string, mtime time.Time) error
+	SyncDir(op, name string) error // makes renames in the directory durable
+	Free(op string) (int64, error) // bytes that an ordinary user can still write
+}
+
+// File is an open file of an [FS]. Its methods fail under the label that it
+// was opened with plus ".read", ".write", ".sync", ".stat", ".truncate" or
+// ".close".
+type File interface {
+	io.Reader
+	io.ReaderAt
+	io.Writer
+	io.WriterAt
+	io.Closer
+	Sync() error
+	Truncate(size int64) error
+	Stat() (fs.FileInfo, error)
+}

@@ -1,0 +1,194 @@
+package sdk
+
+import (
+	"context"
+	"fmt"
+	"regexp"
+	"strconv"
+	"time"
+)
+
+// Kind is what a plugin is for.
+type Kind string
+
+// The kinds of plugin.
+const (
+	KindDriver Kind = "driver" // keeps records: implements [Driver]
+	KindPolicy Kind = "policy" // advises eviction: implements [Scorer] or [Stateful]
+)
+
+// Capability names an optional ability that a plugin declares. The host calls
+// an optional method only when its capability is declared.
+type Capability string
+
+// The capabilities known to this version. A host ignores those it does not
+// know.
+const (
+	CapScore     Capability = "score"     // policy: [Scorer]
+	CapStateful  Capability = "stateful"  // policy: [Stateful]
+	CapSnapshot  Capability = "snapshot"  // policy: [Snapshotter]
+	CapNodes     Capability = "nodes"     // driver: [NodeLister]
+	CapHeartbeat Capability = "heartbeat" // driver: [Heartbeater]
+)
+
+// Manifest is what a plugin says of itself before it is configured. It is a
+// constant of the plugin: it must not depend on configuration or environment.
+type Manifest struct {
+	Name         string       `json:"name"`    // matches [NamePattern]
+	Version      string       `json:"version"` // semantic version of the plugin, informative
+	Kind         Kind         `json:"kind"`
+	Capabilities []Capability `json:"capabilities,omitempty"`
+	Options      []Option     `json:"options,omitempty"` // the schema of its config block
+}
+
+// Has reports whether the manifest declares c.
+func (m Manifest) Has(c Capability) bool {
+	for _, have := range m.Capabilities {
+		if have == c {
+			return true
+		}
+	}
+	return false
+}
+
+// NamePattern is the grammar of plugin and option names. Names become parts
+// of file names, log fields and metric labels.
+var NamePattern = regexp.MustCompile(`^[a-z][a-z0-9_-]{0,63}$`)
+
+// Validate reports, wrapping [ErrInvalid], the first thing that is wrong with
+// the manifest.
+func (m Manifest) Validate() error {
+	if !NamePattern.MatchString(m.Name) {
+		return fmt.Errorf("%w: plugin name %q does not match %s", ErrInvalid, m.Name, NamePattern)
+	}
+	if m.Kind != KindDriver && m.Kind != KindPolicy {
+		return fmt.Errorf("%w: kind %q is neither %q nor %q", ErrInvalid, m.Kind, KindDriver, KindPolicy)
+	}
+	if m.Kind == KindPolicy && m.Has(CapScore) == m.Has(CapStateful) {
+		return fmt.Errorf("%w: a policy declares either %q or %q", ErrInvalid, CapScore, CapStateful)
+	}
+	seen := map[string]bool{}
+	for _, o := range m.Options {
+		if err := o.validate(); err != nil {
+			return err
+		}
+		if seen[o.Name] {
+			return fmt.Errorf("%w: option %q is declared twice", ErrInvalid, o.Name)
+		}
+		seen[o.Name] = true
+	}
+	return nil
+}
+
+// OptionType is the type of a plugin's option, with the text in which its
+// value travels.
+type OptionType string
+
+// The types of options.
+const (
+	TypeString   OptionType = "string"   // as it stands
+	TypeNumber   OptionType = "number"   // decimal, as strconv.ParseFloat reads it
+	TypeBool     OptionType = "bool"     // true or false
+	TypeDuration OptionType = "duration" // as time.ParseDuration reads it, such as 1m30s
+	TypeSize     OptionType = "size"     // bytes, decimal integer; the host accepts 10GiB and converts
+)
+
+// Option is one attribute of a plugin's config block. The host checks types,
+// unknown names and required options before the plugin is configured, and
+// fills in defaults.
+type Option struct {
+	Name        string     `json:"name"`
+	Type        OptionType `json:"type"`
+	Default     string     `json:"default,omitempty"` // in the text of Type; empty: no default
+	Required    bool       `json:"required,omitempty"`
+	Sensitive   bool       `json:"sensitive,omitempty"` // never shown
+	Description string     `json:"description,omitempty"`
+}
+
+func (o Option) validate() error {
+	if !NamePattern.MatchString(o.Name) {
+		return fmt.Errorf("%w: option name %q does not match %s", ErrInvalid, o.Name, NamePattern)
+	}
+	if o.Default == "" {
+		return o.Check("")
+	}
+	return o.Check(o.Default)
+}
+
+// Check reports, wrapping [ErrInvalid], whether the text is no value of the
+// option's type. The empty text is a value of every known type: it stands for
+// an option that is not set.
+func (o Option) Check(text string) error {
+	var err error
+	switch o.Type {
+	case TypeString:
+	case TypeNumber:
+		if text != "" {
+			_, err = strconv.ParseFloat(text, 64)
+		}
+	case TypeBool:
+		if text != "" && text != "true" && text != "false" {
+			err = fmt.Errorf("%q is neither true nor false", text)
+		}
+	case TypeDuration:
+		if text != "" {
+			_, err = time.ParseDuration(text)
+		}
+	case TypeSize:
+		if text != "" {
+			_, err = strconv.ParseUint(text, 10, 63)
+		}
+	default:
+		return fmt.Errorf("%w: option %q has the unknown type %q", ErrInvalid, o.Name, o.Type)
+	}
+	if err != nil {
+		return fmt.Errorf("%w: option %q: %w", ErrInvalid, o.Name, err)
+	}
+	return nil
+}
+
+// Config holds the values of a plugin's options in the text of their types.
+// An option that is not set and has no default is absent.
+type Config map[string]string
+
+// Settings is what a plugin is configured with. Only Options comes from the
+// operator; the rest says in which service the plugin works.
+type Settings struct {
+	Options  Config
+	CacheDir string // absolute path of the cache directory; empty for policies
+	StateDir string // absolute path of a private directory of the plugin; empty for policies
+	Node     string // name of this node
+	Instance string // random id of this cache directory, stable over restarts
+}
+
+// Text returns the value of an option, or "" when it is absent.
+func (c Config) Text(name string) string { return c[name] }
+
+// Number returns the value of a number option, or 0 when it is absent. The
+// host has checked the type.
+func (c Config) Number(name string) float64 {
+	f, _ := strconv.ParseFloat(c[name], 64)
+	return f
+}
+
+// Bool returns the value of a bool option, or false when it is absent.
+func (c Config) Bool(name string) bool { return c[name] == "true" }
+
+// Duration returns the value of a duration option, or 0 when it is absent.
+func (c Config) Duration(name string) time.Duration {
+	d, _ := time.ParseDuration(c[name])
+	return d
+}
+
+// Size returns the value of a size option in bytes, or 0 when it is absent.
+func (c Config) Size(name string) int64 {
+	n, _ := strconv.ParseInt(c[name], 10, 64)
+	return n
+}
+
+// Configurer is implemented by plugins that want their settings. Configure is
+// called once, before any other method; an error, best wrapping [ErrInvalid]
+// and naming the option, keeps the plugin from starting.
+type Configurer interface {
+	Configure(ctx context.Context, s Settings) error
+}
