@@ -1,0 +1,216 @@
+// Package config turns HCL files into a [Config] with every default filled in.
+//
+// The smallest configuration that works is
+//
+//	listener "tcp" "public" {
+//	  address = "127.0.0.1:9292"
+//	}
+//	cache "default" {
+//	  dir = "/var/lib/imgcache/images"
+//	}
+//	origin "directory" "golden" {
+//	  path = "/srv/images"
+//	}
+//
+// config.hcl.example at the top of the repository shows every option. Relative
+// paths are taken from the directory of the file that they stand in. All
+// problems are reported at once, as [*Diagnostics].
+package config
+
+import (
+	"os"
+	"time"
+
+	"github.com/hashicorp/hcl/v2"
+	"github.com/imgcache/imgcache-host/sdk"
+)
+
+// Config is a whole configuration: checked, references resolved, paths
+// absolute, defaults filled in.
+type Config struct {
+	Node      Node
+	Listeners []Listener // in the order of the files; an admin socket is always among them
+	Cache     Cache
+	Origins   []Origin // at least one
+	PluginDir string   // where plugins are looked for besides plugins/ beside the executable; empty: nowhere
+	Plugins   []Plugin // the plugins that have a block of their own
+	Log       Log
+	Shutdown  Shutdown
+
+	// Warnings says what is allowed but is hardly meant; nil when nothing is.
+	Warnings *Diagnostics
+}
+
+// Node is this machine among others.
+type Node struct {
+	Name    string // by default the host name
+	DataDir string // state that must survive a restart, such as that of plugins
+	RunDir  string // sockets; may be emptied at boot
+}
+
+// The networks of a [Listener].
+const (
+	TCP  = "tcp"
+	Unix = "unix"
+)
+
+// Face is a part of the service that a listener can serve. /healthz answers
+// on every listener.
+type Face string
+
+// The faces.
+const (
+	FaceImages  Face = "images"  // downloads
+	FaceAdmin   Face = "admin"   // native API, metrics, readiness and profiles
+	FaceMetrics Face = "metrics" // metrics and readiness alone
+)
+
+// Listener is a socket to serve on.
+type Listener struct {
+	Name      string
+	Network   string      // TCP or Unix
+	Address   string      // TCP: host:port
+	Path      string      // Unix: path of the socket
+	Mode      os.FileMode // Unix: permissions of the socket
+	Group     string      // Unix: name or number of the socket's group; empty: unchanged
+	Serve     []Face      // at least one
+	TokenFile string      // TCP with FaceAdmin: file with one bearer token a line
+	Limits    ListenerLimits
+}
+
+// Serves reports whether f is among the faces of the listener.
+func (l Listener) Serves(f Face) bool {
+	for _, have := range l.Serve {
+		if have == f {
+			return true
+		}
+	}
+	return false
+}
+
+// ListenerLimits bounds what clients may hold on to.
+type ListenerLimits struct {
+	MaxConnections    int           // at once; further ones wait to be accepted
+	HeaderTimeout     time.Duration // until the request's header is read
+	IdleTimeout       time.Duration // between two requests of a connection
+	WriteStallTimeout time.Duration // a client that takes no byte for so long is dropped
+}
+
+// Limit says what MaxSize of a [Cache] means.
+type Limit string
+
+// The limits.
+const (
+	LimitHard  Limit = "hard"  // a fill that does not fit is passed through
+	LimitPrune Limit = "prune" // only prune looks at it, as Glance does
+)
+
+// VerifyReads says which reads are checked against the block table.
+type VerifyReads string
+
+// The ways of checking.
+const (
+	VerifyAlways VerifyReads = "always" // every read
+	VerifyFirst  VerifyReads = "first"  // the first read of each block since start
+	VerifyNever  VerifyReads = "never"
+)
+
+// Cache is the cache "default".
+type Cache struct {
+	Name        string
+	Dir         string
+	MaxSize     int64 // bytes
+	Limit       Limit
+	StallTime   time.Duration // a partial file without growth for so long is stalled
+	VerifyReads VerifyReads
+	Driver      PluginConfig // keeps the records
+	Policy      PluginConfig // advises eviction
+	Prune       Prune
+	Fill        Fill
+	Prefetch    Prefetch
+}
+
+// Prune is the automatic eviction.
+type Prune struct {
+	Interval      time.Duration // between two looks
+	HighWatermark float64       // part of MaxSize above which it begins; 0 < low <= high <= 1
+	LowWatermark  float64       // part of MaxSize at which it ends
+	MinAge        time.Duration // younger images stay
+	MinFree       int64         // bytes of the file system to keep free, whoever uses it
+}
+
+// Fill is the transfer of images from their origin into the cache.
+type Fill struct {
+	Concurrency int  // fills at once; further images are passed through
+	Retries     int  // attempts to continue a transfer that broke off
+	KeepFilling bool // go on when the last client has left
+}
+
+// Prefetch is the work on the queue.
+type Prefetch struct {
+	Workers int // images fetched at once; 0: the queue is kept but not worked on
+}
+
+// The types of an [Origin].
+const (
+	OriginDirectory = "directory"
+	OriginHTTP      = "http"
+)
+
+// Origin is where images come from.
+type Origin struct {
+	Name   string
+	Type   string // OriginDirectory or OriginHTTP
+	Prefix string // of the URL path on which its images are served; begins and ends with "/"
+
+	Path string // OriginDirectory
+
+	// The rest is for OriginHTTP.
+	Endpoint        string            // URL to which the name of an image is appended; ends with "/"
+	RevalidateAfter time.Duration     // how long a version is trusted; 0: asked on each hit
+	ConnectTimeout  time.Duration     // until a connection is made
+	IdleTimeout     time.Duration     // a transfer without a byte for so long has broken off
+	AllowRedirects  bool              // follow redirects to other hosts
+	Headers         map[string]string // sent with every request
+}
+
+// Plugin is a plugin that does not come from a plugin directory, or that has
+// limits of its own.
+type Plugin struct {
+	Name    string
+	Kind    sdk.Kind
+	Command string   // path of the executable; empty: Wasm, or found by name
+	Args    []string // of Command
+	Wasm    string   // path of the module; empty: Command, or found by name
+	Env     map[string]string
+	SHA256  string // lower-case hex of the file; empty: unchecked
+	Limits  PluginLimits
+}
+
+// PluginLimits bounds what a plugin may use.
+type PluginLimits struct {
+	Memory  int64         // bytes
+	Timeout time.Duration // of one call
+}
+
+// PluginConfig is a driver or policy block: a plugin with its options.
+type PluginConfig struct {
+	Kind   sdk.Kind
+	Plugin string // name of the plugin
+	Name   string // name of the block
+
+	block hcl.Range            // header of the block; zero: the built-in default
+	body  hcl.Body             // of its config block; nil: none
+	files map[string]*hcl.File // for the snippets of diagnostics
+}
+
+// Log says what is logged and how. Logs go to standard error.
+type Log struct {
+	Level  string // "debug", "info", "warn" or "error"
+	Format string // "json" or "text"
+}
+
+// Shutdown says how the service ends.
+type Shutdown struct {
+	DrainTimeout time.Duration // running transfers have so long to end
+}
