@@ -199,9 +199,11 @@ type PluginConfig struct {
 	Plugin string // name of the plugin
 	Name   string // name of the block
 
-	block hcl.Range            // header of the block; zero: the built-in default
-	body  hcl.Body             // of its config block; nil: none
-	files map[string]*hcl.File // for the snippets of diagnostics
+	block  hcl.Range            // header of the block; zero: the built-in default
+	label  hcl.Range            // its first label
+	config *hcl.Block           // its config block; nil: none
+	files  map[string]*hcl.File // for the snippets of diagnostics
+	dirs   map[string]string    // directory of each file
 }
 
 // Log says what is logged and how. Logs go to standard error.

@@ -1,0 +1,237 @@
+package config
+
+import (
+	"time"
+
+	"github.com/hashicorp/hcl/v2"
+	"github.com/imgcache/imgcache-host/sdk"
+)
+
+// body says what a block may contain, bound to the variables that receive it.
+type body struct {
+	args   []arg
+	blocks []block
+}
+
+// arg is one option of a block.
+type arg struct {
+	name     string
+	into     value
+	required bool
+}
+
+// block is a nested block without labels that may occur once.
+type block struct {
+	name string
+	body body
+	raw  **hcl.Block // if not nil, the block is kept as it is instead
+}
+
+// The labels of the blocks at the top of a file. One that occurs once has
+// none.
+var topLevel = []hcl.BlockHeaderSchema{
+	{Type: "node"},
+	{Type: "listener", LabelNames: []string{"type", "name"}},
+	{Type: "cache", LabelNames: []string{"name"}},
+	{Type: "origin", LabelNames: []string{"type", "name"}},
+	{Type: "plugin", LabelNames: []string{"name"}},
+	{Type: "driver", LabelNames: []string{"plugin", "name"}},
+	{Type: "policy", LabelNames: []string{"plugin", "name"}},
+	{Type: "log"},
+	{Type: "shutdown"},
+}
+
+func (c *Config) body() body {
+	return body{args: []arg{{name: "plugin_dir", into: path(&c.PluginDir)}}}
+}
+
+func (n *Node) body() body {
+	return body{args: []arg{
+		{name: "name", into: text(&n.Name)},
+		{name: "data_dir", into: path(&n.DataDir)},
+		{name: "run_dir", into: path(&n.RunDir)},
+	}}
+}
+
+func (l *Listener) body() body {
+	serve := arg{name: "serve", into: choices(&l.Serve, FaceImages, FaceAdmin, FaceMetrics)}
+	limits := block{name: "limits", body: l.Limits.body()}
+	if l.Network == Unix {
+		return body{
+			args: []arg{
+				{name: "path", into: path(&l.Path), required: true},
+				{name: "mode", into: mode(&l.Mode)},
+				{name: "group", into: text(&l.Group)},
+				serve,
+			},
+			blocks: []block{limits},
+		}
+	}
+	return body{
+		args: []arg{
+			{name: "address", into: text(&l.Address), required: true},
+			serve,
+			{name: "token_file", into: path(&l.TokenFile)},
+		},
+		blocks: []block{limits},
+	}
+}
+
+func (l *ListenerLimits) body() body {
+	return body{args: []arg{
+		{name: "max_connections", into: count(&l.MaxConnections, 1)},
+		{name: "header_timeout", into: duration(&l.HeaderTimeout, positive)},
+		{name: "idle_timeout", into: duration(&l.IdleTimeout, positive)},
+		{name: "write_stall_timeout", into: duration(&l.WriteStallTimeout, positive)},
+	}}
+}
+
+func (c *Cache) body() body {
+	return body{
+		args: []arg{
+			{name: "dir", into: path(&c.Dir), required: true},
+			{name: "max_size", into: size(&c.MaxSize, 1)},
+			{name: "limit", into: choice(&c.Limit, LimitHard, LimitPrune)},
+			{name: "stall_time", into: duration(&c.StallTime, positive)},
+			{name: "verify_reads", into: choice(&c.VerifyReads, VerifyAlways, VerifyFirst, VerifyNever)},
+			{name: "driver", into: reference{&c.Driver}},
+			{name: "policy", into: reference{&c.Policy}},
+		},
+		blocks: []block{
+			{name: "prune", body: c.Prune.body()},
+			{name: "fill", body: c.Fill.body()},
+			{name: "prefetch", body: c.Prefetch.body()},
+		},
+	}
+}
+
+func (p *Prune) body() body {
+	return body{args: []arg{
+		{name: "interval", into: duration(&p.Interval, minPruneInterval)},
+		{name: "high_watermark", into: fraction(&p.HighWatermark)},
+		{name: "low_watermark", into: fraction(&p.LowWatermark)},
+		{name: "min_age", into: duration(&p.MinAge, 0)},
+		{name: "min_free", into: size(&p.MinFree, 0)},
+	}}
+}
+
+func (f *Fill) body() body {
+	return body{args: []arg{
+		{name: "concurrency", into: count(&f.Concurrency, 1)},
+		{name: "retries", into: count(&f.Retries, 0)},
+		{name: "keep_filling", into: boolean(&f.KeepFilling)},
+	}}
+}
+
+func (p *Prefetch) body() body {
+	return body{args: []arg{{name: "workers", into: count(&p.Workers, 0)}}}
+}
+
+func (o *Origin) body() body {
+	prefix := arg{name: "prefix", into: text(&o.Prefix)}
+	if o.Type == OriginDirectory {
+		return body{args: []arg{{name: "path", into: path(&o.Path), required: true}, prefix}}
+	}
+	return body{args: []arg{
+		{name: "endpoint", into: text(&o.Endpoint), required: true},
+		prefix,
+		{name: "revalidate_after", into: duration(&o.RevalidateAfter, 0)},
+		{name: "connect_timeout", into: duration(&o.ConnectTimeout, positive)},
+		{name: "idle_timeout", into: duration(&o.IdleTimeout, positive)},
+		{name: "allow_redirects", into: boolean(&o.AllowRedirects)},
+		{name: "headers", into: textMap(&o.Headers)},
+	}}
+}
+
+func (p *Plugin) body() body {
+	return body{
+		args: []arg{
+			{name: "kind", into: choice(&p.Kind, sdk.KindDriver, sdk.KindPolicy), required: true},
+			{name: "command", into: path(&p.Command)},
+			{name: "args", into: texts(&p.Args)},
+			{name: "wasm", into: path(&p.Wasm)},
+			{name: "env", into: textMap(&p.Env)},
+			{name: "sha256", into: text(&p.SHA256)},
+		},
+		blocks: []block{{name: "limits", body: p.Limits.body()}},
+	}
+}
+
+func (l *PluginLimits) body() body {
+	return body{args: []arg{
+		{name: "memory", into: size(&l.Memory, minPluginMemory)},
+		{name: "timeout", into: duration(&l.Timeout, positive)},
+	}}
+}
+
+// minPruneInterval keeps the look at the index from taking all of a core.
+const minPruneInterval = 100 * time.Millisecond
+
+// minPluginMemory is what the smallest policy of a Go program needs to start
+// as a module.
+const minPluginMemory = 4 << 20
+
+func (p *PluginConfig) blockBody() body {
+	return body{blocks: []block{{name: "config", raw: &p.config}}}
+}
+
+func (l *Log) body() body {
+	return body{args: []arg{
+		{name: "level", into: choice(&l.Level, "debug", "info", "warn", "error")},
+		{name: "format", into: choice(&l.Format, "json", "text")},
+	}}
+}
+
+func (s *Shutdown) body() body {
+	return body{args: []arg{{name: "drain_timeout", into: duration(&s.DrainTimeout, 0)}}}
+}
+
+// place is a block and what it may contain, with the defaults in the
+// variables.
+type place struct {
+	name string // as a person would write it, such as: listener "tcp"
+	body body
+}
+
+// places returns the whole language.
+func places() []place {
+	c := Config{Node: defaultNode(), Cache: defaultCache(), Log: defaultLog(), Shutdown: defaultShutdown()}
+	tcp, unix := defaultListener(TCP), defaultListener(Unix)
+	directory, web := defaultOrigin(OriginDirectory), defaultOrigin(OriginHTTP)
+	plugin := defaultPlugin()
+	list := []place{
+		{"", c.body()},
+		{"node", c.Node.body()},
+		{`listener "tcp"`, tcp.body()},
+		{`listener "unix"`, unix.body()},
+		{"cache", c.Cache.body()},
+		{`origin "directory"`, directory.body()},
+		{`origin "http"`, web.body()},
+		{"plugin", plugin.body()},
+		{"driver", c.Cache.Driver.blockBody()},
+		{"policy", c.Cache.Policy.blockBody()},
+		{"log", c.Log.body()},
+		{"shutdown", c.Shutdown.body()},
+	}
+	for i := 0; i < len(list); i++ { // grows as nested blocks are found
+		for _, b := range list[i].body.blocks {
+			if b.raw == nil {
+				list = append(list, place{list[i].name + " / " + b.name, b.body})
+			}
+		}
+	}
+	return list
+}
+
+// belongsTo returns a sentence, with a space in front, that says in which
+// block an option is at home; "" for an unknown one.
+func belongsTo(option string) string {
+	for _, p := range places() {
+		for _, a := range p.body.args {
+			if a.name == option && p.name != "" {
+				return " It belongs into a block " + p.name + "."
+			}
+		}
+	}
+	return ""
+}

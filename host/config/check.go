@@ -1,0 +1,217 @@
+package config
+
+import (
+	"fmt"
+	"net"
+	"net/url"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+
+	"github.com/hashicorp/hcl/v2"
+)
+
+// maxSocketPath is the longest path that the kernel takes for a unix socket:
+// 108 bytes with the zero at the end.
+const maxSocketPath = 107
+
+func (d *decoder) checkListener(l Listener, at positions) {
+	switch l.Network {
+	case TCP:
+		d.checkAddress(l, at)
+		if l.Serves(FaceAdmin) && l.TokenFile == "" {
+			d.errorAt(at.of("serve"), "Admin without a token",
+				"Whoever reaches this address could empty the cache. Set token_file, or serve admin on a unix socket.")
+		}
+	case Unix:
+		d.checkSocketPath(l.Path, at.of("path"))
+	}
+}
+
+func (d *decoder) checkAddress(l Listener, at positions) {
+	if l.Address == "" {
+		return // reported as missing
+	}
+	_, port, err := net.SplitHostPort(l.Address)
+	if err == nil {
+		_, err = strconv.ParseUint(port, 10, 16)
+	}
+	if err != nil {
+		d.errorAt(at.of("address"), "Bad value of address",
+			`%q is not an address to listen on; write host:port, such as "127.0.0.1:9292" or "[::1]:9292".`, l.Address)
+		return
+	}
+	if port != "0" { // 0 takes any free port
+		d.claim("address "+l.Address, at.of("address"), "Address in use twice", "Another listener has the address %s.", l.Address)
+	}
+}
+
+func (d *decoder) checkSocketPath(path string, at hcl.Range) {
+	if path == "" {
+		return // reported as missing
+	}
+	if len(path) > maxSocketPath {
+		d.errorAt(at, "Path of a socket too long", "The kernel takes at most %d bytes; %s has %d.", maxSocketPath, path, len(path))
+	}
+	d.claim("socket "+path, at, "Socket in use twice", "Another listener has the socket %s.", path)
+}
+
+// claim complains when something that only one block can have is taken.
+func (d *decoder) claim(key string, at hcl.Range, summary, detail string, args ...any) {
+	if d.claims == nil {
+		d.claims = map[string]hcl.Range{}
+	}
+	if first, ok := d.claims[key]; ok {
+		d.errorAt(at, summary, "%s It stands at %s.", fmt.Sprintf(detail, args...), where(first))
+		return
+	}
+	d.claims[key] = at
+}
+
+func (d *decoder) checkCache(c Cache, at positions) {
+	if c.Prune.LowWatermark > c.Prune.HighWatermark {
+		d.errorAt(at.of("prune.low_watermark"), "Watermarks the wrong way round",
+			"Pruning begins above high_watermark (%v) and ends at low_watermark (%v), so low_watermark must not be the larger one.",
+			c.Prune.HighWatermark, c.Prune.LowWatermark)
+	}
+}
+
+// prefixPattern is a URL path that begins and ends with a slash.
+var prefixPattern = regexp.MustCompile(`^/([A-Za-z0-9._~-]+/)+$`)
+
+// reservedPaths belong to the service itself, now or later.
+var reservedPaths = []string{"/v1/", "/v2/", "/metrics/", "/healthz/", "/readyz/", "/debug/"}
+
+func (d *decoder) checkOrigin(o *Origin, at positions) {
+	d.checkPrefix(o, at)
+	if o.Type == OriginHTTP && o.Endpoint != "" {
+		d.checkEndpoint(o, at)
+	}
+	for name := range o.Headers {
+		if !headerPattern.MatchString(name) || strings.ContainsAny(o.Headers[name], "\r\n\x00") {
+			d.errorAt(at.of("headers"), "Bad value of headers", "%q is not a header with a value of one line.", name)
+		}
+	}
+}
+
+// headerPattern is the grammar of header names (RFC 9110, token).
+var headerPattern = regexp.MustCompile("^[!#$%&'*+.^_`|~0-9A-Za-z-]+$")
+
+func (d *decoder) checkPrefix(o *Origin, at positions) {
+	if !strings.HasSuffix(o.Prefix, "/") {
+		o.Prefix += "/"
+	}
+	here := at.of("prefix")
+	if !prefixPattern.MatchString(o.Prefix) || strings.Contains(o.Prefix, "/../") || strings.Contains(o.Prefix, "/./") {
+		d.errorAt(here, "Bad value of prefix", `%q is not a path such as "/images/" or "/mirror/ubuntu/".`, o.Prefix)
+		return
+	}
+	for _, taken := range reservedPaths {
+		if strings.HasPrefix(o.Prefix, taken) {
+			d.errorAt(here, "Bad value of prefix", "Paths below %s belong to the service itself. Choose another one.", taken)
+		}
+	}
+	for _, other := range d.prefixes {
+		if strings.HasPrefix(o.Prefix, other.prefix) || strings.HasPrefix(other.prefix, o.Prefix) {
+			d.errorAt(here, "Origins with the same paths",
+				"This origin answers %s, and the one at %s answers %s. Give each origin a prefix of its own that does not begin like another one.",
+				o.Prefix, where(other.at), other.prefix)
+			break
+		}
+	}
+	d.prefixes = append(d.prefixes, claimedPrefix{o.Prefix, here})
+}
+
+func (d *decoder) checkEndpoint(o *Origin, at positions) {
+	u, err := url.Parse(o.Endpoint)
+	switch {
+	case err != nil || u.Host == "" || (u.Scheme != "http" && u.Scheme != "https"):
+		d.errorAt(at.of("endpoint"), "Bad value of endpoint", `%q is not a URL such as "https://mirror.example/images/".`, o.Endpoint)
+	case u.RawQuery != "" || u.Fragment != "":
+		d.errorAt(at.of("endpoint"), "Bad value of endpoint",
+			"The names of images are appended to the endpoint, so it cannot contain ? or #.")
+	case u.User != nil:
+		d.errorAt(at.of("endpoint"), "Bad value of endpoint",
+			"A password in a URL ends up in logs. Use headers, with the value read by file().")
+	case !strings.HasSuffix(o.Endpoint, "/"):
+		o.Endpoint += "/"
+	}
+}
+
+var sha256Pattern = regexp.MustCompile(`^[0-9a-f]{64}$`)
+
+func (d *decoder) checkPlugin(p *Plugin, at positions) {
+	p.SHA256 = strings.ToLower(p.SHA256)
+	if p.SHA256 != "" && !sha256Pattern.MatchString(p.SHA256) {
+		d.errorAt(at.of("sha256"), "Bad value of sha256", "A SHA-256 sum has 64 hexadecimal digits, as sha256sum prints them.")
+	}
+	if p.Command != "" && p.Wasm != "" {
+		d.errorAt(at.of("wasm"), "Two plugins in one", "A plugin is a command or a wasm module, not both.")
+	}
+	if p.Command == "" && len(p.Args) > 0 {
+		d.errorAt(at.of("args"), "Arguments without a command", "The option args needs a command that it is for.")
+	}
+	for name := range p.Env {
+		if name == "" || strings.ContainsAny(name, "=\x00") {
+			d.errorAt(at.of("env"), "Bad value of env", "%q is not the name of an environment variable.", name)
+		}
+	}
+}
+
+// complete adds what follows from the blocks as a whole, and checks it.
+func (d *decoder) complete(c *Config) {
+	d.need("listener", "Say where clients are served, for instance:", `listener "tcp" "public" {`, `  address = "127.0.0.1:9292"`, "}")
+	d.need("cache", "Say where images are kept, for instance:", `cache "default" {`, `  dir = "/var/lib/imgcache/images"`, "}")
+	d.need("origin", "Say where images come from, for instance:", `origin "directory" "golden" {`, `  path = "/srv/images"`, "}")
+	d.checkKinds(c)
+	d.addAdminSocket(c)
+}
+
+// need complains when there is no block of a type, unless a block of an
+// unknown type may be meant for it.
+func (d *decoder) need(kind string, advice ...string) {
+	if !d.strangers && !d.has(kind) {
+		d.errorAt(hcl.Range{}, "No "+kind, "%s", strings.Join(advice, "\n"))
+	}
+}
+
+// has reports whether there is a block of that type, right or wrong.
+func (d *decoder) has(kind string) bool {
+	for key := range d.seen {
+		if key == kind || strings.HasPrefix(key, kind+" ") {
+			return true
+		}
+	}
+	return false
+}
+
+// checkKinds complains when a driver block uses a policy, or the reverse.
+func (d *decoder) checkKinds(c *Config) {
+	for _, use := range d.configs {
+		for _, p := range c.Plugins {
+			if p.Name == use.Plugin && p.Kind != "" && p.Kind != use.Kind {
+				d.errorAt(use.label, "Plugin of the wrong kind", "The plugin %q is a %s, not a %s.", p.Name, p.Kind, use.Kind)
+			}
+		}
+	}
+}
+
+// addAdminSocket makes sure that the command line can reach the service.
+func (d *decoder) addAdminSocket(c *Config) {
+	for _, l := range c.Listeners {
+		if l.Network == Unix && l.Serves(FaceAdmin) {
+			return
+		}
+	}
+	l := defaultListener(Unix)
+	l.Name = "admin"
+	for _, other := range c.Listeners {
+		if other.Name == l.Name {
+			l.Name = "admin-socket" // "admin" is a good name for a TCP listener too
+		}
+	}
+	l.Path = filepath.Join(c.Node.RunDir, AdminSocket)
+	d.checkSocketPath(l.Path, d.seen["node"])
+	c.Listeners = append(c.Listeners, l)
+}

@@ -1,0 +1,223 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/hashicorp/hcl/v2"
+	"github.com/imgcache/imgcache-host/sdk"
+	"github.com/zclconf/go-cty/cty"
+)
+
+// decoder collects problems while it fills variables.
+type decoder struct {
+	files    map[string]*hcl.File
+	dirs     map[string]string // absolute directory of each file
+	diags    hcl.Diagnostics   // errors
+	warnings hcl.Diagnostics
+
+	contexts  map[string]*hcl.EvalContext // by directory
+	seen      map[string]hcl.Range        // blocks at the top, by type and name
+	claims    map[string]hcl.Range        // addresses and sockets
+	prefixes  []claimedPrefix
+	strangers bool            // there are unknown names at the top
+	configs   []*PluginConfig // driver and policy blocks
+	refs      []pendingReference
+}
+
+// claimedPrefix is a path that an origin answers.
+type claimedPrefix struct {
+	prefix string
+	at     hcl.Range
+}
+
+// reference is the option driver or policy of a cache: driver.NAME. It is
+// resolved when all blocks are known.
+type reference struct{ target *PluginConfig }
+
+func (r reference) String() string { return string(r.target.Kind) + "." + r.target.Plugin }
+
+// set is not called: a reference is read from the expression, as it has no
+// value.
+func (r reference) set(cty.Value, string) error { return errors.New("a reference is wanted") }
+
+type pendingReference struct {
+	reference
+	name string
+	at   hcl.Range
+}
+
+// positions says where the options of a decoded block stand. Those of a
+// nested block are called "block.option".
+type positions struct {
+	header hcl.Range
+	args   map[string]hcl.Range
+}
+
+// of returns where the option's value stands, or else the block's header.
+func (p positions) of(arg string) hcl.Range {
+	if at, ok := p.args[arg]; ok {
+		return at
+	}
+	return p.header
+}
+
+// errorAt notes a problem. The zero range stands for the whole configuration.
+func (d *decoder) errorAt(at hcl.Range, summary, detail string, args ...any) {
+	d.diags = append(d.diags, diagnostic(hcl.DiagError, at, summary, fmt.Sprintf(detail, args...)))
+}
+
+// warnAt notes what is allowed but hardly meant.
+func (d *decoder) warnAt(at hcl.Range, summary, detail string, args ...any) {
+	d.warnings = append(d.warnings, diagnostic(hcl.DiagWarning, at, summary, fmt.Sprintf(detail, args...)))
+}
+
+func diagnostic(severity hcl.DiagnosticSeverity, at hcl.Range, summary, detail string) *hcl.Diagnostic {
+	diag := &hcl.Diagnostic{Severity: severity, Summary: summary, Detail: detail}
+	if at != (hcl.Range{}) {
+		diag.Subject = &at
+	}
+	return diag
+}
+
+// decode fills the variables that want is bound to from b. header is where
+// problems without a place of their own are reported.
+func (d *decoder) decode(b hcl.Body, header hcl.Range, want body) positions {
+	content := d.content(b, want)
+	at := positions{header: header, args: map[string]hcl.Range{}}
+	for _, a := range want.args {
+		attr, ok := content.Attributes[a.name]
+		if ok {
+			at.args[a.name] = attr.Expr.Range()
+			ok = d.decodeArg(a, attr)
+		}
+		if !ok && a.required {
+			d.errorAt(header, "Missing option", "The option %q is required here.", a.name)
+		}
+	}
+	for _, nested := range want.blocks {
+		d.decodeNested(nested, content.Blocks.OfType(nested.name), at)
+	}
+	return at
+}
+
+// decodeArg reports whether the option is set, rightly or wrongly.
+func (d *decoder) decodeArg(a arg, attr *hcl.Attribute) bool {
+	if r, ok := a.into.(reference); ok {
+		d.refer(r, attr)
+		return true
+	}
+	dir := d.dirs[attr.Range.Filename]
+	v, diags := attr.Expr.Value(d.context(dir))
+	if diags.HasErrors() {
+		d.diags = append(d.diags, diags...)
+		return true
+	}
+	if v.IsNull() || !v.IsWhollyKnown() {
+		return false
+	}
+	if err := a.into.set(v, dir); err != nil {
+		d.errorAt(attr.Expr.Range(), "Bad value of "+a.name, "%s", sentence(err))
+	}
+	return true
+}
+
+func (d *decoder) decodeNested(want block, found hcl.Blocks, at positions) {
+	for i, b := range found {
+		switch {
+		case i > 0:
+			d.errorAt(b.DefRange, "Duplicate block", "A block %q stands here already at %s.", want.name, where(found[0].DefRange))
+		case want.raw != nil:
+			*want.raw = b
+		default:
+			inner := d.decode(b.Body, b.DefRange, want.body)
+			for name, rng := range inner.args {
+				at.args[want.name+"."+name] = rng
+			}
+		}
+	}
+}
+
+// content takes a body apart and improves on what HCL says of unknown names.
+func (d *decoder) content(b hcl.Body, want body) *hcl.BodyContent {
+	var schema hcl.BodySchema
+	var known []string
+	for _, a := range want.args {
+		schema.Attributes = append(schema.Attributes, hcl.AttributeSchema{Name: a.name})
+		known = append(known, a.name)
+	}
+	for _, n := range want.blocks {
+		schema.Blocks = append(schema.Blocks, hcl.BlockHeaderSchema{Type: n.name})
+		known = append(known, n.name)
+	}
+	content, diags := b.Content(&schema)
+	d.diags = append(d.diags, d.improve(diags, known)...)
+	return content
+}
+
+// improve adds a suggestion to problems with a name that HCL has none for.
+func (d *decoder) improve(diags hcl.Diagnostics, known []string) hcl.Diagnostics {
+	for _, diag := range diags {
+		if diag.Subject == nil || strings.Contains(diag.Detail, "Did you mean") {
+			continue
+		}
+		file := d.files[diag.Subject.Filename]
+		if file == nil || !diag.Subject.CanSliceBytes(file.Bytes) {
+			continue
+		}
+		name := strings.Trim(string(diag.Subject.SliceBytes(file.Bytes)), `"`)
+		if !sdk.NamePattern.MatchString(strings.ToLower(name)) {
+			continue
+		}
+		hint := didYouMean(name, known)
+		if hint == "" {
+			hint = belongsTo(name)
+		}
+		diag.Detail += hint
+	}
+	return diags
+}
+
+// refer notes a reference for later.
+func (d *decoder) refer(r reference, attr *hcl.Attribute) {
+	kind := string(r.target.Kind)
+	at := attr.Expr.Range()
+	traversal, diags := hcl.AbsTraversalForExpr(attr.Expr)
+	if !diags.HasErrors() && len(traversal) == 2 && traversal.RootName() == kind {
+		if step, ok := traversal[1].(hcl.TraverseAttr); ok {
+			d.refs = append(d.refs, pendingReference{r, step.Name, at})
+			return
+		}
+	}
+	d.errorAt(at, "Bad value of "+kind,
+		"A reference without quotes is wanted: %s = %s.NAME, where NAME is the second label of a block %s \"PLUGIN\" \"NAME\".", kind, kind, kind)
+}
+
+func (d *decoder) context(dir string) *hcl.EvalContext {
+	if d.contexts[dir] == nil {
+		if d.contexts == nil {
+			d.contexts = map[string]*hcl.EvalContext{}
+		}
+		d.contexts[dir] = evalContext(dir)
+	}
+	return d.contexts[dir]
+}
+
+// where writes a position as people and editors read it.
+func where(at hcl.Range) string {
+	return fmt.Sprintf("%s:%d,%d", at.Filename, at.Start.Line, at.Start.Column)
+}
+
+// sentence makes a sentence of an error.
+func sentence(err error) string {
+	s := err.Error()
+	if s == "" {
+		return s
+	}
+	s = strings.ToUpper(s[:1]) + s[1:]
+	if !strings.HasSuffix(s, ".") && !strings.HasSuffix(s, "?") {
+		s += "."
+	}
+	return s
+}

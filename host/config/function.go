@@ -1,0 +1,99 @@
+package config
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/hashicorp/hcl/v2"
+	"github.com/zclconf/go-cty/cty"
+	"github.com/zclconf/go-cty/cty/function"
+)
+
+// evalContext offers the functions of the language. Relative paths are taken
+// from dir.
+func evalContext(dir string) *hcl.EvalContext {
+	return &hcl.EvalContext{
+		Functions: map[string]function.Function{
+			"env":      envFunction,
+			"file":     fileFunction(dir),
+			"hostname": hostnameFunction,
+		},
+	}
+}
+
+// envFunction is env(name) and env(name, default).
+var envFunction = function.New(&function.Spec{
+	Params:   []function.Parameter{{Name: "name", Type: cty.String}},
+	VarParam: &function.Parameter{Name: "default", Type: cty.String},
+	Type:     function.StaticReturnType(cty.String),
+	Impl: func(args []cty.Value, _ cty.Type) (cty.Value, error) {
+		if len(args) > 2 {
+			return cty.NilVal, function.NewArgErrorf(2, "env takes a name and one default")
+		}
+		name := args[0].AsString()
+		if v, ok := os.LookupEnv(name); ok {
+			return cty.StringVal(v), nil
+		}
+		if len(args) == 2 {
+			return args[1], nil
+		}
+		return cty.NilVal, function.NewArgErrorf(0,
+			"the environment variable %s is not set; set it, or give a default: env(%q, \"...\")", name, name)
+	},
+})
+
+// maxFileSize bounds configuration files and what file() reads: both are
+// written by people, and a device or a disk image is a mistake.
+const maxFileSize = 1 << 20
+
+// fileFunction is file(path): the content without the newline at its end.
+func fileFunction(dir string) function.Function {
+	return function.New(&function.Spec{
+		Params: []function.Parameter{{Name: "path", Type: cty.String}},
+		Type:   function.StaticReturnType(cty.String),
+		Impl: func(args []cty.Value, _ cty.Type) (cty.Value, error) {
+			name := args[0].AsString()
+			if !filepath.IsAbs(name) {
+				name = filepath.Join(dir, name)
+			}
+			content, err := readFile(name)
+			if err != nil {
+				return cty.NilVal, function.NewArgError(0, err)
+			}
+			s := strings.TrimSuffix(string(content), "\n")
+			return cty.StringVal(strings.TrimSuffix(s, "\r")), nil
+		},
+	})
+}
+
+var hostnameFunction = function.New(&function.Spec{
+	Type: function.StaticReturnType(cty.String),
+	Impl: func([]cty.Value, cty.Type) (cty.Value, error) {
+		name, err := os.Hostname()
+		return cty.StringVal(name), err
+	},
+})
+
+// readFile reads a regular file of at most maxFileSize bytes.
+func readFile(name string) ([]byte, error) {
+	info, err := os.Stat(name)
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("%s is not a regular file", name)
+	}
+	f, err := os.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	content, err := io.ReadAll(io.LimitReader(f, maxFileSize+1))
+	if err == nil && len(content) > maxFileSize {
+		err = fmt.Errorf("%s is larger than 1 MiB", name)
+	}
+	return content, err
+}

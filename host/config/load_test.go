@@ -1,0 +1,379 @@
+package config
+
+import (
+	"errors"
+	"flag"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/imgcache/imgcache-host/sdk"
+)
+
+var update = flag.Bool("update", false, "write the expected texts of testdata/config anew")
+
+// TestBroken loads each broken configuration of testdata/config and compares
+// all that is said about it with the file of the same name and ".want".
+func TestBroken(t *testing.T) {
+	t.Chdir(filepath.Join("..", "..", "testdata", "config"))
+	t.Setenv("XDG_RUNTIME_DIR", "/run/user/0")
+	broken, err := filepath.Glob("*.hcl*")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for _, name := range broken {
+		if !strings.HasSuffix(name, ".want") {
+			names = append(names, name)
+		}
+	}
+	if len(names) < 12 {
+		t.Fatalf("only %d broken configurations found", len(names))
+	}
+	for _, name := range names {
+		t.Run(name, func(t *testing.T) {
+			_, err := Load([]string{name})
+			var diags *Diagnostics
+			if !errors.As(err, &diags) {
+				t.Fatalf("Load: %v, want diagnostics", err)
+			}
+			got := diags.Error() + "\n"
+			wantFile := name + ".want"
+			if *update {
+				if err := os.WriteFile(wantFile, []byte(got), 0o644); err != nil {
+					t.Fatal(err)
+				}
+			}
+			want, err := os.ReadFile(wantFile)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(string(want), got); diff != "" {
+				t.Errorf("-want +got:\n%s", diff)
+			}
+		})
+	}
+}
+
+const smallest = `
+listener "tcp" "public" {
+  address = "127.0.0.1:9292"
+}
+cache "default" {
+  dir = "images"
+}
+origin "directory" "golden" {
+  path = "/srv/images"
+}
+`
+
+func parse(t *testing.T, text string) *Config {
+	t.Helper()
+	c, err := load([]source{{"test.hcl", "/etc/imgcache", []byte(text)}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+func TestSmallestConfiguration(t *testing.T) {
+	c := parse(t, smallest)
+	if c.Warnings != nil {
+		t.Errorf("warnings:\n%v", c.Warnings)
+	}
+	if got, want := c.Cache.Dir, "/etc/imgcache/images"; got != want {
+		t.Errorf("cache dir %q, want %q: relative to the file", got, want)
+	}
+	if got, want := c.Cache.Driver.Plugin, "sqlite"; got != want {
+		t.Errorf("driver %q, want %q", got, want)
+	}
+	if got, want := c.Cache.Policy.Plugin, "lru"; got != want {
+		t.Errorf("policy %q, want %q", got, want)
+	}
+	if got, want := c.Cache.MaxSize, int64(10<<30); got != want {
+		t.Errorf("max_size %d, want %d", got, want)
+	}
+	if got, want := c.Origins[0].Prefix, "/images/"; got != want {
+		t.Errorf("prefix %q, want %q", got, want)
+	}
+	if n := len(c.Listeners); n != 2 {
+		t.Fatalf("%d listeners, want the one of the file and the admin socket", n)
+	}
+	admin := c.Listeners[1]
+	if admin.Network != Unix || !admin.Serves(FaceAdmin) || admin.Path != filepath.Join(c.Node.RunDir, "admin.sock") {
+		t.Errorf("admin listener %+v", admin)
+	}
+}
+
+func TestOptions(t *testing.T) {
+	t.Setenv("IMGCACHE_TEST_SIZE", "3MiB")
+	secret := filepath.Join(t.TempDir(), "secret")
+	if err := os.WriteFile(secret, []byte("Bearer abc\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c := parse(t, `
+node {
+  name    = "edge-${hostname()}"
+  run_dir = "/run/edge"
+}
+listener "unix" "ops" {
+  path  = "/run/edge/ops.sock"
+  mode  = "0600"
+  serve = ["images", "admin"]
+}
+cache "default" {
+  dir      = "/images"
+  max_size = env("IMGCACHE_TEST_SIZE")
+  driver   = driver.local
+  prune {
+    high_watermark = 0.9
+    low_watermark  = 0.5
+    min_free       = 4096
+  }
+  fill {
+    concurrency  = "3"
+    keep_filling = false
+  }
+}
+driver "centraldb" "local" {}
+origin "http" "mirror" {
+  endpoint         = "https://mirror.example/images"
+  prefix           = "/mirror"
+  revalidate_after = "1h30m"
+  headers          = { Authorization = file("`+secret+`") }
+}
+shutdown {
+  drain_timeout = "5m"
+}
+`)
+	host, _ := os.Hostname()
+	if got, want := c.Node.Name, "edge-"+host; got != want {
+		t.Errorf("node name %q, want %q", got, want)
+	}
+	if len(c.Listeners) != 1 {
+		t.Errorf("%d listeners, want no second admin socket", len(c.Listeners))
+	}
+	if got := c.Listeners[0].Mode; got != 0o600 {
+		t.Errorf("mode %v", got)
+	}
+	if got, want := c.Cache.MaxSize, int64(3<<20); got != want {
+		t.Errorf("max_size %d, want %d", got, want)
+	}
+	want := Prune{Interval: time.Minute, HighWatermark: 0.9, LowWatermark: 0.5, MinFree: 4096}
+	if diff := cmp.Diff(want, c.Cache.Prune); diff != "" {
+		t.Errorf("prune -want +got:\n%s", diff)
+	}
+	if got := c.Cache.Fill; got.Concurrency != 3 || got.KeepFilling || got.Retries != 5 {
+		t.Errorf("fill %+v", got)
+	}
+	if got, want := c.Cache.Driver.Plugin, "centraldb"; got != want {
+		t.Errorf("driver %q, want %q", got, want)
+	}
+	o := c.Origins[0]
+	if o.Endpoint != "https://mirror.example/images/" || o.Prefix != "/mirror/" || o.RevalidateAfter != 90*time.Minute {
+		t.Errorf("origin %+v", o)
+	}
+	if got, want := o.Headers["Authorization"], "Bearer abc"; got != want {
+		t.Errorf("header %q, want %q", got, want)
+	}
+	if c.Shutdown.DrainTimeout != 5*time.Minute {
+		t.Errorf("drain timeout %v", c.Shutdown.DrainTimeout)
+	}
+}
+
+func TestUnusedDriverIsAWarning(t *testing.T) {
+	c := parse(t, smallest+"driver \"centraldb\" \"shared\" {\n}\n")
+	if c.Warnings == nil || !strings.Contains(c.Warnings.Error(), "driver = driver.shared") {
+		t.Errorf("warnings: %v", c.Warnings)
+	}
+	if c.Cache.Driver.Plugin != "sqlite" {
+		t.Errorf("driver %q", c.Cache.Driver.Plugin)
+	}
+}
+
+func TestDirectoryIsMerged(t *testing.T) {
+	dir := t.TempDir()
+	write := func(name, text string) {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("10-base.hcl", "listener \"tcp\" \"a\" {\n  address = \"127.0.0.1:1\"\n}\ncache \"default\" {\n  dir = \"c\"\n}\n")
+	write("20-origin.hcl.json", `{"origin": {"directory": {"golden": {"path": "images"}}}}`)
+	write("30-more.hcl", "listener \"tcp\" \"b\" {\n  address = \"127.0.0.1:2\"\n}\n")
+	write(".swap.hcl", "broken {")
+	write("notes.txt", "broken {")
+
+	extra := filepath.Join(t.TempDir(), "extra.hcl")
+	if err := os.WriteFile(extra, []byte("listener \"tcp\" \"c\" {\n  address = \"127.0.0.1:3\"\n}\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c, err := Load([]string{dir, extra, filepath.Join(dir, "30-more.hcl")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for _, l := range c.Listeners {
+		names = append(names, l.Name)
+	}
+	if got, want := strings.Join(names, " "), "a b c admin"; got != want {
+		t.Errorf("listeners %q, want %q", got, want)
+	}
+	if got, want := c.Origins[0].Path, filepath.Join(dir, "images"); got != want {
+		t.Errorf("path %q, want %q", got, want)
+	}
+
+	// A label that is in two files is an error that names both places.
+	write("40-twice.hcl", "listener \"unix\" \"a\" {\n  path = \"/run/a.sock\"\n}\n")
+	_, err = Load([]string{dir})
+	if err == nil {
+		t.Fatal("no error for a duplicate over two files")
+	}
+	for _, want := range []string{"40-twice.hcl:1,1: error: Duplicate block", "stands already at " + filepath.Join(dir, "10-base.hcl") + ":1,1"} {
+		if !strings.Contains(err.Error(), want) {
+			t.Errorf("error lacks %q:\n%v", want, err)
+		}
+	}
+}
+
+func TestUnreadablePaths(t *testing.T) {
+	for _, p := range []string{"no-such.hcl", t.TempDir(), os.DevNull} {
+		if _, err := Load([]string{p}); err == nil {
+			t.Errorf("%s: no error", p)
+		}
+	}
+}
+
+func TestPluginOptions(t *testing.T) {
+	options := []sdk.Option{
+		{Name: "path", Type: sdk.TypeString},
+		{Name: "busy_timeout", Type: sdk.TypeDuration, Default: "5s"},
+		{Name: "cache_size", Type: sdk.TypeSize, Default: "1024"},
+		{Name: "factor", Type: sdk.TypeNumber},
+		{Name: "sync", Type: sdk.TypeBool, Default: "true"},
+	}
+	c := parse(t, strings.Replace(smallest, `dir = "images"`, "dir = \"images\"\n  driver = driver.local", 1)+`
+driver "sqlite" "local" {
+  config {
+    path         = env("IMGCACHE_TEST_UNSET", "/x/y.db")
+    busy_timeout = "1m30s"
+    cache_size   = "2KiB"
+    factor       = 0.25
+  }
+}
+`)
+	got, err := c.Cache.Driver.Decode(options)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := sdk.Config{"path": "/x/y.db", "busy_timeout": "1m30s", "cache_size": "2048", "factor": "0.25", "sync": "true"}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("-want +got:\n%s", diff)
+	}
+	defaults, err := c.Cache.Policy.Decode(options)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(sdk.Config{"busy_timeout": "5s", "cache_size": "1024", "sync": "true"}, defaults); diff != "" {
+		t.Errorf("without a block: -want +got:\n%s", diff)
+	}
+}
+
+func TestPluginOptionProblems(t *testing.T) {
+	c := parse(t, strings.Replace(smallest, `dir = "images"`, "dir = \"images\"\n  driver = driver.local", 1)+`
+driver "sqlite" "local" {
+  config {
+    busy_timeot = "5s"
+    cache_size  = "10"
+    sync        = "perhaps"
+  }
+}
+`)
+	_, err := c.Cache.Driver.Decode([]sdk.Option{
+		{Name: "busy_timeout", Type: sdk.TypeDuration},
+		{Name: "cache_size", Type: sdk.TypeSize},
+		{Name: "sync", Type: sdk.TypeBool},
+		{Name: "path", Type: sdk.TypeString, Required: true},
+	})
+	want := `test.hcl:14,3: error: Missing option
+   14 |   config {
+      |   ^^^^^^
+  The option "path" is required here.
+
+test.hcl:15,5: error: Unsupported argument
+   15 |     busy_timeot = "5s"
+      |     ^^^^^^^^^^^
+  An argument named "busy_timeot" is not expected here. Did you mean "busy_timeout"?
+
+test.hcl:16,19: error: Bad value of cache_size
+   16 |     cache_size  = "10"
+      |                   ^^^^
+  "10" has no unit; write "10B" for bytes, or a unit such as "10GiB".
+
+test.hcl:17,19: error: Bad value of sync
+   17 |     sync        = "perhaps"
+      |                   ^^^^^^^^^
+  True or false is wanted, not "perhaps".`
+	if err == nil {
+		t.Fatal("no error")
+	}
+	if diff := cmp.Diff(want, err.Error()); diff != "" {
+		t.Errorf("-want +got:\n%s", diff)
+	}
+}
+
+func TestPluginErrorsNameTheBlock(t *testing.T) {
+	c := parse(t, strings.Replace(smallest, `dir = "images"`, "dir = \"images\"\n  driver = driver.local", 1)+
+		"driver \"sqlit\" \"local\" {\n}\n")
+	for err, want := range map[error][]string{
+		c.Cache.Driver.Unknown([]string{"centraldb", "sqlite"}):   {"test.hcl:12,8:", `There is no driver plugin "sqlit"`, `Did you mean "sqlite"?`},
+		c.Cache.Driver.Refused(errors.New("path is a directory")): {"test.hcl:12,1:", `The driver plugin "sqlit" refuses`, "Path is a directory."},
+		c.Cache.Policy.Unknown(nil):                               {"error: Unknown plugin", `There is no policy plugin "lru"`},
+	} {
+		for _, part := range want {
+			if !strings.Contains(err.Error(), part) {
+				t.Errorf("lacks %q:\n%v", part, err)
+			}
+		}
+	}
+}
+
+// FuzzLoad checks that no text makes Load panic, and that whatever it accepts
+// is complete.
+func FuzzLoad(f *testing.F) {
+	seeds, err := filepath.Glob(filepath.Join("..", "..", "testdata", "config", "*.hcl*"))
+	if err != nil {
+		f.Fatal(err)
+	}
+	for _, name := range append(seeds, filepath.Join("..", "..", "config.hcl.example")) {
+		text, err := os.ReadFile(name)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(text, strings.HasSuffix(name, ".json"))
+	}
+	f.Add([]byte(smallest), false)
+	f.Fuzz(func(t *testing.T, text []byte, json bool) {
+		if len(text) > 1<<16 {
+			return // the parser recurses, and long texts find nothing new
+		}
+		name := "fuzz.hcl"
+		if json {
+			name += ".json"
+		}
+		c, err := load([]source{{name, "/etc/imgcache", text}})
+		if err != nil {
+			var diags *Diagnostics
+			if !errors.As(err, &diags) || diags.Len() == 0 || diags.Error() == "" {
+				t.Fatalf("no diagnostics: %v", err)
+			}
+			return
+		}
+		if len(c.Listeners) == 0 || len(c.Origins) == 0 || c.Cache.Dir == "" || c.Cache.MaxSize <= 0 || c.Cache.Driver.Plugin == "" {
+			t.Fatalf("accepted, but not complete: %+v", c)
+		}
+	})
+}

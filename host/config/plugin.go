@@ -1,0 +1,105 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/hashicorp/hcl/v2"
+	"github.com/imgcache/imgcache-host/sdk"
+	"github.com/zclconf/go-cty/cty"
+)
+
+// String names the block as a reference does: driver.local.
+func (p PluginConfig) String() string { return string(p.Kind) + "." + p.Name }
+
+// Decode reads the config block by the options that the plugin declares, and
+// fills in their defaults. The error is a [*Diagnostics].
+func (p PluginConfig) Decode(options []sdk.Option) (sdk.Config, error) {
+	d := &decoder{files: p.files, dirs: p.dirs}
+	values := sdk.Config{}
+	var want body
+	for _, o := range options {
+		if o.Default != "" {
+			values[o.Name] = o.Default
+		}
+		want.args = append(want.args, arg{name: o.Name, into: optionValue{values, o}, required: o.Required})
+	}
+	content, header := hcl.EmptyBody(), p.block
+	if p.config != nil {
+		content, header = p.config.Body, p.config.DefRange
+	}
+	d.decode(content, header, want)
+	if len(d.diags) > 0 {
+		return nil, newDiagnostics(d.diags, d.files)
+	}
+	return values, nil
+}
+
+// Unknown is the error that there is no such plugin. It names the block and
+// proposes one of the known plugins.
+func (p PluginConfig) Unknown(known []string) error {
+	detail := fmt.Sprintf("There is no %s plugin %q: no block plugin %q, and nothing of that name in the plugin directories.%s",
+		p.Kind, p.Plugin, p.Plugin, didYouMean(p.Plugin, known))
+	return newDiagnostics(hcl.Diagnostics{diagnostic(hcl.DiagError, p.label, "Unknown plugin", detail)}, p.files)
+}
+
+// Refused is the error that the plugin does not accept its configuration. It
+// names the block and gives the plugin's own words.
+func (p PluginConfig) Refused(err error) error {
+	at := p.block
+	if p.config != nil {
+		at = p.config.DefRange
+	}
+	summary := fmt.Sprintf("The %s plugin %q refuses its configuration", p.Kind, p.Plugin)
+	return newDiagnostics(hcl.Diagnostics{diagnostic(hcl.DiagError, at, summary, sentence(err))}, p.files)
+}
+
+// optionValue is an option of a plugin, held as text.
+type optionValue struct {
+	values sdk.Config
+	option sdk.Option
+}
+
+func (o optionValue) String() string { return strconv.Quote(o.values[o.option.Name]) }
+
+func (o optionValue) set(v cty.Value, _ string) error {
+	s, err := o.text(v)
+	if err != nil {
+		return err
+	}
+	if err := o.option.Check(s); err != nil {
+		return err
+	}
+	o.values[o.option.Name] = s
+	return nil
+}
+
+// text converts v into the text of the option's type.
+func (o optionValue) text(v cty.Value) (string, error) {
+	switch o.option.Type {
+	case sdk.TypeString:
+		return stringOf(v)
+	case sdk.TypeNumber:
+		f, err := numberOf(v)
+		if err != nil {
+			return "", fmt.Errorf("a number is wanted, not %s", describe(v))
+		}
+		return strconv.FormatFloat(f, 'g', -1, 64), nil
+	case sdk.TypeBool:
+		var b bool
+		err := booleanValue{&b}.set(v, "")
+		return strconv.FormatBool(b), err
+	case sdk.TypeDuration:
+		var d time.Duration
+		err := durationValue{&d, 0}.set(v, "")
+		return d.String(), err
+	case sdk.TypeSize:
+		var n int64
+		err := sizeValue{&n, 0}.set(v, "")
+		return strconv.FormatInt(n, 10), err
+	default:
+		return "", errors.New("the plugin declares a type that this version does not know: " + string(o.option.Type))
+	}
+}

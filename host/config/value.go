@@ -1,0 +1,370 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"sort"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/zclconf/go-cty/cty"
+	"github.com/zclconf/go-cty/cty/convert"
+)
+
+// value is an option bound to the variable that holds it, as flag.Value is.
+type value interface {
+	// set stores v, which is known and not null. Relative paths are taken
+	// from dir. The error is a sentence for people that says what is wanted.
+	set(v cty.Value, dir string) error
+	// String returns what the variable holds in the notation of a
+	// configuration file.
+	String() string
+}
+
+// stringOf returns the text in v. It converts nothing: a number where a text
+// belongs is more likely a mistake than a name.
+func stringOf(v cty.Value) (string, error) {
+	if v.Type() != cty.String {
+		return "", fmt.Errorf("a text in double quotes is wanted, not a %s", v.Type().FriendlyName())
+	}
+	return v.AsString(), nil
+}
+
+// textValue is any text that is not empty.
+type textValue struct{ target *string }
+
+func text(target *string) value { return textValue{target} }
+
+func (t textValue) String() string { return strconv.Quote(*t.target) }
+
+func (t textValue) set(v cty.Value, _ string) error {
+	s, err := stringOf(v)
+	if err == nil && s == "" {
+		err = errors.New("the text is empty")
+	}
+	if err == nil {
+		*t.target = s
+	}
+	return err
+}
+
+// pathValue is a path in the file system.
+type pathValue struct{ target *string }
+
+func path(target *string) value { return pathValue{target} }
+
+func (p pathValue) String() string { return strconv.Quote(*p.target) }
+
+func (p pathValue) set(v cty.Value, dir string) error {
+	s, err := stringOf(v)
+	switch {
+	case err != nil:
+		return err
+	case s == "":
+		return errors.New("the path is empty")
+	case strings.ContainsRune(s, 0):
+		return errors.New("the path contains a zero byte")
+	case !filepath.IsAbs(s):
+		s = filepath.Join(dir, s)
+	}
+	*p.target = filepath.Clean(s)
+	return nil
+}
+
+// choiceValue is one of a few words.
+type choiceValue[T ~string] struct {
+	target *T
+	words  []T
+}
+
+func choice[T ~string](target *T, words ...T) value { return choiceValue[T]{target, words} }
+
+func (c choiceValue[T]) String() string { return strconv.Quote(string(*c.target)) }
+
+func (c choiceValue[T]) set(v cty.Value, _ string) error {
+	s, err := stringOf(v)
+	if err == nil {
+		err = oneOf(s, c.words)
+	}
+	if err == nil {
+		*c.target = T(s)
+	}
+	return err
+}
+
+func oneOf[T ~string](given string, words []T) error {
+	known := make([]string, len(words))
+	for i, w := range words {
+		known[i] = string(w)
+	}
+	if slices.Contains(known, given) {
+		return nil
+	}
+	return fmt.Errorf("%q is not known; wanted is %s.%s", given, alternatives(known), didYouMean(given, known))
+}
+
+// choicesValue is a list of a few words, none of them twice.
+type choicesValue[T ~string] struct {
+	target *[]T
+	words  []T
+}
+
+func choices[T ~string](target *[]T, words ...T) value { return choicesValue[T]{target, words} }
+
+func (c choicesValue[T]) String() string {
+	quoted := make([]string, len(*c.target))
+	for i, w := range *c.target {
+		quoted[i] = strconv.Quote(string(w))
+	}
+	return "[" + strings.Join(quoted, ", ") + "]"
+}
+
+func (c choicesValue[T]) set(v cty.Value, _ string) error {
+	list, err := listOf(v)
+	if err != nil {
+		return err
+	}
+	if len(list) == 0 {
+		return errors.New("the list is empty")
+	}
+	var out []T
+	for _, s := range list {
+		if err := oneOf(s, c.words); err != nil {
+			return err
+		}
+		if slices.Contains(out, T(s)) {
+			return fmt.Errorf("%q is listed twice", s)
+		}
+		out = append(out, T(s))
+	}
+	*c.target = out
+	return nil
+}
+
+// textsValue is a list of texts.
+type textsValue struct{ target *[]string }
+
+func texts(target *[]string) value { return textsValue{target} }
+
+func (t textsValue) String() string { return choicesValue[string]{target: t.target}.String() }
+
+func (t textsValue) set(v cty.Value, _ string) error {
+	list, err := listOf(v)
+	if err == nil {
+		*t.target = list
+	}
+	return err
+}
+
+func listOf(v cty.Value) ([]string, error) {
+	if !v.Type().IsTupleType() && !v.Type().IsListType() {
+		return nil, fmt.Errorf(`a list such as ["a", "b"] is wanted, not a %s`, v.Type().FriendlyName())
+	}
+	var list []string
+	for _, e := range v.AsValueSlice() {
+		if e.IsNull() {
+			return nil, errors.New("an element of the list is null")
+		}
+		s, err := stringOf(e)
+		if err != nil {
+			return nil, fmt.Errorf("in the list %w", err)
+		}
+		list = append(list, s)
+	}
+	return list, nil
+}
+
+// textMapValue is a map from names to texts.
+type textMapValue struct{ target *map[string]string }
+
+func textMap(target *map[string]string) value { return textMapValue{target} }
+
+func (t textMapValue) String() string {
+	var pairs []string
+	for k, v := range *t.target {
+		pairs = append(pairs, fmt.Sprintf("%s = %q", k, v))
+	}
+	sort.Strings(pairs)
+	if len(pairs) == 0 {
+		return "{}"
+	}
+	return "{ " + strings.Join(pairs, ", ") + " }"
+}
+
+func (t textMapValue) set(v cty.Value, _ string) error {
+	if !v.Type().IsObjectType() && !v.Type().IsMapType() {
+		return fmt.Errorf(`a map such as { NAME = "text" } is wanted, not a %s`, v.Type().FriendlyName())
+	}
+	out := map[string]string{}
+	for k, e := range v.AsValueMap() {
+		if e.IsNull() {
+			return fmt.Errorf("the value of %q is null", k)
+		}
+		s, err := stringOf(e)
+		if err != nil {
+			return fmt.Errorf("for %q %w", k, err)
+		}
+		out[k] = s
+	}
+	*t.target = out
+	return nil
+}
+
+// booleanValue is true or false.
+type booleanValue struct{ target *bool }
+
+func boolean(target *bool) value { return booleanValue{target} }
+
+func (b booleanValue) String() string { return strconv.FormatBool(*b.target) }
+
+func (b booleanValue) set(v cty.Value, _ string) error {
+	truth, err := convert.Convert(v, cty.Bool)
+	if err != nil || truth.IsNull() {
+		return fmt.Errorf("true or false is wanted, not %s", describe(v))
+	}
+	*b.target = truth.True()
+	return nil
+}
+
+// countValue is a whole number of at least min.
+type countValue struct {
+	target *int
+	min    int
+}
+
+func count(target *int, least int) value { return countValue{target, least} }
+
+func (c countValue) String() string { return strconv.Itoa(*c.target) }
+
+// maxCount bounds counts: far above anything useful, and safe as an int on
+// every platform.
+const maxCount = 1 << 20
+
+func (c countValue) set(v cty.Value, _ string) error {
+	f, err := numberOf(v)
+	if err != nil {
+		return fmt.Errorf("a whole number is wanted, not %s", describe(v))
+	}
+	if f != float64(int(f)) || f < float64(c.min) || f > maxCount {
+		return fmt.Errorf("a whole number from %d to %d is wanted, not %s", c.min, maxCount, describe(v))
+	}
+	*c.target = int(f)
+	return nil
+}
+
+// fractionValue is a number above 0 and at most 1.
+type fractionValue struct{ target *float64 }
+
+func fraction(target *float64) value { return fractionValue{target} }
+
+func (f fractionValue) String() string { return strconv.FormatFloat(*f.target, 'f', -1, 64) }
+
+func (f fractionValue) set(v cty.Value, _ string) error {
+	n, err := numberOf(v)
+	if err != nil || n <= 0 || n > 1 {
+		return fmt.Errorf("a part of the whole is wanted, above 0 and at most 1 (0.9 is 90%%), not %s", describe(v))
+	}
+	*f.target = n
+	return nil
+}
+
+func numberOf(v cty.Value) (float64, error) {
+	n, err := convert.Convert(v, cty.Number)
+	if err != nil {
+		return 0, err
+	}
+	if n.IsNull() {
+		return 0, errors.New("null")
+	}
+	f, _ := n.AsBigFloat().Float64()
+	return f, nil
+}
+
+// sizeValue is a number of bytes.
+type sizeValue struct {
+	target *int64
+	min    int64
+}
+
+func size(target *int64, least int64) value { return sizeValue{target, least} }
+
+func (s sizeValue) String() string { return strconv.Quote(formatSize(*s.target)) }
+
+func (s sizeValue) set(v cty.Value, _ string) error {
+	n, err := sizeOf(v)
+	if err == nil && n < s.min {
+		err = fmt.Errorf("at least %s is wanted", formatSize(s.min))
+	}
+	if err == nil {
+		*s.target = n
+	}
+	return err
+}
+
+// positive is the least duration of options that cannot be zero.
+const positive = time.Nanosecond
+
+// durationValue is a time span of at least min.
+type durationValue struct {
+	target *time.Duration
+	min    time.Duration
+}
+
+func duration(target *time.Duration, least time.Duration) value { return durationValue{target, least} }
+
+func (d durationValue) String() string { return strconv.Quote(formatDuration(*d.target)) }
+
+func (d durationValue) set(v cty.Value, _ string) error {
+	n, err := durationOf(v)
+	switch {
+	case err != nil:
+		return err
+	case n <= 0 && d.min == positive:
+		return errors.New("a duration above zero is wanted")
+	case n < d.min:
+		return fmt.Errorf("at least %q is wanted", formatDuration(d.min))
+	}
+	*d.target = n
+	return nil
+}
+
+// modeValue is the permissions of a file in octal digits.
+type modeValue struct{ target *os.FileMode }
+
+func mode(target *os.FileMode) value { return modeValue{target} }
+
+func (m modeValue) String() string { return fmt.Sprintf("%q", fmt.Sprintf("%04o", *m.target)) }
+
+func (m modeValue) set(v cty.Value, _ string) error {
+	s, err := stringOf(v)
+	if err != nil {
+		return fmt.Errorf(`permissions are octal digits in double quotes, such as "0660", not %s`, describe(v))
+	}
+	n, err := strconv.ParseUint(s, 8, 32)
+	if err != nil || n > 0o777 {
+		return fmt.Errorf(`permissions are three octal digits, such as "0660", not %q`, s)
+	}
+	*m.target = os.FileMode(n)
+	return nil
+}
+
+// describe names a value in a message: texts and numbers as they are, the
+// rest by type.
+func describe(v cty.Value) string {
+	switch {
+	case v.IsNull():
+		return "null"
+	case v.Type() == cty.String:
+		return strconv.Quote(v.AsString())
+	case v.Type() == cty.Number:
+		return v.AsBigFloat().Text('g', 10)
+	case v.Type() == cty.Bool:
+		return strconv.FormatBool(v.True())
+	default:
+		return "a " + v.Type().FriendlyName()
+	}
+}

@@ -1,0 +1,6 @@
+listener "tcp" "public" {
+  address = "127.0.0.1:9292"
+
+cache "default" {
+  dir = "/var/lib/imgcache/images"
+}

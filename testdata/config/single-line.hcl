@@ -1,0 +1,7 @@
+listener "tcp" "public" { address = "127.0.0.1:9292", serve = ["images"] }
+
+cache "default" {
+  dir = "/var/lib/imgcache/images"
+}
+
+origin "directory" "golden" { path = "/srv/images" }
