@@ -216,3 +216,14 @@ type Log struct {
 type Shutdown struct {
 	DrainTimeout time.Duration // running transfers have so long to end
 }
+
+// AdminSocket returns the path of the unix socket on which the command line
+// reaches the service.
+func (c *Config) AdminSocket() string {
+	for _, l := range c.Listeners {
+		if l.Network == Unix && l.Serves(FaceAdmin) {
+			return l.Path
+		}
+	}
+	return "" // not after Load
+}

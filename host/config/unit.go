@@ -44,13 +44,15 @@ func sizeOf(v cty.Value) (int64, error) {
 		}
 		return n, nil
 	case cty.String:
-		return parseSize(v.AsString())
+		return ParseSize(v.AsString())
 	default:
 		return 0, fmt.Errorf(`a size is a text such as "10GiB", or a number of bytes, not %s`, describe(v))
 	}
 }
 
-func parseSize(s string) (int64, error) {
+// ParseSize reads a size with its unit, such as "10GiB" or "500MB", as the
+// configuration does.
+func ParseSize(s string) (int64, error) {
 	m := sizePattern.FindStringSubmatch(s)
 	if m == nil {
 		return 0, fmt.Errorf(`%q is not a size; write a number and a unit, such as "10GiB" or "500MB"`, s)

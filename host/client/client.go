@@ -1,0 +1,262 @@
+// Package client speaks the native API of a running service over its admin
+// socket.
+package client
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/imgcache/imgcache-host/host/cache"
+)
+
+var (
+	// ErrUnreachable says that nothing answers on the socket.
+	ErrUnreachable = errors.New("the service cannot be reached")
+	// ErrDenied says that the caller may not use the socket or the request.
+	ErrDenied = errors.New("permission denied")
+)
+
+// Error is an answer of the service that is no success. It unwraps to the
+// error of package cache, or to [ErrDenied], that its status stands for.
+type Error struct {
+	Status  int    // HTTP status
+	Message string // of the service
+}
+
+func (e *Error) Error() string { return e.Message }
+
+// Unwrap returns what the status stands for, or nil.
+func (e *Error) Unwrap() error {
+	switch e.Status {
+	case http.StatusNotFound:
+		return cache.ErrNotFound
+	case http.StatusUnauthorized, http.StatusForbidden:
+		return ErrDenied
+	case http.StatusConflict:
+		return cache.ErrConflict
+	case http.StatusUnprocessableEntity:
+		return cache.ErrVerify
+	case http.StatusInsufficientStorage:
+		return cache.ErrNoSpace
+	default:
+		return nil
+	}
+}
+
+// Client calls one service. It is safe for concurrent use. Every error wraps
+// [ErrUnreachable], [ErrDenied] or an [*Error], or is that of the context.
+type Client struct {
+	socket string
+	http   *http.Client
+}
+
+// New returns a client for the service behind a unix socket. It connects with
+// the first call.
+func New(socket string) *Client {
+	dialer := net.Dialer{Timeout: 5 * time.Second} // a local socket answers at once or its service hangs
+	transport := &http.Transport{
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return dialer.DialContext(ctx, "unix", socket)
+		},
+	}
+	return &Client{socket: socket, http: &http.Client{Transport: transport}}
+}
+
+// Close closes idle connections.
+func (c *Client) Close() { c.http.CloseIdleConnections() }
+
+// Images returns the images of the cache, ordered by id.
+func (c *Client) Images(ctx context.Context) ([]cache.ImageInfo, error) {
+	var out struct {
+		Images []cache.ImageInfo `json:"images"`
+	}
+	err := c.call(ctx, http.MethodGet, "/v1/images", nil, &out)
+	return out.Images, err
+}
+
+// Image returns what the cache knows of one image; its state is
+// [cache.StateAbsent] when that is nothing.
+func (c *Client) Image(ctx context.Context, id string) (cache.ImageInfo, error) {
+	var out cache.ImageInfo
+	err := c.call(ctx, http.MethodGet, "/v1/images/"+url.PathEscape(id), nil, &out)
+	return out, err
+}
+
+// Delete removes a cached image.
+func (c *Client) Delete(ctx context.Context, id string) error {
+	return c.call(ctx, http.MethodDelete, "/v1/images/"+url.PathEscape(id), nil, nil)
+}
+
+// DeleteAll removes all cached images and returns their number.
+func (c *Client) DeleteAll(ctx context.Context) (int, error) { return c.deleteAll(ctx, "/v1/images") }
+
+// Queued returns the ids of the queue in the order of queueing.
+func (c *Client) Queued(ctx context.Context) ([]string, error) {
+	var out struct {
+		Queue []string `json:"queue"`
+	}
+	err := c.call(ctx, http.MethodGet, "/v1/queue", nil, &out)
+	return out.Queue, err
+}
+
+// Queue asks for an image to be fetched. It reports false when the image is
+// cached, being fetched or queued already.
+func (c *Client) Queue(ctx context.Context, id string) (bool, error) {
+	var out struct {
+		Queued bool `json:"queued"`
+	}
+	err := c.call(ctx, http.MethodPut, "/v1/queue/"+url.PathEscape(id), nil, &out)
+	return out.Queued, err
+}
+
+// UnqueueAll empties the queue and returns the number of its entries.
+func (c *Client) UnqueueAll(ctx context.Context) (int, error) { return c.deleteAll(ctx, "/v1/queue") }
+
+func (c *Client) deleteAll(ctx context.Context, path string) (int, error) {
+	var out struct {
+		Deleted int `json:"deleted"`
+	}
+	err := c.call(ctx, http.MethodDelete, path, nil, &out)
+	return out.Deleted, err
+}
+
+// Usage says how full the cache is.
+func (c *Client) Usage(ctx context.Context) (cache.Usage, error) {
+	var out cache.Usage
+	err := c.call(ctx, http.MethodGet, "/v1/usage", nil, &out)
+	return out, err
+}
+
+// Victims returns at most limit images that would leave next, in order.
+func (c *Client) Victims(ctx context.Context, limit int) ([]cache.Victim, error) {
+	var out struct {
+		Victims []cache.Victim `json:"victims"`
+	}
+	err := c.call(ctx, http.MethodGet, "/v1/victims?limit="+strconv.Itoa(limit), nil, &out)
+	return out.Victims, err
+}
+
+// Prune removes images by the options, and returns what it removed or, in a
+// dry run, would remove.
+func (c *Client) Prune(ctx context.Context, o cache.PruneOptions) (cache.Result, error) {
+	var out cache.Result
+	err := c.call(ctx, http.MethodPost, "/v1/prune", o, &out)
+	return out, err
+}
+
+// Clean removes stalled and invalid files; a nil stall takes the time of the
+// configuration.
+func (c *Client) Clean(ctx context.Context, stall *time.Duration) (cache.Result, error) {
+	var in struct {
+		StallTime *float64 `json:"stall_time,omitempty"`
+	}
+	if stall != nil {
+		seconds := stall.Seconds()
+		in.StallTime = &seconds
+	}
+	var out cache.Result
+	err := c.call(ctx, http.MethodPost, "/v1/clean", in, &out)
+	return out, err
+}
+
+// Plugin is a plugin of the service.
+type Plugin struct {
+	Name      string `json:"name"`
+	Kind      string `json:"kind"`    // "driver" or "policy"
+	Runtime   string `json:"runtime"` // "process" or "wasm"
+	Path      string `json:"path"`
+	Version   string `json:"version"`
+	State     string `json:"state"`
+	PID       int    `json:"pid"`
+	Restarts  int    `json:"restarts"`
+	LastError string `json:"last_error,omitempty"`
+	Calls     uint64 `json:"calls"`
+	Errors    uint64 `json:"errors"`
+}
+
+// Plugins returns the plugins that the service runs.
+func (c *Client) Plugins(ctx context.Context) ([]Plugin, error) {
+	var out struct {
+		Plugins []Plugin `json:"plugins"`
+	}
+	err := c.call(ctx, http.MethodGet, "/v1/plugins", nil, &out)
+	return out.Plugins, err
+}
+
+// maxAnswer bounds an answer: a million images of 400 bytes each.
+const maxAnswer = 400 << 20
+
+// call sends in as JSON unless it is nil, and reads the answer into out
+// unless that is nil.
+func (c *Client) call(ctx context.Context, method, path string, in, out any) error {
+	var body io.Reader
+	if in != nil {
+		text, err := json.Marshal(in)
+		if err != nil {
+			return fmt.Errorf("encode request: %w", err)
+		}
+		body = bytes.NewReader(text)
+	}
+	req, err := http.NewRequestWithContext(ctx, method, "http://imgcache"+path, body)
+	if err != nil {
+		return fmt.Errorf("make request: %w", err)
+	}
+	if in != nil {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return c.unreachable(ctx, err)
+	}
+	defer resp.Body.Close()
+	answer := io.LimitReader(resp.Body, maxAnswer)
+	if resp.StatusCode >= 300 {
+		return failure(resp.StatusCode, answer)
+	}
+	if out == nil {
+		return nil
+	}
+	if err := json.NewDecoder(answer).Decode(out); err != nil {
+		return fmt.Errorf("%w: its answer to %s %s is broken: %w", ErrUnreachable, method, path, err)
+	}
+	return nil
+}
+
+func (c *Client) unreachable(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	if errors.Is(err, fs.ErrPermission) {
+		return fmt.Errorf("%w on the admin socket %s", ErrDenied, c.socket)
+	}
+	var op *net.OpError
+	if errors.As(err, &op) {
+		err = op.Err // the rest names the socket again
+	}
+	return fmt.Errorf("%w on the admin socket %s: %w", ErrUnreachable, c.socket, err)
+}
+
+// failure reads the error out of an answer. One that is not the service's
+// JSON, as from a proxy in between, is given by its status.
+func failure(status int, answer io.Reader) error {
+	var body struct {
+		Error string `json:"error"`
+	}
+	err := json.NewDecoder(io.LimitReader(answer, 1<<16)).Decode(&body)
+	message := strings.TrimSpace(body.Error)
+	if err != nil || message == "" {
+		message = fmt.Sprintf("the service answers %d %s", status, http.StatusText(status))
+	}
+	return &Error{Status: status, Message: message}
+}

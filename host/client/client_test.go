@@ -1,0 +1,151 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/imgcache/imgcache-host/host/cache"
+	"go.uber.org/goleak"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// serve answers on a unix socket and returns a client for it.
+func serve(t *testing.T, h http.HandlerFunc) *Client {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "ic") // short: t.TempDir is too long for a socket
+	if err != nil {
+		t.Fatal(err)
+	}
+	socket := filepath.Join(dir, "s")
+	l, err := net.Listen("unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := &http.Server{Handler: h}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		_ = server.Serve(l) // ends with ErrServerClosed
+	}()
+	c := New(socket)
+	t.Cleanup(func() {
+		c.Close()
+		_ = server.Close()
+		<-done
+		_ = os.RemoveAll(dir)
+	})
+	return c
+}
+
+func TestRequests(t *testing.T) {
+	const odd = "a%2Fb"
+	stall := 90 * time.Second
+	size := int64(0)
+	for _, tc := range []struct {
+		name, want, answer string
+		call               func(c *Client) (any, error)
+		check              any
+	}{
+		{"images", "GET /v1/images ", `{"images":[{"id":"x"}]}`, func(c *Client) (any, error) {
+			l, err := c.Images(t.Context())
+			return len(l), err
+		}, 1},
+		{"image", "GET /v1/images/a%252Fb ", `{"id":"a%2Fb","state":"cached"}`, func(c *Client) (any, error) {
+			i, err := c.Image(t.Context(), odd)
+			return i.State, err
+		}, cache.StateCached},
+		{"delete", "DELETE /v1/images/x ", ``, func(c *Client) (any, error) { return nil, c.Delete(t.Context(), "x") }, nil},
+		{"delete all", "DELETE /v1/images ", `{"deleted":7}`, func(c *Client) (any, error) { return c.DeleteAll(t.Context()) }, 7},
+		{"queue", "PUT /v1/queue/x ", `{"queued":true}`, func(c *Client) (any, error) { return c.Queue(t.Context(), "x") }, true},
+		{"queued", "GET /v1/queue ", `{"queue":["b","a"]}`, func(c *Client) (any, error) {
+			q, err := c.Queued(t.Context())
+			return strings.Join(q, " "), err
+		}, "b a"},
+		{"unqueue all", "DELETE /v1/queue ", `{"deleted":2}`, func(c *Client) (any, error) { return c.UnqueueAll(t.Context()) }, 2},
+		{"usage", "GET /v1/usage ", `{"bytes":5}`, func(c *Client) (any, error) {
+			u, err := c.Usage(t.Context())
+			return u.Bytes, err
+		}, int64(5)},
+		{"victims", "GET /v1/victims?limit=3 ", `{"victims":[{"id":"x"}]}`, func(c *Client) (any, error) {
+			v, err := c.Victims(t.Context(), 3)
+			return len(v), err
+		}, 1},
+		{"prune", `POST /v1/prune {"max_size":0,"dry_run":true}`, `{"files":1,"bytes":2}`, func(c *Client) (any, error) {
+			return c.Prune(t.Context(), cache.PruneOptions{MaxSize: &size, DryRun: true})
+		}, cache.Result{Files: 1, Bytes: 2}},
+		{"clean", `POST /v1/clean {"stall_time":90}`, `{"files":1,"bytes":2}`, func(c *Client) (any, error) { return c.Clean(t.Context(), &stall) }, cache.Result{Files: 1, Bytes: 2}},
+		{"clean by default", `POST /v1/clean {}`, `{}`, func(c *Client) (any, error) { return c.Clean(t.Context(), nil) }, cache.Result{}},
+		{"plugins", "GET /v1/plugins ", `{"plugins":[{"name":"lru","pid":9}]}`, func(c *Client) (any, error) {
+			p, err := c.Plugins(t.Context())
+			return p[0].PID, err
+		}, 9},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			requests := make(chan string, 1)
+			c := serve(t, func(w http.ResponseWriter, r *http.Request) {
+				body, _ := io.ReadAll(r.Body)
+				requests <- r.Method + " " + r.RequestURI + " " + string(body)
+				_, _ = io.WriteString(w, tc.answer)
+			})
+			got, err := tc.call(c)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got != tc.check {
+				t.Errorf("got %v, want %v", got, tc.check)
+			}
+			if sent := <-requests; sent != tc.want {
+				t.Errorf("sent %q, want %q", sent, tc.want)
+			}
+		})
+	}
+}
+
+func TestFailures(t *testing.T) {
+	for status, want := range map[int]error{
+		404: cache.ErrNotFound, 401: ErrDenied, 403: ErrDenied,
+		409: cache.ErrConflict, 422: cache.ErrVerify, 507: cache.ErrNoSpace,
+	} {
+		c := serve(t, func(w http.ResponseWriter, _ *http.Request) {
+			w.WriteHeader(status)
+			_, _ = io.WriteString(w, `{"error": "no such thing"}`)
+		})
+		_, err := c.Usage(t.Context())
+		if !errors.Is(err, want) || err.Error() != "no such thing" {
+			t.Errorf("%d: %v, want %v", status, err, want)
+		}
+	}
+}
+
+func TestAnswersThatAreNotOurs(t *testing.T) {
+	c := serve(t, func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "<html>", http.StatusBadGateway) })
+	if _, err := c.Usage(t.Context()); err == nil || err.Error() != "the service answers 502 Bad Gateway" {
+		t.Errorf("%v", err)
+	}
+	c = serve(t, func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "hello") })
+	if _, err := c.Usage(t.Context()); !errors.Is(err, ErrUnreachable) {
+		t.Errorf("%v, want %v", err, ErrUnreachable)
+	}
+}
+
+func TestUnreachable(t *testing.T) {
+	c := New(filepath.Join(t.TempDir(), "none"))
+	defer c.Close()
+	if _, err := c.Usage(t.Context()); !errors.Is(err, ErrUnreachable) || !strings.Contains(err.Error(), c.socket) {
+		t.Errorf("%v, want %v and the socket's path", err, ErrUnreachable)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := c.Usage(ctx); !errors.Is(err, context.Canceled) {
+		t.Errorf("%v, want %v", err, context.Canceled)
+	}
+}
