@@ -1,0 +1,136 @@
+package httpd
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/http"
+	"os"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// listener hands out at most as many connections at once as it has slots.
+type listener struct {
+	net.Listener
+	slots  chan struct{}
+	stall  time.Duration
+	closed chan struct{}
+	once   sync.Once
+}
+
+func newListener(ln net.Listener, o Limits) *listener {
+	return &listener{
+		Listener: ln,
+		slots:    make(chan struct{}, o.MaxConnections),
+		stall:    o.WriteStall,
+		closed:   make(chan struct{}),
+	}
+}
+
+// Accept waits for a slot, then for a connection, which keeps the slot until
+// it is closed.
+func (l *listener) Accept() (net.Conn, error) {
+	select {
+	case l.slots <- struct{}{}:
+	case <-l.closed:
+		return nil, net.ErrClosed
+	}
+	c, err := l.Listener.Accept()
+	if err != nil {
+		<-l.slots
+		return nil, err
+	}
+	return &conn{Conn: c, stall: l.stall, release: sync.OnceFunc(func() { <-l.slots })}, nil
+}
+
+// Close ends a waiting Accept too.
+func (l *listener) Close() error {
+	l.once.Do(func() { close(l.closed) })
+	return l.Listener.Close()
+}
+
+// conn is a connection whose peer must keep taking what is written. The limit
+// is on standing still and not on a whole response, since images take hours
+// over thin links; and it is here and not in the handlers, since only the
+// connection can tell how much of a large write has gone.
+type conn struct {
+	net.Conn
+	stall   time.Duration
+	release func()
+}
+
+// Write fails with os.ErrDeadlineExceeded when the peer takes no byte for as
+// long as the stall time.
+func (c *conn) Write(p []byte) (int, error) {
+	written, queued := 0, -1
+	for {
+		if err := c.SetWriteDeadline(time.Now().Add(c.stall)); err != nil {
+			return written, err
+		}
+		n, err := c.Conn.Write(p[written:])
+		written += n
+		if !errors.Is(err, os.ErrDeadlineExceeded) {
+			return written, err
+		}
+		// The kernel wakes a writer only when a good part of its buffer is
+		// free, which a slow reader of a large buffer brings about too late.
+		before := queued
+		queued = c.queued()
+		if n == 0 && before >= 0 && queued >= before {
+			return written, err
+		}
+	}
+}
+
+// queued is how many bytes the kernel holds that the peer has not taken; -1:
+// unknown.
+func (c *conn) queued() int {
+	n := -1
+	if sc, ok := c.Conn.(syscall.Conn); ok {
+		if raw, err := sc.SyscallConn(); err == nil {
+			_ = raw.Control(func(fd uintptr) {
+				if q, err := unix.IoctlGetInt(int(fd), unix.SIOCOUTQ); err == nil {
+					n = q
+				}
+			})
+		}
+	}
+	return n
+}
+
+// Close gives the slot back.
+func (c *conn) Close() error {
+	defer c.release()
+	return c.Conn.Close()
+}
+
+// connKey is where a request's context has its connection.
+type connKey struct{}
+
+func withConn(ctx context.Context, c net.Conn) context.Context {
+	return context.WithValue(ctx, connKey{}, c)
+}
+
+// tcp returns the TCP connection of r, or nil.
+func tcp(r *http.Request) *net.TCPConn {
+	c, ok := r.Context().Value(connKey{}).(*conn)
+	if !ok {
+		return nil
+	}
+	t, _ := c.Conn.(*net.TCPConn)
+	return t
+}
+
+// canReset reports whether reset can do anything.
+func canReset(r *http.Request) bool { return tcp(r) != nil }
+
+// reset makes the connection of r end with a reset instead of an orderly end.
+func reset(r *http.Request) {
+	if t := tcp(r); t != nil {
+		_ = t.SetLinger(0)
+	}
+}

@@ -1,0 +1,178 @@
+package httpd
+
+import (
+	"context"
+	"encoding/base64"
+	"encoding/hex"
+	"fmt"
+	"net/http"
+	"strconv"
+
+	"github.com/imgcache/imgcache-host/host/cache"
+)
+
+// heldBack is how many bytes net/http may keep to itself: the size of its
+// buffer before a connection.
+const heldBack = 4096
+
+// image serves GET and HEAD of the public face.
+func (s *Service) image(w http.ResponseWriter, r *http.Request) {
+	id, err := s.resolve(r.URL.EscapedPath())
+	if err != nil {
+		s.failDownload(w, r, err)
+		return
+	}
+	switch r.Method {
+	case http.MethodGet:
+		s.download(w, r, id, s.engine.Open)
+	case http.MethodHead:
+		s.download(w, r, id, s.engine.Stat)
+	default:
+		refuseMethod(w, methods{http.MethodGet: s.image})
+	}
+}
+
+// download answers with what open finds under id.
+func (s *Service) download(w http.ResponseWriter, r *http.Request, id string, open func(context.Context, string) (cache.Content, error)) {
+	c, err := open(r.Context(), id)
+	if err != nil {
+		s.failDownload(w, r, err)
+		return
+	}
+	defer c.Close()
+	p := planAnswer(r, c)
+	p.describe(w.Header(), c)
+	switch {
+	case p.status >= http.StatusBadRequest:
+		writeError(w, p.status, http.StatusText(p.status))
+	case p.status == http.StatusNotModified || r.Method == http.MethodHead:
+		w.WriteHeader(p.status)
+	default:
+		s.send(w, r, c, p)
+	}
+}
+
+// send copies the planned bytes. A client that cannot have all of them gets an
+// error status if none has left yet, else a connection that breaks off.
+func (s *Service) send(w http.ResponseWriter, r *http.Request, c cache.Content, p answer) {
+	b := &body{w: w, status: p.status}
+	n, err := c.CopyTo(r.Context(), b, p.off, p.n)
+	want := p.n
+	if want < 0 {
+		want = p.size
+	}
+	if err == nil && want >= 0 && n != want {
+		err = fmt.Errorf("%w: %d of %d bytes were sent", cache.ErrVerify, n, want)
+	}
+	switch {
+	case err == nil:
+		b.begin()
+	case !b.begun:
+		clear(w.Header())
+		s.failDownload(w, r, err)
+	default:
+		if r.Context().Err() == nil {
+			s.log.WarnContext(r.Context(), "download cut", "path", logPath(r), "sent", n, "error", err)
+		}
+		cut(r)
+	}
+}
+
+// answer is how a request for an image is answered.
+type answer struct {
+	status int
+	size   int64 // of the image; -1: unknown
+	span         // of the body; n < 0: to the end
+}
+
+func planAnswer(r *http.Request, c cache.Content) answer {
+	a := answer{status: http.StatusOK, size: c.Info().Size, span: span{n: -1}}
+	if status := precondition(r.Header, c); status != 0 {
+		a.status = status
+		return a
+	}
+	if a.size < 0 && !r.ProtoAtLeast(1, 1) && !canReset(r) {
+		// The end of the connection is the end of the body; no sign would
+		// tell a broken download from a whole one.
+		a.status = http.StatusHTTPVersionNotSupported
+		return a
+	}
+	ranges := r.Header.Values("Range")
+	if r.Method != http.MethodGet || len(ranges) != 1 || !rangeHolds(r.Header, c) {
+		return a
+	}
+	switch part, verdict := parseRange(ranges[0], a.size); verdict {
+	case rangeGood:
+		a.status, a.span = http.StatusPartialContent, part
+	case rangeUnsatisfiable:
+		a.status = http.StatusRequestedRangeNotSatisfiable
+	}
+	return a
+}
+
+// describe writes the header of the answer.
+func (a answer) describe(h http.Header, c cache.Content) {
+	h.Set("Cache-Status", cacheStatus(c.Outcome()))
+	if etag := c.ETag(); etag != "" {
+		h.Set("ETag", etag)
+	}
+	if t := c.ModTime(); !t.IsZero() {
+		h.Set("Last-Modified", t.UTC().Format(http.TimeFormat))
+	}
+	if a.size >= 0 {
+		h.Set("Accept-Ranges", "bytes")
+	}
+	switch a.status {
+	case http.StatusRequestedRangeNotSatisfiable:
+		h.Set("Content-Range", fmt.Sprintf("bytes */%d", a.size))
+		return
+	case http.StatusPartialContent:
+		h.Set("Content-Range", a.contentRange(a.size))
+		h.Set("Content-Length", strconv.FormatInt(a.n, 10))
+	case http.StatusOK:
+		if a.size >= 0 {
+			h.Set("Content-Length", strconv.FormatInt(a.size, 10))
+		}
+	default:
+		return
+	}
+	h.Set("Content-Type", "application/octet-stream")
+	h.Set("X-Content-Type-Options", "nosniff")
+	if sum, err := hex.DecodeString(c.Info().SHA256); err == nil && len(sum) > 0 {
+		h.Set("Repr-Digest", "sha-256=:"+base64.StdEncoding.EncodeToString(sum)+":")
+	}
+}
+
+// body sends the status with the first byte, so that a download that fails
+// before it has a status of its own.
+type body struct {
+	w      http.ResponseWriter
+	status int
+	begun  bool
+}
+
+func (b *body) begin() {
+	if !b.begun {
+		b.begun = true
+		b.w.WriteHeader(b.status)
+	}
+}
+
+// Write passes p on at once: the next bytes may be long in coming.
+func (b *body) Write(p []byte) (int, error) {
+	b.begin()
+	n, err := b.w.Write(p)
+	if err == nil && n <= heldBack {
+		err = http.NewResponseController(b.w).Flush()
+	}
+	return n, err
+}
+
+// cut ends the request and its connection such that no client takes what it
+// has got for the whole.
+func cut(r *http.Request) {
+	if !r.ProtoAtLeast(1, 1) {
+		reset(r)
+	}
+	panic(http.ErrAbortHandler)
+}

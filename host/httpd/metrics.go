@@ -1,0 +1,141 @@
+package httpd
+
+import (
+	"net/http"
+	"strconv"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/imgcache/imgcache-host/host/cache"
+)
+
+// metrics are what the service counts itself, and the handler that shows them
+// together with what the engine knows.
+type metrics struct {
+	requests *prometheus.CounterVec
+	aborted  *prometheus.CounterVec
+	sent     *prometheus.CounterVec
+	running  *prometheus.GaugeVec
+	handler  http.Handler
+}
+
+func newMetrics(c Config) *metrics {
+	counter := func(name, help string, labels ...string) *prometheus.CounterVec {
+		return prometheus.NewCounterVec(prometheus.CounterOpts{Name: "imgcache_http_" + name, Help: help}, labels)
+	}
+	m := &metrics{
+		requests: counter("requests_total", "Requests that were answered, by class of status.", "face", "code"),
+		aborted:  counter("aborted_total", "Requests whose connection was cut before the end of the answer.", "face"),
+		sent:     counter("sent_bytes_total", "Bytes of the bodies of answers.", "face"),
+		running: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "imgcache_http_requests_running", Help: "Requests that are being answered.",
+		}, []string{"face"}),
+	}
+	build := prometheus.NewGauge(prometheus.GaugeOpts{
+		Name: "imgcache_build_info", Help: "Always 1; its label names the version.",
+		ConstLabels: prometheus.Labels{"version": c.Version},
+	})
+	build.Set(1)
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(
+		m.requests, m.aborted, m.sent, m.running, build,
+		&engineCollector{engine: c.Engine, restarts: c.PluginRestarts},
+		collectors.NewGoCollector(),
+		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
+	)
+	m.handler = promhttp.HandlerFor(registry, promhttp.HandlerOpts{})
+	return m
+}
+
+// count notes an answer that has ended.
+func (m *metrics) count(face string, rec *recorder, aborted bool) {
+	m.sent.WithLabelValues(face).Add(float64(rec.bytes))
+	if aborted {
+		m.aborted.WithLabelValues(face).Inc()
+		return
+	}
+	m.requests.WithLabelValues(face, strconv.Itoa(max(rec.status, http.StatusOK)/100)+"xx").Inc()
+}
+
+// usageMetric is a metric that a look at the usage gives.
+type usageMetric struct {
+	desc  *prometheus.Desc
+	kind  prometheus.ValueType
+	value func(cache.Usage) float64
+}
+
+var usageMetrics = []usageMetric{
+	gauge("cache_bytes", "Bytes of images in the cache directory, wherever they lie, and reserved ones.",
+		func(u cache.Usage) float64 { return float64(u.Bytes) }),
+	gauge("cache_reserved_bytes", "Of the bytes of the cache, those reserved and not yet written.",
+		func(u cache.Usage) float64 { return float64(u.Reserved) }),
+	gauge("cache_max_bytes", "The configured limit of the cache.",
+		func(u cache.Usage) float64 { return float64(u.MaxBytes) }),
+	gauge("cache_images", "Cached images.",
+		func(u cache.Usage) float64 { return float64(u.Images) }),
+	gauge("cache_disk_ok", "1 when images can be stored.",
+		func(u cache.Usage) float64 { return truth(u.Disk == "ok") }),
+	gauge("fills_running", "Transfers from origins into the cache.",
+		func(u cache.Usage) float64 { return float64(u.Fills) }),
+	gauge("queued_images", "Images that wait to be prefetched.",
+		func(u cache.Usage) float64 { return float64(u.Queued) }),
+	gauge("records_ready", "1 when the driver's records have been read.",
+		func(u cache.Usage) float64 { return truth(u.Records == "ready") }),
+	gauge("records_unsent", "Changes of records that the driver has not acknowledged.",
+		func(u cache.Usage) float64 { return float64(u.Unsent) }),
+	counter("cache_hits_total", "Downloads answered from the cache to their last byte.",
+		func(u cache.Usage) float64 { return float64(u.Hits) }),
+	counter("cache_misses_total", "Downloads that the cache could not answer.",
+		func(u cache.Usage) float64 { return float64(u.Misses) }),
+	counter("cache_served_bytes_total", "Bytes of images that clients were given.",
+		func(u cache.Usage) float64 { return float64(u.BytesServed) }),
+	counter("origin_fetched_bytes_total", "Bytes of images that came from origins.",
+		func(u cache.Usage) float64 { return float64(u.BytesFetched) }),
+}
+
+var restartsDesc = prometheus.NewDesc("imgcache_plugin_restarts_total", "Times that a plugin was started anew.", []string{"plugin"}, nil)
+
+func gauge(name, help string, value func(cache.Usage) float64) usageMetric {
+	return usageMetric{prometheus.NewDesc("imgcache_"+name, help, nil, nil), prometheus.GaugeValue, value}
+}
+
+func counter(name, help string, value func(cache.Usage) float64) usageMetric {
+	return usageMetric{prometheus.NewDesc("imgcache_"+name, help, nil, nil), prometheus.CounterValue, value}
+}
+
+func truth(b bool) float64 {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// engineCollector asks the engine when it is asked.
+type engineCollector struct {
+	engine   cache.Engine
+	restarts func() map[string]uint64
+}
+
+// Describe implements [prometheus.Collector].
+func (c *engineCollector) Describe(descs chan<- *prometheus.Desc) {
+	for _, m := range usageMetrics {
+		descs <- m.desc
+	}
+	descs <- restartsDesc
+}
+
+// Collect implements [prometheus.Collector].
+func (c *engineCollector) Collect(values chan<- prometheus.Metric) {
+	usage := c.engine.Usage()
+	for _, m := range usageMetrics {
+		values <- prometheus.MustNewConstMetric(m.desc, m.kind, m.value(usage))
+	}
+	if c.restarts == nil {
+		return
+	}
+	for name, n := range c.restarts() {
+		values <- prometheus.MustNewConstMetric(restartsDesc, prometheus.CounterValue, float64(n), name)
+	}
+}

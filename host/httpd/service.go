@@ -1,0 +1,211 @@
+// Package httpd is the service's faces over HTTP: the download of images, the
+// native API, health, readiness and metrics.
+//
+// A [Service] holds what all listeners share; [Service.Handler] makes the
+// handler of one listener, and [Serve] runs it.
+package httpd
+
+import (
+	"errors"
+	"log/slog"
+	"net/http"
+	"path"
+	"strings"
+	"time"
+
+	"github.com/imgcache/imgcache-host/host/cache"
+)
+
+// bodyStall is how long a client that sends a body may send nothing: as long
+// as one that receives may take nothing by default.
+const bodyStall = 60 * time.Second
+
+// imagesPrefix is where the images of a single origin are.
+const imagesPrefix = "/images/"
+
+// Config is what a [Service] works with. Only Engine is required.
+type Config struct {
+	Engine cache.Engine
+	Log    *slog.Logger // nil: slog.Default()
+
+	// Resolve turns the path of a request into the id of an image. The path
+	// is as the client sent it, with its escapes, without a query. The error
+	// wraps cache.ErrNotFound for a path that is no image's, and
+	// cache.ErrBadID for one that can be none. Nil: ResolveImages.
+	Resolve func(path string) (id string, err error)
+
+	// Ready says whether the service does all that it is configured to do,
+	// and what it does not. Nil: always ready.
+	Ready func() (ready bool, reasons []string)
+
+	// Plugins is the answer to GET /v1/plugins, as encoding/json writes it.
+	// Nil: an empty list.
+	Plugins func() any
+
+	// PluginRestarts counts, since start and by name of plugin, how often a
+	// plugin was started anew. Nil: no such metric.
+	PluginRestarts func() map[string]uint64
+
+	Version string // of the program, for the metrics; may be empty
+}
+
+// Service is what the listeners of one daemon have in common.
+type Service struct {
+	engine    cache.Engine
+	log       *slog.Logger
+	resolve   func(string) (string, error)
+	ready     func() (bool, []string)
+	plugins   func() any
+	metrics   *metrics
+	bodyStall time.Duration
+}
+
+// New makes a Service of c.
+func New(c Config) *Service {
+	s := &Service{
+		engine:    c.Engine,
+		log:       c.Log,
+		resolve:   c.Resolve,
+		ready:     c.Ready,
+		plugins:   c.Plugins,
+		metrics:   newMetrics(c),
+		bodyStall: bodyStall,
+	}
+	if s.log == nil {
+		s.log = slog.Default()
+	}
+	if s.resolve == nil {
+		s.resolve = ResolveImages
+	}
+	if s.ready == nil {
+		s.ready = func() (bool, []string) { return true, nil }
+	}
+	if s.plugins == nil {
+		s.plugins = func() any { return []any{} }
+	}
+	return s
+}
+
+// ResolveImages is the layout of a single origin: the id is the last segment
+// of /images/{id}. No character of an id needs an escape, so a path with one
+// names no image.
+func ResolveImages(path string) (id string, err error) {
+	id, ok := strings.CutPrefix(path, imagesPrefix)
+	if !ok {
+		return "", cache.ErrNotFound
+	}
+	if strings.ContainsAny(id, "%/") {
+		return "", cache.ErrBadID
+	}
+	return id, nil
+}
+
+// Faces says what a listener serves. /healthz answers on every listener.
+type Faces struct {
+	Images  bool // downloads
+	Admin   bool // native API, metrics, readiness and profiles
+	Metrics bool // metrics and readiness, to everybody who can connect
+
+	// Trusted says that whoever can connect may use Admin: the listener is a
+	// unix socket, which its permissions guard. Elsewhere Admin asks for one
+	// of Tokens, and lets nobody in when there is none.
+	Trusted bool
+	Tokens  []string
+}
+
+// Handler returns the handler of a listener that serves f.
+func (s *Service) Handler(f Faces) http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle("/healthz", methods{http.MethodGet: s.health})
+	mux.HandleFunc("/", noRoute)
+	if f.Images {
+		mux.HandleFunc("/", s.image)
+	}
+	guarded := func(h http.Handler) http.Handler { return h }
+	if !f.Trusted {
+		guarded = func(h http.Handler) http.Handler { return requireToken(f.Tokens, h) }
+	}
+	if f.Admin {
+		admin := guarded(s.adminMux())
+		mux.Handle("/v1/", admin)
+		mux.Handle("/debug/pprof/", admin)
+	}
+	if f.Metrics || f.Admin {
+		var metrics http.Handler = methods{http.MethodGet: s.metrics.handler.ServeHTTP}
+		var ready http.Handler = methods{http.MethodGet: s.readiness}
+		if !f.Metrics {
+			metrics, ready = guarded(metrics), guarded(ready)
+		}
+		mux.Handle("/metrics", metrics)
+		mux.Handle("/readyz", ready)
+	}
+	return s.observe(strict(mux))
+}
+
+// noRoute answers for the paths that a listener does not serve.
+func noRoute(w http.ResponseWriter, _ *http.Request) {
+	writeError(w, http.StatusNotFound, "no such path")
+}
+
+// methods serves one path by method. HEAD is served by GET.
+type methods map[string]http.HandlerFunc
+
+func (m methods) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	method := r.Method
+	if method == http.MethodHead {
+		method = http.MethodGet
+	}
+	if h := m[method]; h != nil {
+		h(w, r)
+		return
+	}
+	refuseMethod(w, m)
+}
+
+// refuseMethod answers a request with a method that m lacks.
+func refuseMethod(w http.ResponseWriter, m methods) {
+	var allowed []string
+	for _, method := range []string{http.MethodGet, http.MethodHead, http.MethodPut, http.MethodPost, http.MethodDelete} {
+		_, ok := m[method]
+		if ok || method == http.MethodHead && m[http.MethodGet] != nil {
+			allowed = append(allowed, method)
+		}
+	}
+	w.Header().Set("Allow", strings.Join(allowed, ", "))
+	writeError(w, http.StatusMethodNotAllowed, "method not allowed")
+}
+
+// strict refuses what no honest client sends, before any route is looked for.
+func strict(h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if len(r.TransferEncoding) > 0 {
+			// net/http drops a Content-Length that stood beside the
+			// Transfer-Encoding without a word. Whatever a proxy before us
+			// made of the pair, nothing after this body is a request.
+			w.Header().Set("Connection", "close")
+		}
+		if err := checkRequest(r); err != nil {
+			w.Header().Set("Connection", "close")
+			writeError(w, http.StatusBadRequest, err.Error())
+			return
+		}
+		h.ServeHTTP(w, r)
+	})
+}
+
+// checkRequest says what is wrong with the path or the body of a request.
+func checkRequest(r *http.Request) error {
+	sent := r.URL.EscapedPath()
+	// The mux would redirect to the cleaned path; a path that climbs deserves
+	// no help.
+	if clean := path.Clean(sent); !strings.HasPrefix(sent, "/") || sent != clean && sent != clean+"/" {
+		return errors.New("the path is not in its shortest form")
+	}
+	switch r.Method {
+	case http.MethodGet, http.MethodHead, http.MethodDelete:
+		if r.ContentLength != 0 || len(r.TransferEncoding) > 0 {
+			return errors.New("a " + r.Method + " request has no body")
+		}
+	}
+	return nil
+}
