@@ -1,0 +1,135 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+
+	"github.com/imgcache/imgcache-host/host/cache"
+	"github.com/imgcache/imgcache-host/host/client"
+	"github.com/spf13/cobra"
+)
+
+func (a *app) status() *cobra.Command {
+	return &cobra.Command{
+		Use:   "status",
+		Short: "Show how full the cache is and how it does",
+		Args:  cobra.NoArgs,
+		RunE: a.call(func(ctx context.Context, c *client.Client, _ []string) error {
+			u, err := c.Usage(ctx)
+			if err != nil {
+				return err
+			}
+			return a.answer(u, func(w io.Writer) {
+				row(w, "used", fmt.Sprintf("%s of %s (%s)", humanBytes(u.Bytes), humanBytes(u.MaxBytes), u.Limit))
+				row(w, "reserved", humanBytes(u.Reserved))
+				row(w, "images", u.Images)
+				row(w, "fills", u.Fills)
+				row(w, "queued", u.Queued)
+				row(w, "hits", u.Hits)
+				row(w, "misses", u.Misses)
+				row(w, "served", humanBytes(int64(u.BytesServed)))
+				row(w, "fetched", humanBytes(int64(u.BytesFetched)))
+				row(w, "records", u.Records)
+				row(w, "unsent records", u.Unsent)
+				row(w, "policy", u.Policy)
+				row(w, "disk", u.Disk)
+			})
+		}),
+	}
+}
+
+func (a *app) list() *cobra.Command {
+	return &cobra.Command{
+		Use:   "list",
+		Short: "List the images of the cache",
+		Args:  cobra.NoArgs,
+		RunE: a.call(func(ctx context.Context, c *client.Client, _ []string) error {
+			images, err := c.Images(ctx)
+			if err != nil {
+				return err
+			}
+			return a.answer(map[string]any{"images": images}, func(w io.Writer) {
+				row(w, "ID", "STATE", "SIZE", "HITS", "LAST ACCESS", "CACHED")
+				for _, i := range images {
+					row(w, i.ID, i.State, humanBytes(i.Size), i.Hits, age(i.LastAccessed), age(i.LastModified))
+				}
+			})
+		}),
+	}
+}
+
+func (a *app) show() *cobra.Command {
+	return &cobra.Command{
+		Use:   "show ID",
+		Short: "Show everything that is known of an image",
+		Args:  cobra.ExactArgs(1),
+		RunE: a.call(func(ctx context.Context, c *client.Client, args []string) error {
+			i, err := c.Image(ctx, args[0])
+			if err != nil {
+				return err
+			}
+			if i.State == cache.StateAbsent && !a.output.json {
+				return fmt.Errorf("image %s is %w in the cache%s", i.ID, cache.ErrNotFound, because(i.Error))
+			}
+			if err := a.answer(i, func(w io.Writer) { showImage(w, i) }); err != nil {
+				return err
+			}
+			if i.State == cache.StateAbsent {
+				return fmt.Errorf("image %s is %w in the cache", i.ID, cache.ErrNotFound)
+			}
+			return nil
+		}),
+	}
+}
+
+func because(reason string) string {
+	if reason == "" {
+		return ""
+	}
+	return "; the last attempt to fetch it failed: " + reason
+}
+
+func showImage(w io.Writer, i cache.ImageInfo) {
+	row(w, "id", i.ID)
+	row(w, "state", i.State)
+	row(w, "size", fmt.Sprintf("%s (%d bytes)", humanBytes(i.Size), i.Size))
+	if i.State == cache.StateFilling {
+		row(w, "written", humanBytes(i.Written))
+	}
+	row(w, "hits", i.Hits)
+	row(w, "last access", age(i.LastAccessed))
+	row(w, "cached", age(i.LastModified))
+	row(w, "version", i.Version)
+	row(w, "sha256", i.SHA256)
+	row(w, "verified on read", i.Verified)
+	row(w, "pinned", i.Pinned)
+	row(w, "readers", i.Readers)
+	row(w, "url", i.URL)
+	if i.Error != "" {
+		row(w, "last error", i.Error)
+	}
+}
+
+func (a *app) victims() *cobra.Command {
+	var limit int
+	cmd := &cobra.Command{
+		Use:   "victims",
+		Short: "Show which images would leave next, and why",
+		Args:  cobra.NoArgs,
+		RunE: a.call(func(ctx context.Context, c *client.Client, _ []string) error {
+			victims, err := c.Victims(ctx, limit)
+			if err != nil {
+				return err
+			}
+			return a.answer(map[string]any{"victims": victims}, func(w io.Writer) {
+				row(w, "ID", "SIZE", "WHY")
+				for _, v := range victims {
+					row(w, v.ID, humanBytes(v.Size), v.Why)
+				}
+			})
+		}),
+	}
+	cmd.Flags().IntVar(&limit, "limit", 10, "most images to show")
+	return cmd
+}

@@ -1,0 +1,66 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"os"
+	"testing"
+
+	"github.com/imgcache/imgcache-host/host/cache"
+	"github.com/imgcache/imgcache-host/host/client"
+	"github.com/rogpeppe/go-internal/testscript"
+)
+
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){"imgcache-host": main})
+}
+
+// TestScripts runs the command as users do.
+func TestScripts(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir:                 "testdata/script",
+		RequireExplicitExec: true,
+		Cmds:                map[string]func(*testscript.TestScript, bool, []string){"exitcode": execCode},
+	})
+}
+
+func TestExitCodes(t *testing.T) {
+	for err, want := range map[error]int{
+		errors.New("disk on fire"):    exitError,
+		usageError{errNoCommand, "x"}: exitUsage,
+		configError{os.ErrNotExist}:   exitUsage,
+		&client.Error{Status: 404}:    exitNotFound,
+		&client.Error{Status: 403}:    exitDenied,
+		&client.Error{Status: 409}:    exitError,
+		client.ErrUnreachable:         exitUnreachable,
+	} {
+		if got := exitCode(err); got != want {
+			t.Errorf("%v: exit code %d, want %d", err, got, want)
+		}
+	}
+}
+
+func TestWaiterShowsNewsOnly(t *testing.T) {
+	var out bytes.Buffer
+	w := waiter{progress: &out, shown: map[string]string{}}
+	for _, i := range []cache.ImageInfo{
+		{ID: "a", State: cache.StateQueued},
+		{ID: "a", State: cache.StateQueued},
+		{ID: "a", State: cache.StateFilling, Size: 1000, Written: 10},
+		{ID: "a", State: cache.StateFilling, Size: 1000, Written: 20},
+		{ID: "a", State: cache.StateFilling, Size: 1000, Written: 550},
+		{ID: "a", State: cache.StateCached, Size: 1000},
+		{ID: "b", State: cache.StateAbsent, Error: "origin: image not found"},
+	} {
+		w.show(i)
+	}
+	want := `a  queued
+a  filling 0% of 1000 B
+a  filling 50% of 1000 B
+a  cached
+b  failed: origin: image not found
+`
+	if out.String() != want {
+		t.Errorf("got:\n%swant:\n%s", &out, want)
+	}
+}

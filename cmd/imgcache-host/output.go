@@ -1,0 +1,73 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/dustin/go-humanize"
+)
+
+// format is how answers are written; the zero value is a table.
+type format struct{ json bool }
+
+func (f *format) Type() string { return "format" }
+
+func (f *format) String() string {
+	if f.json {
+		return "json"
+	}
+	return "table"
+}
+
+func (f *format) Set(s string) error {
+	switch s {
+	case "table", "json":
+		f.json = s == "json"
+		return nil
+	default:
+		return fmt.Errorf("%q is neither table nor json", s)
+	}
+}
+
+// answer writes v as JSON, or calls table.
+func (a *app) answer(v any, table func(w io.Writer)) error {
+	if a.output.json {
+		e := json.NewEncoder(a.stdout)
+		e.SetIndent("", "  ")
+		return e.Encode(v)
+	}
+	w := tabwriter.NewWriter(a.stdout, 0, 0, 2, ' ', 0)
+	table(w)
+	return w.Flush()
+}
+
+// row writes the cells of a line of a table; an empty cell shows as a dash.
+func row(w io.Writer, cells ...any) {
+	text := make([]string, len(cells))
+	for i, c := range cells {
+		if text[i] = fmt.Sprint(c); text[i] == "" {
+			text[i] = "-"
+		}
+	}
+	fmt.Fprintln(w, strings.Join(text, "\t"))
+}
+
+// humanBytes writes a size for people; a negative one is unknown.
+func humanBytes(n int64) string {
+	if n < 0 {
+		return "unknown"
+	}
+	return humanize.IBytes(uint64(n))
+}
+
+// age says how long ago t was; "" for the zero time.
+func age(t time.Time) string {
+	if t.IsZero() {
+		return ""
+	}
+	return humanize.Time(t)
+}

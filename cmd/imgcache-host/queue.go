@@ -1,0 +1,171 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/imgcache/imgcache-host/host/cache"
+	"github.com/imgcache/imgcache-host/host/client"
+	"github.com/spf13/cobra"
+)
+
+func (a *app) queue() *cobra.Command {
+	return &cobra.Command{
+		Use:   "queue [ID...]",
+		Short: "Queue images to be fetched, or show the queue",
+		RunE: a.call(func(ctx context.Context, c *client.Client, ids []string) error {
+			if len(ids) == 0 {
+				return a.showQueue(ctx, c)
+			}
+			queued := map[string]bool{}
+			for _, id := range ids {
+				ok, err := c.Queue(ctx, id)
+				if err != nil {
+					return fmt.Errorf("queue %s: %w", id, err)
+				}
+				queued[id] = ok
+			}
+			return a.answer(map[string]any{"queued": queued}, func(w io.Writer) {
+				for _, id := range ids {
+					if queued[id] {
+						row(w, id, "queued")
+					} else {
+						row(w, id, "not queued: it is cached, filling or queued already")
+					}
+				}
+			})
+		}),
+	}
+}
+
+func (a *app) showQueue(ctx context.Context, c *client.Client) error {
+	ids, err := c.Queued(ctx)
+	if err != nil {
+		return err
+	}
+	return a.answer(map[string]any{"queue": ids}, func(w io.Writer) {
+		for _, id := range ids {
+			row(w, id)
+		}
+	})
+}
+
+func (a *app) prefetch() *cobra.Command {
+	return &cobra.Command{
+		Use:   "prefetch [ID...]",
+		Short: "Queue images and wait until they are cached",
+		Long:  "Queue images and wait until each is cached or has failed. Without an ID, wait for what the queue holds now.",
+		RunE: a.call(func(ctx context.Context, c *client.Client, ids []string) error {
+			ids, err := enqueue(ctx, c, ids)
+			if err != nil {
+				return err
+			}
+			w := waiter{client: c, progress: a.stderr, shown: map[string]string{}}
+			results, err := w.wait(ctx, ids)
+			if err != nil {
+				return err
+			}
+			return errors.Join(a.answer(map[string]any{"images": results}, func(w io.Writer) {
+				row(w, "ID", "STATE", "SIZE", "ERROR")
+				for _, i := range results {
+					row(w, i.ID, i.State, humanBytes(i.Size), i.Error)
+				}
+			}), failures(results))
+		}),
+	}
+}
+
+// enqueue queues ids, or takes over the queue when there are none.
+func enqueue(ctx context.Context, c *client.Client, ids []string) ([]string, error) {
+	if len(ids) == 0 {
+		return c.Queued(ctx)
+	}
+	for _, id := range ids {
+		if _, err := c.Queue(ctx, id); err != nil { // false is fine: it is there or on its way
+			return nil, fmt.Errorf("queue %s: %w", id, err)
+		}
+	}
+	return ids, nil
+}
+
+func failures(images []cache.ImageInfo) error {
+	failed := 0
+	for _, i := range images {
+		if i.State != cache.StateCached {
+			failed++
+		}
+	}
+	if failed > 0 {
+		return fmt.Errorf("%d of %d images could not be fetched", failed, len(images))
+	}
+	return nil
+}
+
+// pollInterval is short against any transfer worth waiting for, and long
+// against a call over the socket.
+const pollInterval = 250 * time.Millisecond
+
+// waiter follows images until they are cached or have failed.
+type waiter struct {
+	client   *client.Client
+	progress io.Writer
+	shown    map[string]string // the last line about each image
+}
+
+// wait returns the last state of each image, in the order of ids.
+func (w waiter) wait(ctx context.Context, ids []string) ([]cache.ImageInfo, error) {
+	results := make([]cache.ImageInfo, len(ids))
+	tick := time.NewTicker(pollInterval)
+	defer tick.Stop()
+	for {
+		open := 0
+		for i, id := range ids {
+			if ended(results[i]) {
+				continue
+			}
+			info, err := w.client.Image(ctx, id)
+			if err != nil {
+				return nil, err
+			}
+			results[i] = info
+			w.show(info)
+			if !ended(info) {
+				open++
+			}
+		}
+		if open == 0 {
+			return results, nil
+		}
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-tick.C:
+		}
+	}
+}
+
+// ended reports whether nothing more will happen to an image by itself.
+func ended(i cache.ImageInfo) bool {
+	return i.State == cache.StateCached || i.State == cache.StateAbsent
+}
+
+// show writes a line when there is news, in steps of a tenth.
+func (w waiter) show(i cache.ImageInfo) {
+	line := string(i.State)
+	switch {
+	case i.State == cache.StateFilling && i.Size > 0:
+		line = fmt.Sprintf("%s %d%% of %s", i.State, i.Written*10/i.Size*10, humanBytes(i.Size))
+	case i.State == cache.StateAbsent:
+		line = "failed"
+	}
+	if i.Error != "" {
+		line += ": " + i.Error
+	}
+	if w.shown[i.ID] != line {
+		w.shown[i.ID] = line
+		fmt.Fprintf(w.progress, "%s  %s\n", i.ID, line)
+	}
+}

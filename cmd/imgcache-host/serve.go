@@ -1,0 +1,44 @@
+package main
+
+import (
+	"context"
+	"io"
+	"log/slog"
+
+	"github.com/imgcache/imgcache-host/host/config"
+	"github.com/spf13/cobra"
+)
+
+func (a *app) serve() *cobra.Command {
+	return &cobra.Command{
+		Use:   "serve --config FILE|DIR",
+		Short: "Run the service until SIGTERM or Ctrl-C",
+		Long: "Run the service. SIGTERM or Ctrl-C lets running transfers end, for at most the drain_timeout\n" +
+			"of the configuration; a second signal ends it at once. Logs go to standard error.",
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, err := a.load(a.configs)
+			if err != nil {
+				return err
+			}
+			return runHost(cmd.Context(), c, newLog(a.stderr, c.Log))
+		},
+	}
+}
+
+// runHost is the service itself.
+var runHost = func(_ context.Context, _ *config.Config, _ *slog.Logger) error {
+	panic("not wired yet")
+}
+
+func newLog(w io.Writer, c config.Log) *slog.Logger {
+	var level slog.Level
+	if err := level.UnmarshalText([]byte(c.Level)); err != nil {
+		level = slog.LevelInfo // not after config.Load
+	}
+	options := &slog.HandlerOptions{Level: level}
+	if c.Format == "text" {
+		return slog.New(slog.NewTextHandler(w, options))
+	}
+	return slog.New(slog.NewJSONHandler(w, options))
+}
