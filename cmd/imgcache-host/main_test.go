@@ -42,15 +42,17 @@ func TestExitCodes(t *testing.T) {
 
 func TestWaiterShowsNewsOnly(t *testing.T) {
 	var out bytes.Buffer
-	w := waiter{progress: &out, shown: map[string]string{}}
+	w := waiter{progress: &out, shown: map[string]string{}, stale: map[string]string{"a": "evicted", "b": "gone"}}
 	for _, i := range []cache.ImageInfo{
-		{ID: "a", State: cache.StateQueued},
-		{ID: "a", State: cache.StateQueued},
+		{ID: "a", State: cache.StateQueued, Error: "evicted"},
+		{ID: "a", State: cache.StateQueued, Error: "evicted"},
 		{ID: "a", State: cache.StateFilling, Size: 1000, Written: 10},
 		{ID: "a", State: cache.StateFilling, Size: 1000, Written: 20},
 		{ID: "a", State: cache.StateFilling, Size: 1000, Written: 550},
 		{ID: "a", State: cache.StateCached, Size: 1000},
-		{ID: "b", State: cache.StateAbsent, Error: "origin: image not found"},
+		{ID: "b", State: cache.StateQueued, Error: "gone"},
+		{ID: "b", State: cache.StateQueued, Error: "origin: image not found"},
+		{ID: "c", State: cache.StateAbsent},
 	} {
 		w.show(i)
 	}
@@ -58,7 +60,9 @@ func TestWaiterShowsNewsOnly(t *testing.T) {
 a  filling 0% of 1000 B
 a  filling 50% of 1000 B
 a  cached
+b  queued
 b  failed: origin: image not found
+c  failed
 `
 	if out.String() != want {
 		t.Errorf("got:\n%swant:\n%s", &out, want)

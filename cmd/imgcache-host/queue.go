@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"time"
 
 	"github.com/imgcache/imgcache-host/host/cache"
@@ -59,11 +60,11 @@ func (a *app) prefetch() *cobra.Command {
 		Short: "Queue images and wait until they are cached",
 		Long:  "Queue images and wait until each is cached or has failed. Without an ID, wait for what the queue holds now.",
 		RunE: a.call(func(ctx context.Context, c *client.Client, ids []string) error {
-			ids, err := enqueue(ctx, c, ids)
+			w := waiter{client: c, progress: a.stderr, shown: map[string]string{}, stale: map[string]string{}}
+			ids, err := w.enqueue(ctx, ids)
 			if err != nil {
 				return err
 			}
-			w := waiter{client: c, progress: a.stderr, shown: map[string]string{}}
 			results, err := w.wait(ctx, ids)
 			if err != nil {
 				return err
@@ -76,19 +77,6 @@ func (a *app) prefetch() *cobra.Command {
 			}), failures(results))
 		}),
 	}
-}
-
-// enqueue queues ids, or takes over the queue when there are none.
-func enqueue(ctx context.Context, c *client.Client, ids []string) ([]string, error) {
-	if len(ids) == 0 {
-		return c.Queued(ctx)
-	}
-	for _, id := range ids {
-		if _, err := c.Queue(ctx, id); err != nil { // false is fine: it is there or on its way
-			return nil, fmt.Errorf("queue %s: %w", id, err)
-		}
-	}
-	return ids, nil
 }
 
 func failures(images []cache.ImageInfo) error {
@@ -113,6 +101,26 @@ type waiter struct {
 	client   *client.Client
 	progress io.Writer
 	shown    map[string]string // the last line about each image
+	stale    map[string]string // the error of each image from before it was queued
+}
+
+// enqueue queues ids, or takes over the queue when there are none, and
+// returns what to wait for.
+func (w waiter) enqueue(ctx context.Context, ids []string) ([]string, error) {
+	if len(ids) == 0 {
+		return w.client.Queued(ctx)
+	}
+	for _, id := range ids {
+		before, err := w.client.Image(ctx, id)
+		if err == nil {
+			_, err = w.client.Queue(ctx, id) // false is fine: it is there or on its way
+		}
+		if err != nil {
+			return nil, fmt.Errorf("queue %s: %w", id, err)
+		}
+		w.stale[id] = before.Error
+	}
+	return ids, nil
 }
 
 // wait returns the last state of each image, in the order of ids.
@@ -123,7 +131,7 @@ func (w waiter) wait(ctx context.Context, ids []string) ([]cache.ImageInfo, erro
 	for {
 		open := 0
 		for i, id := range ids {
-			if ended(results[i]) {
+			if results[i].ID != "" && w.ended(results[i]) {
 				continue
 			}
 			info, err := w.client.Image(ctx, id)
@@ -132,7 +140,7 @@ func (w waiter) wait(ctx context.Context, ids []string) ([]cache.ImageInfo, erro
 			}
 			results[i] = info
 			w.show(info)
-			if !ended(info) {
+			if !w.ended(info) {
 				open++
 			}
 		}
@@ -147,9 +155,18 @@ func (w waiter) wait(ctx context.Context, ids []string) ([]cache.ImageInfo, erro
 	}
 }
 
-// ended reports whether nothing more will happen to an image by itself.
-func ended(i cache.ImageInfo) bool {
-	return i.State == cache.StateCached || i.State == cache.StateAbsent
+// ended reports whether there is nothing left to wait for. The service goes
+// on trying an image that failed, with ever longer pauses.
+func (w waiter) ended(i cache.ImageInfo) bool {
+	switch i.State {
+	case cache.StateFilling:
+		delete(w.stale, i.ID) // an error from now on is of this attempt
+		return false
+	case cache.StateQueued:
+		return i.Error != "" && i.Error != w.stale[i.ID]
+	default:
+		return true
+	}
 }
 
 // show writes a line when there is news, in steps of a tenth.
@@ -158,11 +175,8 @@ func (w waiter) show(i cache.ImageInfo) {
 	switch {
 	case i.State == cache.StateFilling && i.Size > 0:
 		line = fmt.Sprintf("%s %d%% of %s", i.State, i.Written*10/i.Size*10, humanBytes(i.Size))
-	case i.State == cache.StateAbsent:
-		line = "failed"
-	}
-	if i.Error != "" {
-		line += ": " + i.Error
+	case i.State != cache.StateCached && w.ended(i):
+		line = strings.TrimSuffix("failed: "+i.Error, ": ")
 	}
 	if w.shown[i.ID] != line {
 		w.shown[i.ID] = line

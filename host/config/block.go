@@ -111,20 +111,18 @@ func (p *Prune) body() body {
 		{name: "high_watermark", into: fraction(&p.HighWatermark)},
 		{name: "low_watermark", into: fraction(&p.LowWatermark)},
 		{name: "min_age", into: duration(&p.MinAge, 0)},
-		{name: "min_free", into: size(&p.MinFree, 0)},
 	}}
 }
 
 func (f *Fill) body() body {
 	return body{args: []arg{
-		{name: "concurrency", into: count(&f.Concurrency, 1)},
-		{name: "retries", into: count(&f.Retries, 0)},
+		{name: "retries", into: count(&f.Retries, 1)},
 		{name: "keep_filling", into: boolean(&f.KeepFilling)},
 	}}
 }
 
 func (p *Prefetch) body() body {
-	return body{args: []arg{{name: "workers", into: count(&p.Workers, 0)}}}
+	return body{args: []arg{{name: "workers", into: count(&p.Workers, 1)}}}
 }
 
 func (o *Origin) body() body {

@@ -136,19 +136,17 @@ type Prune struct {
 	HighWatermark float64       // part of MaxSize above which it begins; 0 < low <= high <= 1
 	LowWatermark  float64       // part of MaxSize at which it ends
 	MinAge        time.Duration // younger images stay
-	MinFree       int64         // bytes of the file system to keep free, whoever uses it
 }
 
 // Fill is the transfer of images from their origin into the cache.
 type Fill struct {
-	Concurrency int  // fills at once; further images are passed through
-	Retries     int  // attempts to continue a transfer that broke off
+	Retries     int  // attempts to continue a transfer that brings nothing new
 	KeepFilling bool // go on when the last client has left
 }
 
 // Prefetch is the work on the queue.
 type Prefetch struct {
-	Workers int // images fetched at once; 0: the queue is kept but not worked on
+	Workers int // images fetched at once
 }
 
 // The types of an [Origin].

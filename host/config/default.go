@@ -91,7 +91,7 @@ func defaultCache() Cache {
 		Driver:      PluginConfig{Kind: sdk.KindDriver, Plugin: DefaultDriver, Name: "default"},
 		Policy:      PluginConfig{Kind: sdk.KindPolicy, Plugin: DefaultPolicy, Name: "default"},
 		Prune:       Prune{Interval: time.Minute, HighWatermark: 1, LowWatermark: 1},
-		Fill:        Fill{Concurrency: 16, Retries: 5, KeepFilling: true},
+		Fill:        Fill{Retries: 5, KeepFilling: true},
 		Prefetch:    Prefetch{Workers: 2}, // one may wait for a slow origin while the other works
 	}
 }

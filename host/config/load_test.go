@@ -131,10 +131,10 @@ cache "default" {
   prune {
     high_watermark = 0.9
     low_watermark  = 0.5
-    min_free       = 4096
+    min_age        = "10m"
   }
   fill {
-    concurrency  = "3"
+    retries      = "3"
     keep_filling = false
   }
 }
@@ -162,11 +162,11 @@ shutdown {
 	if got, want := c.Cache.MaxSize, int64(3<<20); got != want {
 		t.Errorf("max_size %d, want %d", got, want)
 	}
-	want := Prune{Interval: time.Minute, HighWatermark: 0.9, LowWatermark: 0.5, MinFree: 4096}
+	want := Prune{Interval: time.Minute, HighWatermark: 0.9, LowWatermark: 0.5, MinAge: 10 * time.Minute}
 	if diff := cmp.Diff(want, c.Cache.Prune); diff != "" {
 		t.Errorf("prune -want +got:\n%s", diff)
 	}
-	if got := c.Cache.Fill; got.Concurrency != 3 || got.KeepFilling || got.Retries != 5 {
+	if got := c.Cache.Fill; got.Retries != 3 || got.KeepFilling {
 		t.Errorf("fill %+v", got)
 	}
 	if got, want := c.Cache.Driver.Plugin, "centraldb"; got != want {

@@ -4,11 +4,7 @@ listener "tcp" "public" {
 
 cache "default" {
   dir      = "/var/lib/imgcache/images"
-  max_size = "10GiBs"
-
-  prune {
-    min_free = "100"
-  }
+  max_size = "100"
 }
 
 plugin "cost" {
