@@ -1,0 +1,180 @@
+package cache
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+
+	"github.com/imgcache/imgcache-host/host/store"
+	"github.com/imgcache/imgcache-host/sdk"
+)
+
+// Images returns every cached image, ordered by id.
+func (c *Cache) Images() []ImageInfo { return c.index.all() }
+
+// Image returns what is known of one image: its state is [StateAbsent] when
+// that is nothing.
+func (c *Cache) Image(id string) (ImageInfo, error) {
+	if !store.ValidID(id) {
+		return ImageInfo{}, badID(id)
+	}
+	info := ImageInfo{ID: id, State: c.state(id), Error: c.notes.get(id)}
+	if o, name, err := c.cfg.Origins.ByID(id); err == nil {
+		info.URL = o.Name() + ":" + name
+	}
+	switch info.State {
+	case StateCached:
+		if im := c.index.get(id); im != nil {
+			info = c.index.view(im)
+		} else if onDisk, err := c.store.Stat(id); err == nil {
+			info = c.index.view(c.index.found(onDisk))
+		}
+	case StateFilling:
+		c.mu.Lock()
+		f := c.fills[id]
+		c.mu.Unlock()
+		if f != nil {
+			f.mu.Lock()
+			info.Size, info.Written, info.Version = f.obj.Size, f.state.have, f.obj.Version
+			f.mu.Unlock()
+		}
+	}
+	return info, nil
+}
+
+// state returns the first state that holds.
+func (c *Cache) state(id string) State {
+	if c.index.get(id) != nil {
+		return StateCached
+	}
+	if _, err := c.store.Stat(id); err == nil {
+		return StateCached
+	}
+	c.mu.Lock()
+	_, filling := c.fills[id]
+	c.mu.Unlock()
+	switch {
+	case filling, c.writes.has(id), c.store.HasForeign(id):
+		return StateFilling
+	case c.store.Queued(id):
+		return StateQueued
+	}
+	return StateAbsent
+}
+
+// Delete removes an image and bars a running fill or write of it from
+// committing. When it returns nothing of the image that was under way can
+// appear any more. An absent image is no error.
+func (c *Cache) Delete(ctx context.Context, id string) error {
+	if !store.ValidID(id) {
+		return badID(id)
+	}
+	if err := c.bar(ctx, id); err != nil {
+		return err
+	}
+	if err := c.writes.bar(ctx, id); err != nil {
+		return err
+	}
+	im := c.index.remove(id, sdk.ReasonDeleted, c.cfg.Now())
+	if im == nil {
+		info, err := c.store.Stat(id)
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("delete %q: %w", id, err)
+		}
+		c.index.found(info) // the scan had not come by
+		if im = c.index.remove(id, sdk.ReasonDeleted, c.cfg.Now()); im == nil {
+			return nil // somebody else deleted it meanwhile
+		}
+	}
+	c.pool.leave(im.info.Size)
+	c.evictor.discard(im, nil)
+	c.notes.add(id, errors.New("deleted by request"))
+	c.log.Info("deleted", "image", id)
+	return nil
+}
+
+// bar keeps the running fill of id from storing it, waiting for one that is
+// being committed this moment.
+func (c *Cache) bar(ctx context.Context, id string) error {
+	c.mu.Lock()
+	f := c.fills[id]
+	delete(c.fills, id)
+	c.mu.Unlock()
+	if f == nil {
+		return nil
+	}
+	f.mu.Lock()
+	committing := f.state.barTo(errDeleted)
+	f.mu.Unlock()
+	for committing {
+		f.mu.Lock()
+		over, changed := f.state.over(), f.changed
+		f.mu.Unlock()
+		if over {
+			break
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+	return nil
+}
+
+// DeleteAll deletes every cached image and returns their number.
+func (c *Cache) DeleteAll(ctx context.Context) (int, error) {
+	select { // images that the scan has not reached are to go too
+	case <-c.scanned:
+	case <-ctx.Done():
+		return 0, context.Cause(ctx)
+	}
+	n := 0
+	for _, im := range c.Images() {
+		if err := c.Delete(ctx, im.ID); err != nil {
+			return n, err
+		}
+		n++
+	}
+	return n, nil
+}
+
+// Usage says how full the cache is.
+func (c *Cache) Usage() Usage {
+	total, _ := c.pool.state()
+	u := Usage{
+		Bytes: total, MaxBytes: c.cfg.MaxSize, Limit: "prune",
+		Images: c.index.len(), Records: c.recorder.state.Load().(string), Unsent: c.index.log.unsent(),
+		Hits: c.stats.hits.Load(), Misses: c.stats.misses.Load(),
+		BytesServed: c.stats.served.Load(), BytesFetched: c.stats.fetched.Load(),
+		Policy: c.evictor.decided(), Disk: c.disk.state(),
+	}
+	if c.cfg.Hard {
+		u.Limit = "hard"
+	}
+	if queued, err := c.store.Queue(); err == nil {
+		u.Queued = len(queued)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	u.Fills = len(c.fills)
+	for _, f := range c.fills {
+		f.mu.Lock()
+		if f.staged != nil && f.obj.Size > f.state.have {
+			u.Reserved += f.obj.Size - f.state.have
+		}
+		f.mu.Unlock()
+	}
+	return u
+}
+
+// decided says who chose the last victims.
+func (e *evictor) decided() string {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.verdict
+}

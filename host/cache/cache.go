@@ -1,0 +1,502 @@
+// Package cache is the engine: it opens images, fills the cache while clients
+// read, prunes, cleans, and keeps the records of a driver and the picture of a
+// policy up to date. It knows no HTTP, no SQL and no plugin runtime.
+//
+// Files are the truth: an image is cached when its complete file is in the
+// cache directory. No request waits for the driver or the policy, and no
+// trouble of the cache fails a request that the origin can serve.
+package cache
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/imgcache/imgcache-host/host/origin"
+	"github.com/imgcache/imgcache-host/host/store"
+	"github.com/imgcache/imgcache-host/sdk"
+)
+
+// Origins finds the origin of an image.
+type Origins interface {
+	// ByID returns the origin of an id and the origin's name of the image.
+	ByID(id string) (o origin.Origin, name string, err error)
+}
+
+// Config is what a cache works with. [Config.withDefaults] says what zero
+// values mean.
+type Config struct {
+	Store   *store.Store
+	Origins Origins
+	Driver  sdk.Driver // nil: no records are kept
+	Policy  Policy     // zero: least recently used leaves first
+	Log     *slog.Logger
+	// Now is the clock of records and ages. By default it is the wall clock
+	// at the start plus the monotonic time since, so that steps of the wall
+	// clock neither age nor rejuvenate an image.
+	Now func() time.Time
+
+	MaxSize       int64   // bytes; 0 keeps nothing
+	Hard          bool    // MaxSize is a bound, not only prune's threshold
+	HighWatermark float64 // share of MaxSize above which a prune acts; default 1
+	LowWatermark  float64 // share down to which it acts; default 1
+	MinAge        time.Duration
+	PruneInterval time.Duration // default 1 minute
+	StallTime     time.Duration // age at which incomplete files are cleaned; default 24 hours
+
+	Retries     int  // attempts to resume a transfer without progress; default 5
+	KeepFilling bool // go on with a fill when its clients have left
+	Prefetchers int  // queued images fetched at once; default 2
+}
+
+func (cfg Config) withDefaults() Config {
+	def := func(v *time.Duration, d time.Duration) {
+		if *v == 0 {
+			*v = d
+		}
+	}
+	def(&cfg.PruneInterval, time.Minute)
+	def(&cfg.StallTime, 24*time.Hour)
+	if cfg.HighWatermark == 0 {
+		cfg.HighWatermark = 1
+	}
+	if cfg.LowWatermark == 0 {
+		cfg.LowWatermark = 1
+	}
+	if cfg.Retries == 0 {
+		cfg.Retries = 5
+	}
+	if cfg.Prefetchers == 0 {
+		cfg.Prefetchers = 2
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	if cfg.Now == nil {
+		start := time.Now()
+		cfg.Now = func() time.Time { return start.Round(0).Add(time.Since(start)) }
+	}
+	return cfg
+}
+
+func (cfg Config) highMark() int64 { return int64(float64(cfg.MaxSize) * cfg.HighWatermark) }
+func (cfg Config) lowMark() int64  { return int64(float64(cfg.MaxSize) * cfg.LowWatermark) }
+
+// Cache is the engine. It implements [Engine].
+type Cache struct {
+	cfg      Config
+	store    *store.Store
+	log      *slog.Logger
+	pool     *pool
+	index    *index
+	evictor  *evictor
+	recorder *recorder
+	queue    *queue
+	writes   *writes
+	notes    *notes
+	disk     *disk
+	others   others
+	stats    stats
+
+	ctx     context.Context // of everything that runs by itself
+	stop    context.CancelCauseFunc
+	work    sync.WaitGroup // fills and background goroutines
+	records sync.WaitGroup // the recorder, which ends last
+	scanned chan struct{}  // closed when every file is in the index
+
+	// mu guards fills. A fill's own mutex may be taken under it.
+	mu    sync.Mutex
+	fills map[string]*fill // the one of each id that may be followed
+}
+
+// stats counts since the start.
+type stats struct {
+	hits, misses    atomic.Uint64
+	served, fetched atomic.Uint64 // bytes
+}
+
+// errStopped ends the work of a cache that is closed.
+var errStopped = errors.New("the service is stopping")
+
+// New returns a cache that serves at once. [Cache.Start] begins the work in
+// the background.
+func New(cfg Config) (*Cache, error) {
+	cfg = cfg.withDefaults()
+	j, err := openJournal(cfg.Store.FS(), cfg.Store.PrivateDir()+"/records.log")
+	if err != nil {
+		return nil, err
+	}
+	ctx, stop := context.WithCancelCause(context.Background())
+	p := newPool(cfg.MaxSize, cfg.Hard)
+	ev := &events{keep: cfg.Policy.Stateful != nil, changed: true}
+	x := newIndex(p, j, ev)
+	c := &Cache{
+		cfg: cfg, store: cfg.Store, log: cfg.Log, pool: p, index: x,
+		notes: newNotes(), disk: &disk{now: cfg.Now, log: cfg.Log},
+		ctx: ctx, stop: stop, scanned: make(chan struct{}), fills: map[string]*fill{},
+	}
+	c.recorder = newRecorder(cfg.Driver, cfg.Log, x, j, cfg.Now, c.scanned)
+	c.evictor = newEvictor(c)
+	c.queue = newQueue(c)
+	c.writes = newWrites(c)
+	return c, nil
+}
+
+// Start begins to scan, reconcile, prune and prefetch in the background.
+func (c *Cache) Start() error {
+	if err := c.recover(); err != nil {
+		return err
+	}
+	c.records.Go(func() { c.recorder.run(c.ctx) })
+	for _, background := range []func(context.Context){
+		c.scan, c.evictor.reclaim, c.evictor.keepStanding, c.pruneByItself, c.queue.run, c.writes.expire,
+	} {
+		c.work.Go(func() { background(c.ctx) })
+	}
+	return nil
+}
+
+// Close ends all work, sends what the driver can take, and returns when
+// nothing runs any more. Transfers that clients still follow are cut. The
+// store stays open.
+func (c *Cache) Close() error {
+	c.stop(errStopped)
+	c.work.Wait()
+	c.records.Wait()
+	return nil
+}
+
+// recover deals with what an earlier run left: partial files and trash.
+func (c *Cache) recover() error {
+	report, err := c.store.Recover()
+	if err != nil {
+		return fmt.Errorf("recover cache directory: %w", err)
+	}
+	c.log.Info("recovered", "report", fmt.Sprintf("%+v", report))
+	left, err := c.store.Trashed()
+	if err != nil {
+		return fmt.Errorf("list trash: %w", err)
+	}
+	for _, t := range left {
+		c.pool.charge(t.Size)
+		c.pool.leave(t.Size)
+	}
+	c.work.Go(func() {
+		for _, t := range left {
+			c.evictor.unlinkLater(trashed{file: t})
+		}
+	})
+	c.recount()
+	return nil
+}
+
+// scan brings every file into the index.
+func (c *Cache) scan(ctx context.Context) {
+	defer close(c.scanned)
+	start, n := time.Now(), 0
+	err := c.store.Scan(func(info store.Info) error {
+		c.index.found(info)
+		n++
+		return ctx.Err()
+	})
+	if err != nil && ctx.Err() == nil {
+		c.log.Error("scan cache directory; images that were not reached are found when they are asked for", "error", err)
+		return
+	}
+	c.log.Info("scanned", "images", n, "duration", time.Since(start))
+}
+
+// Open serves a GET: see [Engine].
+func (c *Cache) Open(ctx context.Context, id string) (Content, error) {
+	if !store.ValidID(id) {
+		return nil, badID(id)
+	}
+	o, name, err := c.cfg.Origins.ByID(id)
+	if err != nil {
+		return nil, fmt.Errorf("find the origin of %q: %w", id, err)
+	}
+	for {
+		var stale *image
+		k, err := c.openCached(id)
+		if k != nil {
+			k.source, k.name = o, name
+			changed, detail, err := c.revalidate(ctx, k)
+			if err == nil && !changed {
+				k.outcome = Outcome{Hit: true, Detail: detail}
+				c.index.access(k.im, c.cfg.Now())
+				return k, nil
+			}
+			stale = k.im
+			k.Close()
+			if err != nil {
+				return nil, err
+			}
+		} else if !errors.Is(err, fs.ErrNotExist) {
+			c.disk.fail(fmt.Errorf("open image: %w", err))
+		}
+		f, collapsed := c.follow(id, o, name, stale)
+		if f == nil {
+			continue // it was committed just now
+		}
+		return f.open(ctx, collapsed)
+	}
+}
+
+func badID(id string) error {
+	return fmt.Errorf("%w: %.40q: want a letter or digit, then at most 127 letters, digits, dots, dashes or underscores, and no reserved name", ErrBadID, id)
+}
+
+// OpenCached serves an image only if it is cached: see [Engine].
+func (c *Cache) OpenCached(_ context.Context, id string) (Content, error) {
+	if !store.ValidID(id) {
+		return nil, badID(id)
+	}
+	k, err := c.openCached(id)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("image %q is not cached: %w", id, ErrNotFound)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if o, name, err := c.cfg.Origins.ByID(id); err == nil {
+		k.source, k.name = o, name
+	}
+	k.outcome = Outcome{Hit: true}
+	c.index.access(k.im, c.cfg.Now())
+	return k, nil
+}
+
+// openCached opens the file of an image. An error wraps fs.ErrNotExist when
+// there is none.
+func (c *Cache) openCached(id string) (*cachedContent, error) {
+	file, err := c.store.OpenImage(id)
+	if err != nil {
+		if errors.Is(err, fs.ErrNotExist) {
+			c.vanished(id)
+		}
+		return nil, err
+	}
+	im := c.index.found(file.Info())
+	c.index.acquire(im)
+	view := c.index.view(im)
+	return &cachedContent{
+		meta: meta{info: view, modTime: file.Info().OriginModTime},
+		c:    c, im: im, file: file,
+	}, nil
+}
+
+// vanished forgets an image whose file was taken away by somebody else.
+func (c *Cache) vanished(id string) {
+	im := c.index.get(id)
+	if im == nil || !c.index.removeExactly(im, sdk.ReasonDeleted, c.cfg.Now()) {
+		return
+	}
+	c.log.Warn("the file of a cached image is gone", "image", id)
+	c.index.unlinked(im)
+}
+
+// originTimeout bounds a question to the origin on behalf of a cached image:
+// after it the image is served as it is.
+const originTimeout = 5 * time.Second
+
+// revalidate asks the origin, if that is due, whether the cached version is
+// still its own. An origin that does not answer is no reason not to serve.
+// The error is the origin's refusal.
+func (c *Cache) revalidate(ctx context.Context, k *cachedContent) (changed bool, detail string, err error) {
+	if !k.info.Verified {
+		detail = "unverified"
+	}
+	now := c.cfg.Now()
+	if digestVersion(k.info.Version) || !due(c.index.checkedAt(k.im), now, k.source.RevalidateAfter()) {
+		return false, detail, nil
+	}
+	ask, cancel := context.WithTimeout(ctx, originTimeout)
+	defer cancel()
+	obj, err := k.source.Stat(ask, k.name)
+	switch {
+	case ctx.Err() != nil:
+		return false, "", context.Cause(ctx)
+	case errors.Is(err, origin.ErrNotFound), errors.Is(err, origin.ErrDenied):
+		return false, "", err
+	case err != nil:
+		c.log.Warn("the origin cannot confirm a cached image; it is served all the same", "image", k.info.ID, "error", err)
+		return false, "stale", nil
+	case k.info.Version == "" && obj.Size == k.info.Size, obj.Version == k.info.Version:
+		c.index.confirm(k.im, now)
+		return false, detail, nil
+	}
+	c.log.Info("the origin has another version", "image", k.info.ID, "cached", k.info.Version, "origin", obj.Version)
+	return true, "", nil
+}
+
+// digestVersion reports whether a version is a digest: it can never change.
+func digestVersion(v string) bool {
+	for algorithm := range strength {
+		if len(v) > len(algorithm) && v[:len(algorithm)] == algorithm && v[len(algorithm)] == ':' {
+			return true
+		}
+	}
+	return false
+}
+
+func due(checked, now time.Time, after time.Duration) bool {
+	return checked.IsZero() || now.Sub(checked) >= after
+}
+
+// follow returns the fill of id, with one client more: the one that runs, or
+// a new one. It returns nil when the image was committed after the caller
+// looked; stale is what the caller saw then.
+//
+// The second look is needed: a request that found no file may get here only
+// after the fill that it would have followed has committed and left the map.
+func (c *Cache) follow(id string, o origin.Origin, name string, stale *image) (f *fill, collapsed bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if f := c.fills[id]; f != nil {
+		f.mu.Lock()
+		f.clients++
+		f.mu.Unlock()
+		return f, true
+	}
+	if im := c.index.get(id); im != nil && im != stale {
+		return nil, false
+	}
+	f = c.begin(id, o, name)
+	f.clients = 1
+	return f, false
+}
+
+// begin starts a fill. The caller holds c.mu.
+func (c *Cache) begin(id string, o origin.Origin, name string) *fill {
+	ctx, cancel := context.WithCancelCause(c.ctx)
+	f := newFill(c, id, o, name, cancel)
+	c.fills[id] = f
+	c.stats.misses.Add(1)
+	c.work.Go(func() { f.run(ctx) })
+	return f
+}
+
+// forget lets the next request begin a fill of its own.
+func (c *Cache) forget(f *fill) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.fills[f.id] == f {
+		delete(c.fills, f.id)
+	}
+}
+
+// open waits until the origin has answered and returns the fill's content for
+// one client, who must have been counted.
+func (f *fill) open(ctx context.Context, collapsed bool) (Content, error) {
+	f.mu.Lock()
+	for !f.began && !f.state.over() {
+		changed := f.changed
+		f.mu.Unlock()
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			f.leave()
+			return nil, context.Cause(ctx)
+		}
+		f.mu.Lock()
+	}
+	began, err, phase := f.began, f.state.err, f.state.phase
+	obj := f.obj
+	f.mu.Unlock()
+	if !began {
+		f.leave()
+		return nil, err
+	}
+	out := Outcome{Collapsed: collapsed, Stored: phase < detached}
+	if phase == detached {
+		out.Detail = "not stored"
+	}
+	return &fillContent{meta: originMeta(f.id, obj, out), f: f}, nil
+}
+
+func originMeta(id string, obj origin.Object, out Outcome) meta {
+	info := ImageInfo{ID: id, State: StateFilling, Size: obj.Size, Version: obj.Version, URL: obj.URL}
+	for _, d := range obj.Digests {
+		if d.Algorithm == "sha256" {
+			info.SHA256 = fmt.Sprintf("%x", d.Sum)
+		}
+	}
+	return meta{info: info, modTime: obj.LastModified, outcome: out}
+}
+
+// Stat answers a HEAD: see [Engine].
+func (c *Cache) Stat(ctx context.Context, id string) (Content, error) {
+	if !store.ValidID(id) {
+		return nil, badID(id)
+	}
+	o, name, err := c.cfg.Origins.ByID(id)
+	if err != nil {
+		return nil, fmt.Errorf("find the origin of %q: %w", id, err)
+	}
+	if k, err := c.openCached(id); err == nil {
+		defer k.Close()
+		k.source, k.name = o, name
+		changed, detail, err := c.revalidate(ctx, k)
+		if err != nil {
+			return nil, err
+		}
+		if !changed {
+			k.outcome = Outcome{Hit: true, Detail: detail}
+			return &statContent{k.meta}, nil
+		}
+	}
+	obj, err := o.Stat(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	m := originMeta(id, obj, Outcome{})
+	m.info.State = StateAbsent
+	return &statContent{m}, nil
+}
+
+// commitStaged publishes a staged file, for which charged bytes of the pool
+// are reserved, and returns its image, acquired. After an error nothing has
+// changed.
+func (c *Cache) commitStaged(st *store.Staged, m store.Meta, charged int64) (*image, error) {
+	info, replaced, err := st.Commit(m)
+	if err != nil {
+		return nil, fmt.Errorf("commit: %w", err)
+	}
+	im, old := c.index.commit(info, c.cfg.Now())
+	c.pool.release(charged - info.Size)
+	switch {
+	case old != nil && replaced != nil:
+		c.pool.leave(old.info.Size)
+		c.evictor.unlinkLater(trashed{file: *replaced, im: old})
+	case old != nil:
+		c.index.unlinked(old)
+	case replaced != nil: // the scan had not come by
+		c.pool.charge(replaced.Size)
+		c.pool.leave(replaced.Size)
+		c.evictor.unlinkLater(trashed{file: *replaced})
+	}
+	c.disk.ok()
+	c.notes.clear(info.ID)
+	c.log.Info("cached", "image", info.ID, "bytes", info.Size, "version", info.Version)
+	return im, nil
+}
+
+// quarantine takes an image whose bytes are wrong out of the cache and keeps
+// the file for inspection.
+func (c *Cache) quarantine(im *image, why error) {
+	if !c.index.removeExactly(im, sdk.ReasonCorrupt, c.cfg.Now()) {
+		return
+	}
+	c.log.Error("a cached image is corrupt; its file is in invalid/", "image", im.info.ID, "error", why)
+	c.notes.add(im.info.ID, fmt.Errorf("quarantined: %w", why))
+	if _, err := c.store.Quarantine(im.info.ID); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		c.log.Error("quarantine", "image", im.info.ID, "error", err)
+	}
+	c.recount()
+	c.index.unlinked(im)
+}

@@ -1,0 +1,105 @@
+package cache
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/imgcache/imgcache-host/host/store"
+)
+
+// others is the number of bytes, charged to the pool, of files that belong to
+// nobody: invalid ones and foreign partial ones.
+type others struct {
+	mu    sync.Mutex
+	bytes int64
+}
+
+// recount looks at invalid/ and incomplete/ and corrects the pool. It is
+// called when the engine adds or removes such a file, and at each clean, as
+// Glance or an operator may put files there too.
+func (c *Cache) recount() {
+	c.others.mu.Lock()
+	defer c.others.mu.Unlock()
+	var sum int64
+	invalid, err := c.store.Invalid()
+	if err != nil {
+		c.disk.fail(fmt.Errorf("list invalid files: %w", err))
+		return
+	}
+	partial, err := c.store.Incomplete()
+	if err != nil {
+		c.disk.fail(fmt.Errorf("list incomplete files: %w", err))
+		return
+	}
+	for _, p := range append(invalid, partial...) {
+		if !p.Owned { // owned ones are charged by their fill or write
+			sum += p.Size
+		}
+	}
+	c.pool.charge(sum - c.others.bytes)
+	c.others.bytes = sum
+}
+
+// removeStaged takes the name of a staged file away. Its bytes stay charged
+// until it is released.
+func (c *Cache) removeStaged(st *store.Staged) {
+	if err := st.Remove(); err != nil {
+		c.log.Warn("remove staged file", "error", err)
+	}
+}
+
+// keepStaged moves a staged file to invalid/ for inspection.
+func (c *Cache) keepStaged(st *store.Staged) {
+	if err := st.Keep(); err != nil {
+		c.log.Warn("keep staged file for inspection", "error", err)
+		c.removeStaged(st)
+	}
+	c.recount()
+}
+
+// Clean removes all invalid files and those incomplete ones that nothing was
+// written to for the stall time; nil means the configured one. Files that
+// this process writes are never stalled. It goes on after an error and
+// returns the first.
+func (c *Cache) Clean(ctx context.Context, stall *time.Duration) (Result, error) {
+	if stall == nil {
+		stall = &c.cfg.StallTime
+	}
+	if *stall < 0 {
+		return Result{}, fmt.Errorf("stall time is %v, want 0 or more", *stall)
+	}
+	defer c.recount()
+	var done Result
+	var first error
+	remove := func(list []store.Partial, err error, f func(string) error, may func(store.Partial) bool) {
+		for _, p := range list {
+			if !may(p) || ctx.Err() != nil {
+				continue
+			}
+			if err = f(p.Name); err == nil {
+				done.Files++
+				done.Bytes += p.Size
+				continue
+			}
+			if first == nil {
+				first = fmt.Errorf("clean %s: %w", p.Name, err)
+			}
+		}
+		if err != nil && first == nil {
+			first = fmt.Errorf("clean: %w", err)
+		}
+	}
+	now := c.cfg.Now()
+	invalid, err := c.store.Invalid()
+	remove(invalid, err, c.store.RemoveInvalid, func(store.Partial) bool { return true })
+	partial, err := c.store.Incomplete()
+	remove(partial, err, c.store.RemoveIncomplete, func(p store.Partial) bool {
+		return !p.Owned && now.Sub(p.ModTime) > *stall
+	})
+	if done.Files > 0 {
+		c.log.Info("cleaned", "files", done.Files, "bytes", done.Bytes)
+	}
+	return done, first
+}

@@ -1,0 +1,369 @@
+package cache
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/imgcache/imgcache-host/host/origin"
+	"github.com/imgcache/imgcache-host/host/store"
+)
+
+// farAhead is how far behind a range a fill may be for the range to wait for
+// it; ranges further ahead come from the origin directly and are not stored.
+// 8 MiB is two thirds of a second of a 100 Mbit/s link, about what a new
+// connection to a far origin costs.
+const farAhead = 8 << 20
+
+// etag makes an entity tag of a version: an origin's own strong tag stays as
+// it is.
+func etag(version string) string {
+	if version == "" || strings.HasPrefix(version, `"`) {
+		return version
+	}
+	return `"` + version + `"`
+}
+
+// meta is what every kind of content knows.
+type meta struct {
+	info    ImageInfo
+	modTime time.Time
+	outcome Outcome
+}
+
+func (m *meta) Info() ImageInfo    { return m.info }
+func (m *meta) ETag() string       { return etag(m.info.Version) }
+func (m *meta) ModTime() time.Time { return m.modTime }
+func (m *meta) Outcome() Outcome   { return m.outcome }
+
+// cachedContent serves a stored image.
+type cachedContent struct {
+	meta
+	c       *Cache
+	im      *image
+	file    *store.Image
+	source  origin.Origin // where to go on when a block is bad; may be nil
+	name    string
+	counted bool
+}
+
+// CopyTo checks each block against the block table in the read that serves
+// it. When a block is bad the image is quarantined and the rest comes from
+// the origin, if that still has the same version.
+func (k *cachedContent) CopyTo(ctx context.Context, w io.Writer, off, n int64) (int64, error) {
+	size := k.im.info.Size
+	end := size
+	if n >= 0 {
+		end = min(size, off+n)
+	}
+	pos, err := k.copyBlocks(ctx, w, off, end)
+	if errors.Is(err, store.ErrCorrupt) {
+		k.c.quarantine(k.im, err)
+		pos, err = k.repair(ctx, w, pos, end)
+	}
+	k.c.stats.served.Add(uint64(pos - off))
+	if err == nil && end == size && !k.counted {
+		k.counted = true
+		k.c.stats.hits.Add(1)
+		k.c.index.hit(k.im)
+	}
+	return pos - off, err
+}
+
+func (k *cachedContent) copyBlocks(ctx context.Context, w io.Writer, pos, end int64) (int64, error) {
+	buf := blocks.get()
+	defer blocks.put(buf)
+	for pos < end {
+		if err := ctx.Err(); err != nil {
+			return pos, err
+		}
+		n := pos / blockSize
+		block, err := k.file.ReadBlock(n, buf)
+		if err != nil {
+			return pos, fmt.Errorf("read block %d: %w", n, err)
+		}
+		from := pos - n*blockSize
+		to := min(int64(len(block)), end-n*blockSize)
+		m, err := w.Write(block[from:to])
+		pos += int64(m)
+		if err != nil {
+			return pos, err
+		}
+	}
+	return pos, nil
+}
+
+// repair copies [pos, end) from the origin's copy of the same version.
+func (k *cachedContent) repair(ctx context.Context, w io.Writer, pos, end int64) (int64, error) {
+	if k.source == nil || k.info.Version == "" {
+		return pos, fmt.Errorf("%w: block at %d is corrupt and no origin can replace it", ErrVerify, pos)
+	}
+	n, err := copyRange(ctx, w, k.source, origin.Request{Name: k.name, Offset: pos, Length: end - pos, Version: k.info.Version})
+	return pos + n, err
+}
+
+func (k *cachedContent) Close() error {
+	err := k.file.Close()
+	k.c.index.release(k.im)
+	return err
+}
+
+// copyRange copies exactly the bytes of r, of which Length is not -1.
+func copyRange(ctx context.Context, w io.Writer, o origin.Origin, r origin.Request) (int64, error) {
+	_, body, err := o.Open(ctx, r)
+	if err != nil {
+		return 0, err
+	}
+	defer body.Close()
+	buf := blocks.get()
+	defer blocks.put(buf)
+	n, err := io.CopyBuffer(onlyWriter{w}, io.LimitReader(body, r.Length), buf)
+	if err == nil && n < r.Length {
+		err = fmt.Errorf("%w: %w", origin.ErrUnavailable, io.ErrUnexpectedEOF)
+	}
+	return n, err
+}
+
+// onlyWriter hides ReadFrom, which would bypass the pooled buffer.
+type onlyWriter struct{ io.Writer }
+
+// fillContent follows a fill.
+type fillContent struct {
+	meta
+	f *fill
+}
+
+// CopyTo waits for bytes that the fill still fetches. The image's last block
+// waits for the verdict on the whole.
+func (k *fillContent) CopyTo(ctx context.Context, w io.Writer, off, n int64) (int64, error) {
+	copied, err := k.follow(ctx, w, off, n)
+	k.f.c.stats.served.Add(uint64(copied))
+	return copied, err
+}
+
+func (k *fillContent) follow(ctx context.Context, w io.Writer, off, n int64) (int64, error) {
+	buf := blocks.get()
+	defer blocks.put(buf)
+	pos, partial := off, off > 0
+	for {
+		v, err := k.f.await(ctx, pos, n >= 0 && off > 0)
+		if err != nil {
+			return pos - off, err
+		}
+		end := v.size
+		if n >= 0 {
+			if end = off + n; v.size >= 0 {
+				end = min(end, v.size)
+			}
+			partial = partial || end < v.size
+		}
+		switch {
+		case v.phase == failed:
+			return pos - off, v.err
+		case end >= 0 && pos >= end && (end < v.size || v.verified()):
+			return pos - off, nil
+		case off > 0 && n >= 0 && pos-v.have > farAhead:
+			m, err := k.direct(ctx, w, pos, end)
+			return pos - off + m, err
+		case pos < v.readable:
+			limit := v.readable
+			if end >= 0 {
+				limit = min(limit, end)
+			}
+			m, err := k.f.copyTo(w, pos, limit, buf)
+			pos += m
+			if err != nil {
+				return pos - off, err
+			}
+		case v.phase == detached && partial:
+			if end < 0 {
+				return pos - off, v.err
+			}
+			m, err := k.direct(ctx, w, pos, end)
+			return pos - off + m, err
+		case v.phase == detached:
+			m, err := k.tail(ctx, w, pos, buf)
+			return pos - off + m, err
+		}
+	}
+}
+
+// direct copies [pos, end) from the origin.
+func (k *fillContent) direct(ctx context.Context, w io.Writer, pos, end int64) (int64, error) {
+	return copyRange(ctx, w, k.f.origin, origin.Request{Name: k.f.name, Offset: pos, Length: end - pos, Version: k.f.obj.Version})
+}
+
+func (k *fillContent) Close() error {
+	k.f.leave()
+	return nil
+}
+
+// view is what a client sees of a fill at one moment.
+type view struct {
+	phase    phase
+	size     int64
+	have     int64
+	readable int64
+	err      error
+}
+
+func (v view) verified() bool { return v.phase == committing || v.phase == done }
+
+// await returns when there are bytes to read behind pos, or the fill is over,
+// or, for a client that may jump, pos is too far ahead to wait for.
+func (f *fill) await(ctx context.Context, pos int64, jump bool) (view, error) {
+	for {
+		f.mu.Lock()
+		v := view{f.state.phase, f.state.size, f.state.have, f.state.readable(), f.state.err}
+		changed := f.changed
+		f.mu.Unlock()
+		if pos < v.readable || v.phase >= committing || jump && pos-v.have > farAhead {
+			return v, nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return view{}, context.Cause(ctx)
+		}
+	}
+}
+
+// copyTo writes the readable bytes [pos, limit).
+func (f *fill) copyTo(w io.Writer, pos, limit int64, buf []byte) (int64, error) {
+	start := pos
+	for pos < limit {
+		p, err := f.readAt(buf[:min(int64(len(buf)), limit-pos)], pos)
+		if err != nil {
+			return pos - start, fmt.Errorf("read what was fetched: %w", err)
+		}
+		n, err := w.Write(p)
+		pos += int64(n)
+		if err != nil {
+			return pos - start, err
+		}
+	}
+	return pos - start, nil
+}
+
+// readAt fills p from the readable bytes and returns it.
+func (f *fill) readAt(p []byte, off int64) ([]byte, error) {
+	f.mu.Lock()
+	staged, memory := f.staged, f.memory
+	f.mu.Unlock()
+	if staged == nil {
+		return p[:copy(p, memory[off:])], nil
+	}
+	n, err := staged.ReadAt(p, off)
+	if n < len(p) && (err == nil || errors.Is(err, io.EOF)) {
+		err = io.ErrUnexpectedEOF
+	}
+	if n == len(p) {
+		err = nil
+	}
+	return p[:n], err
+}
+
+// tail serves the rest of a whole image, from pos on, after the fill was
+// detached: the stream goes on from the end of the prefix, is still hashed,
+// and its last block is withheld until the verdict.
+func (k *fillContent) tail(ctx context.Context, w io.Writer, pos int64, buf []byte) (int64, error) {
+	src, sums, err := k.f.takeOver(ctx)
+	if err != nil {
+		return 0, err
+	}
+	defer src.Close()
+	t := &tail{f: k.f, w: w, start: pos, pos: pos, first: src.offset, next: src.offset, buf: buf}
+	for {
+		n, err := src.Read(buf)
+		sums.write(buf[:n])
+		t.held = append(t.held, buf[:n]...)
+		t.next += int64(n)
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err == nil {
+			err = t.let(holdFrom(k.f.obj.Size, t.next))
+		}
+		if err != nil {
+			return t.copied(), err
+		}
+	}
+	if size := k.f.obj.Size; size >= 0 && t.next != size {
+		return t.copied(), fmt.Errorf("%w: the origin sent %d of %d bytes", ErrVerify, t.next, size)
+	}
+	if err := sums.verify(); err != nil {
+		return t.copied(), err
+	}
+	return t.copied(), t.let(t.next)
+}
+
+// tail is a client's place in a stream that nobody stores.
+type tail struct {
+	f          *fill
+	w          io.Writer
+	start, pos int64  // where the client began, and its next byte
+	held       []byte // the bytes [first, next) of the stream, withheld
+	first      int64
+	next       int64
+	buf        []byte
+}
+
+func (t *tail) copied() int64 { return t.pos - t.start }
+
+// let writes what is withheld below limit: first the end of the fill's
+// prefix, then the stream.
+func (t *tail) let(limit int64) error {
+	if limit <= t.pos {
+		return nil
+	}
+	if t.pos < t.first {
+		n, err := t.f.copyTo(t.w, t.pos, min(limit, t.first), t.buf)
+		t.pos += n
+		if err != nil {
+			return err
+		}
+	}
+	if limit <= t.first {
+		return nil
+	}
+	n, err := t.w.Write(t.held[:limit-t.first])
+	t.pos += int64(n)
+	if err != nil {
+		return err
+	}
+	t.held = append(t.held[:0], t.held[limit-t.first:]...)
+	t.first = limit
+	return nil
+}
+
+// takeOver returns the stream that follows the readable bytes, and the
+// digester that has seen these.
+func (f *fill) takeOver(ctx context.Context) (*fetch, *digester, error) {
+	f.mu.Lock()
+	rest, have := f.rest, f.state.have
+	f.rest = nil
+	sums, err := f.sums.clone()
+	f.mu.Unlock()
+	if err != nil {
+		return nil, nil, err
+	}
+	if rest == nil && have == f.obj.Size {
+		rest = &fetch{offset: have, body: io.NopCloser(strings.NewReader("")), obj: f.obj}
+	}
+	if rest == nil {
+		rest, err = openTail(ctx, f.origin, f.name, f.obj, have, f.c.cfg.Retries)
+	}
+	return rest, sums, err
+}
+
+// statContent answers a HEAD.
+type statContent struct{ meta }
+
+func (k *statContent) CopyTo(context.Context, io.Writer, int64, int64) (int64, error) {
+	return 0, errors.ErrUnsupported
+}
+
+func (k *statContent) Close() error { return nil }

@@ -1,0 +1,71 @@
+package cache
+
+import (
+	"bytes"
+	"crypto/md5" //nolint:gosec // Glance declares MD5; it is checked, never trusted alone when a stronger one is there
+	"crypto/sha256"
+	"crypto/sha512"
+	"encoding/hex"
+	"fmt"
+	"hash"
+
+	"github.com/imgcache/imgcache-host/host/origin"
+)
+
+// digester computes one digest of a whole image: the strongest that is
+// declared, or SHA-256 for ourselves when none is.
+type digester struct {
+	algorithm string
+	want      []byte // nil: nothing declared
+	hash      hash.Hash
+}
+
+// strength orders the algorithms; the absent ones are not checked.
+var strength = map[string]int{"md5": 1, "sha256": 2, "sha512": 3}
+
+func newDigester(declared []origin.Digest) *digester {
+	d := &digester{algorithm: "sha256"}
+	best := 0
+	for _, have := range declared {
+		if strength[have.Algorithm] > best {
+			best = strength[have.Algorithm]
+			d.algorithm, d.want = have.Algorithm, have.Sum
+		}
+	}
+	switch d.algorithm {
+	case "sha512":
+		d.hash = sha512.New()
+	case "md5":
+		d.hash = md5.New() //nolint:gosec // see the import
+	default:
+		d.hash = sha256.New()
+	}
+	return d
+}
+
+func (d *digester) write(p []byte) { d.hash.Write(p) }
+
+// clone returns a digester that goes on from the same bytes.
+func (d *digester) clone() (*digester, error) {
+	h, err := d.hash.(hash.Cloner).Clone()
+	if err != nil {
+		return nil, fmt.Errorf("clone %s state: %w", d.algorithm, err)
+	}
+	return &digester{algorithm: d.algorithm, want: d.want, hash: h}, nil
+}
+
+// verify compares with the declared digest, if any.
+func (d *digester) verify() error {
+	if got := d.hash.Sum(nil); d.want != nil && !bytes.Equal(got, d.want) {
+		return fmt.Errorf("%w: %s is %x, the origin declares %x", ErrVerify, d.algorithm, got, d.want)
+	}
+	return nil
+}
+
+// sha256 returns the sum in hex, or "" when another algorithm was computed.
+func (d *digester) sha256() string {
+	if d.algorithm != "sha256" {
+		return ""
+	}
+	return hex.EncodeToString(d.hash.Sum(nil))
+}

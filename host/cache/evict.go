@@ -1,0 +1,422 @@
+package cache
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/imgcache/imgcache-host/host/store"
+	"github.com/imgcache/imgcache-host/sdk"
+)
+
+const (
+	// refreshEvery is how often the standing list follows what happens.
+	refreshEvery = time.Second
+	// standingShare is the part of the cache that the standing list is worth:
+	// enough for the fills of a few seconds.
+	standingShare = 8
+	// adviceTimeout bounds one question to the policy; the supervisor has a
+	// deadline of its own for each call.
+	adviceTimeout = 30 * time.Second
+	// proposals is how often a stateful policy is asked again after it named
+	// images that may not leave.
+	proposals = 2
+)
+
+// victim is an image that is to leave, and who says so.
+type victim struct {
+	im  *image
+	why string
+}
+
+// evictor decides who leaves. A fill that needs room takes victims from the
+// standing list, which a goroutine keeps filled with the policy's advice;
+// least-recently-used order stands in when the list is empty. A prune asks
+// the policy itself.
+type evictor struct {
+	log     *slog.Logger
+	index   *index
+	pool    *pool
+	store   *store.Store
+	notes   *notes
+	now     func() time.Time
+	minAge  time.Duration
+	trash   chan trashed
+	stopped <-chan struct{}
+	advisor *advisor
+	asking  chan struct{} // holds a token while nobody uses the advisor
+
+	// mu guards what follows; it is held for no I/O and no question.
+	mu       sync.Mutex
+	standing []victim
+	at       time.Time // when the standing list was made
+	verdict  string    // who decided last, and if it was the fallback, why
+}
+
+func newEvictor(c *Cache) *evictor {
+	e := &evictor{
+		log: c.log, index: c.index, pool: c.pool, store: c.store, notes: c.notes,
+		now: c.cfg.Now, minAge: c.cfg.MinAge,
+		trash: make(chan trashed, 1024), stopped: c.ctx.Done(),
+		advisor: &advisor{policy: c.cfg.Policy, index: c.index, events: c.index.events, max: c.cfg.MaxSize, now: c.cfg.Now},
+		asking:  make(chan struct{}, 1),
+		verdict: "nothing was evicted yet",
+	}
+	e.asking <- struct{}{}
+	return e
+}
+
+// trashed is a file that waits to be unlinked.
+type trashed struct {
+	file store.Trashed
+	im   *image // nil: left over from an earlier run
+	done func() // may be nil
+}
+
+// rule says which images may leave.
+type rule struct {
+	minAge time.Duration
+	inUse  bool // images that are being read too
+}
+
+func (e *evictor) may(im *image, r rule, now time.Time) bool {
+	return !im.removed && (r.inUse || im.readers == 0) && now.Sub(im.info.ModTime) >= r.minAge
+}
+
+// candidates returns the images that may leave, in no order.
+func (e *evictor) candidates(r rule) []candidate {
+	var list []candidate
+	now := e.now()
+	e.index.snapshot(func(im *image) {
+		if e.may(im, r, now) {
+			list = append(list, candidate{im: im, record: im.record()})
+		}
+	})
+	return list
+}
+
+// makeRoom lets victims leave until n more bytes will fit, and returns
+// without waiting for their files to be unlinked. It reports whether room can
+// be expected.
+func (e *evictor) makeRoom(n int64) bool {
+	victims, enough := e.pick(n)
+	for _, v := range victims {
+		e.evict(v, nil)
+	}
+	return enough
+}
+
+// pick takes victims for n more bytes out of the index, in the order of the
+// standing list and then by least recent use. Their bytes count as leaving
+// from here on, so that two fills do not both evict for the same shortage.
+func (e *evictor) pick(n int64) (victims []victim, enough bool) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	total, pending := e.pool.state()
+	short := total - pending + n - e.pool.max
+	if short <= 0 {
+		return nil, true
+	}
+	r := rule{minAge: e.minAge}
+	take := func(v victim, since time.Time) {
+		if e.claim(v.im, r, since) {
+			victims = append(victims, v)
+			short -= v.im.info.Size
+		}
+	}
+	for short > 0 && len(e.standing) > 0 {
+		v := e.standing[0]
+		e.standing = e.standing[1:]
+		take(v, e.at)
+	}
+	if short > 0 {
+		list := e.candidates(r)
+		slices.SortFunc(list, byAccess)
+		for _, c := range list {
+			if short <= 0 {
+				break
+			}
+			take(victim{c.im, "least recently used; the standing list was empty"}, time.Time{})
+		}
+	}
+	return victims, short <= 0 || pending > 0 || len(victims) > 0
+}
+
+// claim takes an image out of the index if it may leave, and was not accessed
+// since advice was given on it.
+func (e *evictor) claim(im *image, r rule, since time.Time) bool {
+	now := e.now()
+	e.index.mu.Lock()
+	defer e.index.mu.Unlock()
+	if !e.may(im, r, now) || !since.IsZero() && im.accessed.After(since) {
+		return false
+	}
+	e.index.dropLocked(im, sdk.ReasonEvicted, now)
+	e.index.log.delete(im.info.ID)
+	e.pool.leave(im.info.Size)
+	return true
+}
+
+// evict moves the file of a claimed image to trash. The bytes return to the
+// pool when it is unlinked; done is called then.
+func (e *evictor) evict(v victim, done func()) {
+	e.log.Info("evicted", "image", v.im.info.ID, "bytes", v.im.info.Size, "why", v.why)
+	e.notes.add(v.im.info.ID, fmt.Errorf("evicted: %s", v.why))
+	e.discard(v.im, done)
+}
+
+// discard moves the file of an image that left the index, and whose bytes
+// count as leaving, to trash.
+func (e *evictor) discard(im *image, done func()) {
+	file, err := e.store.Trash(im.info.ID)
+	switch {
+	case err == nil:
+		e.unlinkLater(trashed{file, im, done})
+		return
+	case !errors.Is(err, fs.ErrNotExist):
+		// The file stays, and will be found again.
+		e.log.Warn("move image to trash", "image", im.info.ID, "error", err)
+		defer e.index.found(im.info)
+	}
+	e.gone(im)
+	if done != nil {
+		done()
+	}
+}
+
+// unlinkLater hands a file in trash to the goroutine that unlinks. After the
+// cache was stopped the file waits for the next start.
+func (e *evictor) unlinkLater(t trashed) {
+	select {
+	case e.trash <- t:
+	case <-e.stopped:
+		if t.done != nil {
+			t.done()
+		}
+	}
+}
+
+func (e *evictor) gone(im *image) {
+	e.pool.left(im.info.Size)
+	e.index.unlinked(im)
+}
+
+// reclaim unlinks what is in trash, away from everybody who waits: a GiB
+// takes a quarter of a second.
+func (e *evictor) reclaim(ctx context.Context) {
+	for {
+		select {
+		case t := <-e.trash:
+			if err := e.store.Reclaim(t.file); err != nil {
+				e.log.Warn("unlink", "file", t.file.Name, "error", err)
+			}
+			if t.im != nil {
+				e.gone(t.im)
+			} else {
+				e.pool.left(t.file.Size)
+				e.pool.release(t.file.Size)
+			}
+			if t.done != nil {
+				t.done()
+			}
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// keepStanding keeps the policy and the standing list up to date until the
+// context ends.
+func (e *evictor) keepStanding(ctx context.Context) {
+	tick := time.NewTicker(refreshEvery)
+	defer tick.Stop()
+	for {
+		if e.events().pending() && (e.advisor.policy.Stateful == nil || e.standingBytes() < e.standingWant()/2) {
+			// A stateful policy moves on with each question, so it is asked
+			// only when its last answer is used up.
+			e.refresh(ctx)
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+func (e *evictor) standingWant() int64 { return e.pool.max/standingShare + 1 }
+
+func (e *evictor) standingBytes() (n int64) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for _, v := range e.standing {
+		n += v.im.info.Size
+	}
+	return n
+}
+
+func (e *evictor) events() *events { return e.advisor.events }
+
+// ask takes the advisor's token; the caller returns it with answered.
+func (e *evictor) ask(ctx context.Context) error {
+	select {
+	case <-e.asking:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+func (e *evictor) answered() { e.asking <- struct{}{} }
+
+// refresh makes a new standing list.
+func (e *evictor) refresh(ctx context.Context) {
+	if e.ask(ctx) != nil {
+		return
+	}
+	defer e.answered()
+	at := e.now()
+	list, err := e.advise(ctx, e.standingWant(), rule{minAge: e.minAge}, nil)
+	if ctx.Err() != nil {
+		return
+	}
+	e.judge(err)
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.standing, e.at = list, at
+}
+
+// judge remembers who decides, and logs when that changes.
+func (e *evictor) judge(err error) {
+	verdict := e.advisor.policy.Name
+	if err != nil {
+		verdict = "lru (fallback): " + err.Error()
+	}
+	e.mu.Lock()
+	changed := verdict != e.verdict
+	e.verdict = verdict
+	e.mu.Unlock()
+	switch {
+	case changed && err != nil:
+		e.log.Warn("the policy is not followed; least recently used leaves first", "policy", e.advisor.policy.Name, "error", err)
+	case changed:
+		e.log.Info("the policy is followed", "policy", e.advisor.policy.Name)
+	}
+}
+
+// advise returns images worth need bytes, first to leave first: the policy's
+// choice, completed by least recent use. The error says why the policy was
+// not, or not wholly, followed; the list is good all the same. leave, if not
+// nil, is called for each chosen image at once and reports whether it left;
+// otherwise nothing leaves. The caller holds the advisor's token.
+func (e *evictor) advise(ctx context.Context, need int64, r rule, leave func(victim) bool) ([]victim, error) {
+	ctx, cancel := context.WithTimeout(ctx, adviceTimeout)
+	defer cancel()
+	if leave == nil {
+		leave = func(victim) bool { return true }
+	}
+	c := &choice{evictor: e, rule: r, need: need, leave: leave, taken: map[*image]bool{}}
+	var err error
+	switch {
+	case e.advisor.policy.Stateful != nil:
+		err = c.byProposals(ctx)
+	case e.advisor.policy.Scorer != nil:
+		err = c.byRank(ctx)
+	default:
+		err = errors.New("no policy is configured")
+	}
+	if c.need > 0 {
+		c.byLRU()
+	}
+	return c.list, err
+}
+
+// choice is an answer in the making.
+type choice struct {
+	*evictor
+	rule  rule
+	need  int64 // bytes still wanted
+	leave func(victim) bool
+	list  []victim
+	taken map[*image]bool
+}
+
+func (c *choice) take(im *image, why string) {
+	v := victim{im, why}
+	if c.taken[im] || !c.leave(v) {
+		return
+	}
+	c.taken[im] = true
+	c.list = append(c.list, v)
+	c.need -= im.info.Size
+}
+
+func (c *choice) byRank(ctx context.Context) error {
+	c.events().take()
+	list := c.candidates(c.rule)
+	if err := c.advisor.rank(ctx, list); err != nil {
+		return err
+	}
+	for i := 0; c.need > 0 && i < len(list); i++ {
+		c.take(list[i].im, fmt.Sprintf("%s: score %g", c.advisor.policy.Name, list[i].score))
+	}
+	return nil
+}
+
+// byProposals asks a stateful policy, tells it which of its proposals were
+// refused, and asks again for the rest.
+func (c *choice) byProposals(ctx context.Context) error {
+	var refused []*image
+	foreign := 0
+	for range proposals {
+		if err := c.advisor.observe(ctx, refused); err != nil {
+			return err
+		}
+		if c.need <= 0 {
+			return nil
+		}
+		list, unknown, err := c.advisor.propose(ctx, c.need)
+		if err != nil {
+			return err
+		}
+		foreign += unknown
+		refused = c.accept(list)
+	}
+	if err := c.advisor.observe(ctx, refused); err != nil {
+		return err
+	}
+	if foreign > 0 && c.need > 0 {
+		return fmt.Errorf("%w: it names %d images that are not in the cache", errAdvice, foreign)
+	}
+	return nil
+}
+
+// accept takes the proposed images that may leave and returns the others.
+func (c *choice) accept(list []*image) (refused []*image) {
+	now := c.now()
+	for _, im := range list {
+		c.index.mu.Lock()
+		ok := c.may(im, c.rule, now)
+		c.index.mu.Unlock()
+		switch {
+		case !ok:
+			refused = append(refused, im)
+		case c.need > 0:
+			c.take(im, c.advisor.policy.Name)
+		}
+	}
+	return refused
+}
+
+func (c *choice) byLRU() {
+	list := c.candidates(c.rule)
+	slices.SortFunc(list, byAccess)
+	for i := 0; c.need > 0 && i < len(list); i++ {
+		c.take(list[i].im, "least recently used")
+	}
+}

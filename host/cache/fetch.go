@@ -1,0 +1,152 @@
+package cache
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/imgcache/imgcache-host/host/origin"
+)
+
+// fetch is one transfer of a whole image from its origin. It is a reader that
+// resumes a broken transfer at the same offset and the same version.
+type fetch struct {
+	ctx     context.Context
+	origin  origin.Origin
+	name    string
+	obj     origin.Object
+	body    io.ReadCloser
+	offset  int64 // of the next byte
+	tries   int   // in a row without progress
+	retries int   // tries allowed
+	resumed func(err error, offset int64)
+}
+
+// firstRetry is the pause before the first attempt to resume; it doubles with
+// each attempt, so that five attempts span three seconds, longer than a
+// restart of a front end and shorter than the patience of a client.
+const firstRetry = 100 * time.Millisecond
+
+func openFetch(ctx context.Context, o origin.Origin, name string, retries int) (*fetch, error) {
+	obj, body, err := o.Open(ctx, origin.Request{Name: name, Length: -1})
+	if err != nil {
+		return nil, err
+	}
+	return &fetch{ctx: ctx, origin: o, name: name, obj: obj, body: body, retries: retries}, nil
+}
+
+// Read returns io.EOF only where the origin's stream ended cleanly.
+func (t *fetch) Read(p []byte) (int, error) {
+	for {
+		n, err := t.read(p)
+		t.offset += int64(n)
+		if n > 0 {
+			t.tries = 0
+			return n, nil
+		}
+		if err == nil || errors.Is(err, io.EOF) {
+			return 0, err
+		}
+		if err := t.resume(err); err != nil {
+			return 0, err
+		}
+	}
+}
+
+func (t *fetch) read(p []byte) (int, error) {
+	if t.body == nil {
+		return 0, fmt.Errorf("%w: not connected", origin.ErrUnavailable)
+	}
+	n, err := t.body.Read(p)
+	if errors.Is(err, io.EOF) && t.obj.Size > t.offset+int64(n) {
+		err = fmt.Errorf("%w: %w", origin.ErrUnavailable, io.ErrUnexpectedEOF)
+	}
+	return n, err
+}
+
+// resume opens the rest of the image again. It returns the error with which
+// the transfer ends, or nil after an attempt: whether it went well the next
+// read will tell.
+func (t *fetch) resume(broken error) error {
+	t.close()
+	if t.obj.Version == "" || t.tries >= t.retries || !errors.Is(broken, origin.ErrUnavailable) {
+		return broken
+	}
+	select {
+	case <-time.After(firstRetry << t.tries):
+	case <-t.ctx.Done():
+		return context.Cause(t.ctx)
+	}
+	t.tries++
+	if t.resumed != nil {
+		t.resumed(broken, t.offset)
+	}
+	obj, body, err := t.origin.Open(t.ctx, origin.Request{
+		Name: t.name, Offset: t.offset, Length: -1, Version: t.obj.Version,
+	})
+	switch {
+	case errors.Is(err, origin.ErrUnavailable):
+		return nil // counted as a try; the next read comes back here
+	case err != nil:
+		return err
+	case obj.Version != t.obj.Version:
+		body.Close()
+		return fmt.Errorf("%w: %s became %s while it was fetched", origin.ErrChanged, t.obj.Version, obj.Version)
+	}
+	t.body = body
+	return nil
+}
+
+func (t *fetch) close() {
+	if t.body != nil {
+		t.body.Close()
+		t.body = nil
+	}
+}
+
+// Close ends the transfer.
+func (t *fetch) Close() error {
+	t.close()
+	return nil
+}
+
+// unread puts bytes back in front of the stream.
+func (t *fetch) unread(p []byte) {
+	if len(p) == 0 {
+		return
+	}
+	t.body = &rewound{head: append([]byte(nil), p...), rest: t.body}
+	t.offset -= int64(len(p))
+}
+
+// rewound is a stream with some bytes in front that were read before.
+type rewound struct {
+	head []byte
+	rest io.ReadCloser
+}
+
+func (r *rewound) Read(p []byte) (int, error) {
+	if len(r.head) > 0 {
+		n := copy(p, r.head)
+		r.head = r.head[n:]
+		return n, nil
+	}
+	return r.rest.Read(p)
+}
+
+func (r *rewound) Close() error { return r.rest.Close() }
+
+// openTail continues an image from offset on, for a client that can no longer
+// follow a fill.
+func openTail(ctx context.Context, o origin.Origin, name string, obj origin.Object, offset int64, retries int) (*fetch, error) {
+	if obj.Version == "" && offset > 0 {
+		return nil, fmt.Errorf("%w: %q gives no version, so that the rest cannot be told to fit", origin.ErrUnavailable, o.Name())
+	}
+	_, body, err := o.Open(ctx, origin.Request{Name: name, Offset: offset, Length: -1, Version: obj.Version})
+	if err != nil {
+		return nil, err
+	}
+	return &fetch{ctx: ctx, origin: o, name: name, obj: obj, body: body, offset: offset, retries: retries}, nil
+}

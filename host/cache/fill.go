@@ -1,0 +1,344 @@
+package cache
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"sync"
+	"time"
+
+	"github.com/imgcache/imgcache-host/host/origin"
+	"github.com/imgcache/imgcache-host/host/store"
+)
+
+// blockSize is the unit of verification and of copying.
+const blockSize = store.BlockSize
+
+const (
+	// memoryPrefix is what a fill holds in memory while room is sought: at
+	// the speed of a gigabit link it is a thirtieth of a second.
+	memoryPrefix = 4 << 20
+	// roomPatience is how long a fill waits for room before its image is
+	// passed through: evicting a GiB takes a quarter of a second.
+	roomPatience = 2 * time.Second
+	// growthStep is reserved at a time when the origin does not say how
+	// large the image is.
+	growthStep = 16 << 20
+)
+
+// errDeleted bars a fill or write whose image was deleted meanwhile.
+var errDeleted = errors.New("the image was deleted while it was fetched")
+
+// fill is one transfer of an image from its origin into the store, with any
+// number of clients that read behind the write position. It belongs to the
+// service: no client's leaving ends it. One goroutine, run, drives it.
+type fill struct {
+	c       *Cache
+	id      string
+	name    string // the origin's name of the image
+	origin  origin.Origin
+	started time.Time
+	cancel  context.CancelCauseFunc
+
+	// mu guards what follows. It is held for no I/O.
+	mu       sync.Mutex
+	state    fillState
+	changed  chan struct{} // closed and replaced at each change
+	began    bool          // obj is known
+	obj      origin.Object
+	memory   []byte        // the readable bytes while reserving, and after a refusal
+	staged   *store.Staged // the readable bytes afterwards
+	clients  int
+	sums     *digester // of the readable bytes; run's own until the fill is over
+	rest     *fetch    // detached: the origin's stream from state.have on, for the first taker
+	image    *image    // done: what was stored, held open; nil: nothing
+	wanted   bool      // the queue wants the image, whether clients stay or not
+	finished bool      // run has ended
+
+	charged int64 // bytes of the pool that are not the image's; run's own
+}
+
+func newFill(c *Cache, id string, o origin.Origin, name string, cancel context.CancelCauseFunc) *fill {
+	return &fill{
+		c: c, id: id, name: name, origin: o, started: time.Now(), cancel: cancel,
+		state:   fillState{size: -1},
+		changed: make(chan struct{}),
+	}
+}
+
+// update changes the state under the mutex and tells everybody who waits.
+func (f *fill) update(change func()) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	change()
+	close(f.changed)
+	f.changed = make(chan struct{})
+}
+
+// run carries the fill from the first request to the origin to its end.
+func (f *fill) run(ctx context.Context) {
+	src, err := openFetch(ctx, f.origin, f.name, f.c.cfg.Retries)
+	if err != nil {
+		f.fail(err)
+		return
+	}
+	src.resumed = func(err error, offset int64) {
+		f.c.log.Warn("origin transfer broke off; resuming", "image", f.id, "offset", offset, "error", err)
+	}
+	f.update(func() {
+		f.began, f.obj, f.state.size = true, src.obj, src.obj.Size
+		f.sums = newDigester(src.obj.Digests)
+	})
+	switch err := f.transfer(ctx, src); {
+	case err == nil:
+		src.Close()
+		f.commit()
+	case errors.Is(err, errDetached):
+		f.detach(src, err)
+	default:
+		src.Close()
+		f.fail(err)
+	}
+}
+
+// errDetached is how the steps of a fill say that it cannot be stored; what
+// it wraps says why.
+var errDetached = errors.New("not stored")
+
+// transfer brings every byte to the disk and checks size and digest.
+func (f *fill) transfer(ctx context.Context, src *fetch) error {
+	r := f.c.seekRoom(ctx, f.obj.Size)
+	defer func() { f.charged += r.settle() }()
+	buf := blocks.get()
+	defer blocks.put(buf)
+	for ended := false; !ended; {
+		n, err := src.Read(buf)
+		f.c.stats.fetched.Add(uint64(n))
+		ended = errors.Is(err, io.EOF)
+		if err != nil && !ended {
+			return err
+		}
+		if err := f.store(ctx, buf[:n], ended, r); err != nil {
+			if errors.Is(err, errDetached) {
+				src.unread(buf[:n])
+			}
+			return err
+		}
+	}
+	return f.verify()
+}
+
+// store makes p readable, in memory while room is sought and on disk
+// afterwards. After an error none of p is readable.
+func (f *fill) store(ctx context.Context, p []byte, last bool, r *room) error {
+	if f.staged == nil {
+		full := last || len(f.memory)+len(p) > memoryPrefix
+		granted, err := r.poll(ctx, full)
+		switch {
+		case err != nil:
+			return notStored(ctx, err)
+		case !granted:
+			return f.publish(p, func() { f.memory = append(f.memory, p...) })
+		}
+		if err := f.toDisk(); err != nil {
+			return err
+		}
+	}
+	if err := f.grow(ctx, int64(len(p)), r); err != nil {
+		return err
+	}
+	if _, err := f.staged.Write(p); err != nil {
+		return notStored(ctx, err)
+	}
+	return f.publish(p, func() {})
+}
+
+// notStored makes err a reason to detach, unless the service is stopping.
+func notStored(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	return fmt.Errorf("%w: %w", errDetached, err)
+}
+
+// publish lets clients read p, which keep has put where they find it.
+func (f *fill) publish(p []byte, keep func()) (err error) {
+	f.sums.write(p)
+	f.update(func() {
+		keep()
+		if !f.state.wrote(int64(len(p))) {
+			err = f.state.err
+		}
+	})
+	return err
+}
+
+// toDisk ends the reserving phase: the prefix moves from memory to a staged
+// file.
+func (f *fill) toDisk() error {
+	staged, err := f.c.store.Stage(f.id)
+	if err != nil {
+		return fmt.Errorf("%w: %w", errDetached, err)
+	}
+	if f.obj.Size > 0 {
+		staged.Preallocate(f.obj.Size)
+	}
+	if _, err := staged.Write(f.memory); err != nil {
+		f.c.removeStaged(staged)
+		staged.Release()
+		return fmt.Errorf("%w: %w", errDetached, err)
+	}
+	f.update(func() {
+		f.staged, f.memory = staged, nil
+		f.state.granted()
+	})
+	return nil
+}
+
+// grow reserves more when the size is not known and n more bytes would pass
+// what is reserved.
+func (f *fill) grow(ctx context.Context, n int64, r *room) error {
+	if f.obj.Size >= 0 || f.state.have+n <= r.bytes+f.charged {
+		return nil
+	}
+	if err := f.c.reserve(ctx, growthStep); err != nil {
+		return notStored(ctx, err)
+	}
+	f.charged += growthStep
+	return nil
+}
+
+// verify checks length and digest.
+func (f *fill) verify() (err error) {
+	f.update(func() {
+		if !f.state.ended() {
+			err = f.state.err
+		}
+	})
+	if err != nil {
+		return err
+	}
+	return f.sums.verify()
+}
+
+// commit publishes the verified image in the cache. A failure costs the
+// cache, not the clients.
+func (f *fill) commit() {
+	var bar error
+	f.update(func() {
+		if !f.state.verified() {
+			bar = f.state.bar
+		}
+	})
+	if bar != nil {
+		f.c.notes.add(f.id, bar)
+		f.finish()
+		return
+	}
+	im, err := f.c.commitStaged(f.staged, f.meta(), f.charged)
+	if err != nil {
+		f.c.storeFailed(f.id, err)
+	}
+	f.update(func() {
+		f.image = im
+		f.state.committed()
+	})
+	f.finish()
+}
+
+func (f *fill) meta() store.Meta {
+	return store.Meta{
+		Version:       f.obj.Version,
+		SHA256:        f.sums.sha256(),
+		URL:           f.obj.URL,
+		OriginModTime: f.obj.LastModified,
+		FetchMS:       uint32(min(time.Since(f.started).Milliseconds(), math.MaxUint32)),
+	}
+}
+
+// detach lets the clients go on by themselves; one of them takes the
+// transfer over where it stands.
+func (f *fill) detach(src *fetch, err error) {
+	f.c.forget(f)
+	f.c.storeFailed(f.id, err)
+	given := false
+	f.update(func() {
+		f.state.detach(err)
+		if src.offset == f.state.have && f.clients > 0 {
+			f.rest, given = src, true
+		}
+	})
+	if !given {
+		src.Close()
+	}
+	f.finish()
+}
+
+// fail ends the fill for all its clients.
+func (f *fill) fail(err error) {
+	f.c.forget(f)
+	f.c.fetchFailed(f.id, err)
+	f.update(func() {
+		if f.state.phase != failed {
+			f.state.fail(err)
+		}
+	})
+	f.finish()
+}
+
+// finish takes the name of a file that was not committed away, and leaves the
+// rest to the last client.
+func (f *fill) finish() {
+	f.c.forget(f)
+	if f.staged != nil && f.image == nil {
+		if f.state.phase == failed && errors.Is(f.state.err, ErrVerify) {
+			f.c.keepStaged(f.staged)
+		} else {
+			f.c.removeStaged(f.staged)
+		}
+	}
+	f.mu.Lock()
+	f.finished = true
+	last := f.clients == 0
+	f.mu.Unlock()
+	if last {
+		f.release()
+	}
+}
+
+// leave ends a client's use of the fill.
+func (f *fill) leave() {
+	f.mu.Lock()
+	f.clients--
+	last := f.finished && f.clients == 0
+	idle := f.clients == 0 && !f.finished && !f.wanted && !f.c.cfg.KeepFilling
+	f.mu.Unlock()
+	if idle {
+		f.cancel(errAbandoned)
+	}
+	if last {
+		f.release()
+	}
+}
+
+// errAbandoned ends a fill that nobody follows where the configuration does
+// not let it go on.
+var errAbandoned = errors.New("every client left, and keep_filling is off")
+
+// release is called once, when the fill is over and nobody reads it.
+func (f *fill) release() {
+	if f.rest != nil {
+		f.rest.Close()
+	}
+	f.cancel(nil)
+	if f.staged != nil {
+		f.staged.Release()
+	}
+	if f.image != nil {
+		f.c.index.release(f.image)
+	} else {
+		f.c.pool.release(f.charged)
+	}
+}

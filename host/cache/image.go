@@ -1,0 +1,343 @@
+package cache
+
+import (
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/imgcache/imgcache-host/host/store"
+	"github.com/imgcache/imgcache-host/sdk"
+)
+
+// image is one generation of a cached image: another version of the same id,
+// or the same version fetched again, is another image. The fields after info
+// belong to the index's mutex.
+type image struct {
+	key  sdk.Key
+	info store.Info
+
+	hits     uint64    // the driver's record plus what the record log holds
+	accessed time.Time // start of the last GET, or the commit
+	checked  time.Time // when the origin last confirmed the version; zero: never
+	readers  int       // open now
+	removed  bool      // no longer in the index: its file is in trash or gone
+	unlinked bool      // the file has no name any more
+}
+
+func (im *image) record() sdk.Record {
+	r := sdk.Record{
+		Key:      im.key,
+		Size:     uint64(im.info.Size),
+		Hits:     im.hits,
+		Admitted: im.info.ModTime.UnixNano(),
+		Accessed: im.accessed.UnixNano(),
+		FetchMS:  im.info.FetchMS,
+	}
+	if im.readers > 0 {
+		r.Flags |= sdk.FlagInUse
+	}
+	return r
+}
+
+func (im *image) entry() sdk.Entry {
+	return sdk.Entry{
+		ID:           im.info.ID,
+		Version:      im.info.Version,
+		Size:         im.info.Size,
+		Hits:         im.hits,
+		LastAccessed: im.accessed,
+		LastModified: im.info.ModTime,
+	}
+}
+
+// index is what the host knows of all cached images. Files found by scanning
+// are the truth about which images there are; the driver's records are merged
+// in. It is the only source for API, prune and policy.
+//
+// The mutexes of pool, journal and events may be taken under mu, never the
+// other way round. None is held for I/O.
+type index struct {
+	mu     sync.Mutex
+	images map[string]*image
+	byKey  map[sdk.Key]*image
+
+	// pool says how many bytes images hold; the index returns those of a
+	// removed image once it is unlinked and its last reader has gone.
+	pool *pool
+	// log is told, under mu so that its order is the index's order, what
+	// the driver has to learn.
+	log *journal
+	// events are told, under mu, what the policy has to learn.
+	events *events
+}
+
+func newIndex(p *pool, j *journal, e *events) *index {
+	return &index{images: map[string]*image{}, byKey: map[sdk.Key]*image{}, pool: p, log: j, events: e}
+}
+
+// found makes sure that a file on disk is known and returns its image. The
+// pool is charged when it is new. A file whose inode was exchanged behind the
+// host's back is a new generation.
+func (x *index) found(info store.Info) *image {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if im := x.images[info.ID]; im != nil {
+		if sameFile(im.info, info) {
+			if info.Version != "" {
+				im.info = info // a scan may know less than who opens the file
+			}
+			return im
+		}
+		x.dropLocked(im, sdk.ReasonReplaced, info.ModTime)
+		x.unlinkedLocked(im)
+	}
+	x.pool.charge(info.Size)
+	return x.addLocked(info, info.ModTime)
+}
+
+// sameFile reports whether two looks at an id saw one file.
+func sameFile(a, b store.Info) bool {
+	return a.Size == b.Size && a.ModTime.Equal(b.ModTime)
+}
+
+// commit makes a stored image known, in place of an older generation, which
+// is returned. The image is acquired. The pool has been charged for it by its
+// fill.
+func (x *index) commit(info store.Info, now time.Time) (im, old *image) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	old = x.images[info.ID]
+	switch {
+	case old != nil && sameFile(old.info, info):
+		// A reader was faster: it found the file between its rename and
+		// this call.
+		im, old = old, nil
+		x.pool.release(info.Size)
+	case old != nil:
+		x.dropLocked(old, sdk.ReasonReplaced, now)
+		fallthrough
+	default:
+		im = x.addLocked(info, now)
+	}
+	im.checked = now
+	im.readers++
+	if old != nil && old.info.Version == info.Version {
+		// The same content fetched again keeps its hits, as the driver will.
+		im.hits = old.hits
+	}
+	x.log.put(im.entry())
+	return im, old
+}
+
+func (x *index) addLocked(info store.Info, accessed time.Time) *image {
+	im := &image{key: sdk.KeyOf(info.ID), info: info, accessed: accessed}
+	x.images[info.ID], x.byKey[im.key] = im, im
+	x.events.add(sdk.Event{Kind: sdk.EventAdmitted, Key: im.key, Size: uint64(info.Size), At: accessed.UnixNano()})
+	return im
+}
+
+// remove forgets the image of id and returns it, or nil. Its file is the
+// caller's to move away; unlinked must be called for it afterwards.
+func (x *index) remove(id string, reason sdk.Reason, now time.Time) *image {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	im := x.images[id]
+	if im != nil {
+		x.dropLocked(im, reason, now)
+		x.log.delete(id)
+	}
+	return im
+}
+
+// removeExactly is remove for this very generation; it reports whether the
+// image was still there.
+func (x *index) removeExactly(im *image, reason sdk.Reason, now time.Time) bool {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if im.removed {
+		return false
+	}
+	x.dropLocked(im, reason, now)
+	x.log.delete(im.info.ID)
+	return true
+}
+
+func (x *index) dropLocked(im *image, reason sdk.Reason, now time.Time) {
+	im.removed = true
+	delete(x.images, im.info.ID)
+	delete(x.byKey, im.key)
+	x.events.add(sdk.Event{Kind: sdk.EventRemoved, Key: im.key, Size: uint64(im.info.Size), At: now.UnixNano(), Reason: reason})
+}
+
+// unlinked says that the removed image's file has no name any more. Its bytes
+// return to the pool now, or when the last reader closes.
+func (x *index) unlinked(im *image) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.unlinkedLocked(im)
+}
+
+func (x *index) unlinkedLocked(im *image) {
+	if im.unlinked {
+		return
+	}
+	im.unlinked = true
+	if im.readers == 0 {
+		x.pool.release(im.info.Size)
+	}
+}
+
+// acquire counts a reader, who has the file open.
+func (x *index) acquire(im *image) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if im.unlinked && im.readers == 0 {
+		x.pool.charge(im.info.Size)
+	}
+	im.readers++
+}
+
+// release ends what acquire began.
+func (x *index) release(im *image) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	im.readers--
+	if im.readers == 0 && im.unlinked {
+		x.pool.release(im.info.Size)
+	}
+}
+
+// access moves the last access, at the start of a GET.
+func (x *index) access(im *image, now time.Time) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if im.removed {
+		return
+	}
+	if now.After(im.accessed) {
+		im.accessed = now
+	}
+	x.log.touch(im.info.ID, 0, im.accessed)
+	x.events.add(sdk.Event{Kind: sdk.EventAccessed, Key: im.key, Size: uint64(im.info.Size), At: now.UnixNano(), Count: 1})
+}
+
+// hit counts a download whose last byte has left.
+func (x *index) hit(im *image) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if im.removed {
+		return
+	}
+	im.hits++
+	x.log.touch(im.info.ID, 1, im.accessed)
+}
+
+// confirm remembers that the origin has the image's version now.
+func (x *index) confirm(im *image, now time.Time) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	im.checked = now
+}
+
+func (x *index) checkedAt(im *image) time.Time {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return im.checked
+}
+
+// get returns the image of id, or nil.
+func (x *index) get(id string) *image {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return x.images[id]
+}
+
+// len returns the number of images.
+func (x *index) len() int {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return len(x.images)
+}
+
+// snapshot calls f for each image under the mutex, in no order.
+func (x *index) snapshot(f func(*image)) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	for _, im := range x.images {
+		f(im)
+	}
+}
+
+// all returns the public view of every image, ordered by id.
+func (x *index) all() []ImageInfo {
+	var list []ImageInfo
+	x.snapshot(func(im *image) { list = append(list, im.public()) })
+	slices.SortFunc(list, func(a, b ImageInfo) int { return strings.Compare(a.ID, b.ID) })
+	return list
+}
+
+// public must be called under the index's mutex.
+func (im *image) public() ImageInfo {
+	return ImageInfo{
+		ID:           im.info.ID,
+		State:        StateCached,
+		Size:         im.info.Size,
+		Hits:         im.hits,
+		LastAccessed: im.accessed.UTC(),
+		LastModified: im.info.ModTime.UTC(),
+		Version:      im.info.Version,
+		SHA256:       im.info.SHA256,
+		Verified:     im.info.Verified,
+		Readers:      im.readers,
+		URL:          im.info.URL,
+	}
+}
+
+// view is public for one image outside the mutex.
+func (x *index) view(im *image) ImageInfo {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return im.public()
+}
+
+// merge takes the driver's records in: hits are the record's plus what the
+// record log holds, the last access is the later. A record without an image
+// is deleted, one of another version or size replaced.
+func (x *index) merge(entries []sdk.Entry) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	for _, e := range entries {
+		unsent, told := x.log.unacknowledged(e.ID)
+		im := x.images[e.ID]
+		if im == nil {
+			if !told { // else a delete, or a put of what was removed since, is on its way
+				x.log.delete(e.ID)
+			}
+			continue
+		}
+		if im.info.Version == "" && e.Size == im.info.Size {
+			im.info.Version = e.Version // lost with the block table, or never there
+		}
+		if e.Version == im.info.Version {
+			im.hits = max(im.hits, e.Hits+unsent)
+			if e.LastAccessed.After(im.accessed) {
+				im.accessed = e.LastAccessed
+			}
+		}
+		if e.Version != im.info.Version || e.Size != im.info.Size {
+			x.log.put(im.entry())
+		}
+	}
+}
+
+// putMissing tells the driver of the images of which it has no record.
+func (x *index) putMissing(seen map[string]bool) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	for id, im := range x.images {
+		if !seen[id] {
+			x.log.put(im.entry())
+		}
+	}
+}

@@ -1,0 +1,399 @@
+package cache
+
+import (
+	"bytes"
+	"crypto/rand"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io"
+	"io/fs"
+	"os"
+	pathpkg "path"
+	"slices"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/imgcache/imgcache-host/host/store"
+	"github.com/imgcache/imgcache-host/sdk"
+)
+
+// journal is the record log: what the driver has still to be told, on disk
+// before it is sent. Its file holds one line per step,
+//
+//	CRC32C-in-hex SPACE JSON NEWLINE
+//
+// where the JSON is a [line]. A torn or damaged line ends the log. An
+// operation goes through three places:
+//
+//	fresh    in memory, since the last flush, which is at most a second ago
+//	pending  on disk, not yet part of a batch; operations of one id merge
+//	sent     the batch on its way to the driver; it never changes
+//
+// Merging bounds the log by the number of images, however long the driver is
+// away.
+type journal struct {
+	fs   store.FS
+	path string
+
+	// mu guards what follows. The index takes it under its own mutex.
+	mu      sync.Mutex
+	fresh   opSet
+	kick    chan struct{} // a put or delete wants to be sent soon
+	pending opSet
+	sent    *sdk.Batch
+	source  string
+	seq     uint64     // of the newest batch
+	file    store.File // used by the recorder's goroutine only
+	size    int64
+}
+
+// line is one step in the journal's file.
+type line struct {
+	Source string   `json:"source,omitempty"` // begins a log: the batches have this source
+	Seq    uint64   `json:"seq,omitempty"`    // with source: the newest batch; with send: its number; with ack: as sent
+	Pend   []opLine `json:"pend,omitempty"`   // operations to be sent some time
+	Send   []opLine `json:"send,omitempty"`   // a batch; its ids leave the pending set
+	Ack    bool     `json:"ack,omitempty"`    // the driver has the batch Seq
+}
+
+// opLine is an operation in the journal's file. Times are Unix nanoseconds.
+type opLine struct {
+	Kind     sdk.OpKind `json:"k"`
+	ID       string     `json:"i"`
+	Version  string     `json:"v,omitempty"`
+	Size     int64      `json:"s,omitempty"`
+	Hits     uint64     `json:"h,omitempty"`
+	Accessed int64      `json:"a,omitempty"`
+	Modified int64      `json:"m,omitempty"`
+}
+
+func toLines(ops []sdk.Op) []opLine {
+	if len(ops) == 0 {
+		return nil
+	}
+	lines := make([]opLine, len(ops))
+	for i, op := range ops {
+		e := op.Entry
+		lines[i] = opLine{op.Kind, e.ID, e.Version, e.Size, e.Hits, unixNano(e.LastAccessed), unixNano(e.LastModified)}
+	}
+	return lines
+}
+
+func fromLines(lines []opLine) []sdk.Op {
+	ops := make([]sdk.Op, len(lines))
+	for i, l := range lines {
+		ops[i] = sdk.Op{Kind: l.Kind, Entry: sdk.Entry{
+			ID: l.ID, Version: l.Version, Size: l.Size, Hits: l.Hits,
+			LastAccessed: fromUnixNano(l.Accessed), LastModified: fromUnixNano(l.Modified),
+		}}
+	}
+	return ops
+}
+
+func unixNano(t time.Time) int64 {
+	if t.IsZero() {
+		return 0
+	}
+	return t.UnixNano()
+}
+
+func fromUnixNano(n int64) time.Time {
+	if n == 0 {
+		return time.Time{}
+	}
+	return time.Unix(0, n).UTC()
+}
+
+const (
+	// compactAt is the length of the file above which it is rewritten when
+	// nothing is left to send: large enough that a busy second does not
+	// rewrite, small enough to read at start in no time.
+	compactAt = 256 << 10
+	// maxBatchOps keeps a batch well below the message limit of a driver:
+	// an operation is at most half a KiB.
+	maxBatchOps = 10000
+)
+
+// openJournal reads the record log in path, or begins one.
+func openJournal(fsys store.FS, path string) (*journal, error) {
+	j := &journal{fs: fsys, path: path, kick: make(chan struct{}, 1)}
+	data, err := readFile(fsys, path)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("read record log: %w", err)
+	}
+	j.replay(data)
+	if j.source == "" {
+		j.source, j.seq = newSource(), 0
+	}
+	if err := j.rewrite(); err != nil {
+		return nil, err
+	}
+	return j, nil
+}
+
+func newSource() string {
+	b := make([]byte, 16)
+	rand.Read(b) // never fails
+	return hex.EncodeToString(b)
+}
+
+func readFile(fsys store.FS, path string) ([]byte, error) {
+	f, err := fsys.OpenFile("journal.read", path, os.O_RDONLY, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return io.ReadAll(f)
+}
+
+// replay rebuilds the state from the file's bytes, up to the first line that
+// is not whole.
+func (j *journal) replay(data []byte) {
+	for len(data) > 0 {
+		text, rest, whole := bytes.Cut(data, []byte("\n"))
+		var l line
+		if !whole || !parseLine(text, &l) {
+			return
+		}
+		data = rest
+		switch {
+		case l.Source != "":
+			j.source, j.seq, j.sent, j.pending = l.Source, l.Seq, nil, opSet{}
+		case l.Send != nil:
+			ops := fromLines(l.Send)
+			j.seq, j.sent = l.Seq, &sdk.Batch{Source: j.source, Seq: l.Seq, Ops: ops}
+			for _, op := range ops {
+				j.pending.remove(op.Entry.ID)
+			}
+		case l.Ack && j.sent != nil && j.sent.Seq == l.Seq:
+			j.sent = nil
+		}
+		for _, op := range fromLines(l.Pend) {
+			j.pending.add(op)
+		}
+	}
+}
+
+func parseLine(text []byte, l *line) bool {
+	sum, body, ok := bytes.Cut(text, []byte(" "))
+	want, err := strconv.ParseUint(string(sum), 16, 32)
+	return ok && err == nil && crc32.Checksum(body, castagnoli) == uint32(want) && json.Unmarshal(body, l) == nil
+}
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+func appendLine(b []byte, l line) []byte {
+	body, err := json.Marshal(l)
+	if err != nil {
+		panic(err) // a line has no value that JSON lacks
+	}
+	b = fmt.Appendf(b, "%08x ", crc32.Checksum(body, castagnoli))
+	return append(append(b, body...), '\n')
+}
+
+// put, delete and touch note an operation. They are called under the index's
+// mutex, which gives the operations their order.
+func (j *journal) put(e sdk.Entry) { j.note(sdk.Put(e), true) }
+
+func (j *journal) delete(id string) { j.note(sdk.Delete(id), true) }
+
+func (j *journal) touch(id string, hits uint64, at time.Time) { j.note(sdk.Touch(id, hits, at), false) }
+
+func (j *journal) note(op sdk.Op, soon bool) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.fresh.add(op)
+	if soon {
+		select {
+		case j.kick <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// flush writes what is fresh to the file, makes it the next batch when none
+// is on its way, and returns the batch to send; nil: there is none. After an
+// error nothing is lost: the next flush writes it.
+func (j *journal) flush() (*sdk.Batch, error) {
+	j.mu.Lock()
+	sent, fresh := j.sent, j.fresh
+	j.fresh = opSet{}
+	for _, op := range fresh.ops() {
+		j.pending.add(op)
+	}
+	var batch *sdk.Batch
+	if ops := j.pending.take(maxBatchOps); sent == nil && len(ops) > 0 {
+		batch = &sdk.Batch{Source: j.source, Seq: j.seq + 1, Ops: ops}
+		for _, op := range ops {
+			fresh.remove(op.Entry.ID) // written as part of the batch
+		}
+	}
+	j.mu.Unlock()
+
+	l := line{Pend: toLines(fresh.ops())}
+	if batch != nil {
+		l.Seq, l.Send = batch.Seq, toLines(batch.Ops)
+	}
+	if l.Pend == nil && l.Send == nil {
+		return sent, nil
+	}
+	if err := j.append(l, batch != nil); err != nil {
+		return sent, fmt.Errorf("write record log: %w", err)
+	}
+	if batch == nil {
+		return sent, nil
+	}
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	for _, op := range batch.Ops {
+		j.pending.remove(op.Entry.ID)
+	}
+	j.seq, j.sent = batch.Seq, batch
+	return batch, nil
+}
+
+// acknowledge drops the batch that the driver has. The file is told lazily:
+// a batch that is sent twice does no harm.
+func (j *journal) acknowledge() error {
+	j.mu.Lock()
+	seq := j.sent.Seq
+	j.sent = nil
+	idle := j.pending.len() == 0
+	j.mu.Unlock()
+	if idle && j.size > compactAt {
+		return j.rewrite()
+	}
+	return j.append(line{Ack: true, Seq: seq}, false)
+}
+
+// restart begins a new source, under which everything that is not
+// acknowledged will be sent again. It is called when the driver does not know
+// the old one, so that it cannot have applied the batch on its way.
+func (j *journal) restart() error {
+	j.mu.Lock()
+	j.source, j.seq = newSource(), 0
+	if j.sent != nil {
+		later := j.pending
+		j.pending = opSet{}
+		for _, op := range slices.Concat(j.sent.Ops, later.ops()) {
+			j.pending.add(op)
+		}
+		j.sent = nil
+	}
+	j.mu.Unlock()
+	return j.rewrite()
+}
+
+// unacknowledged returns the hits of id that the driver is not known to have,
+// and whether any operation on id is among what it has to learn.
+func (j *journal) unacknowledged(id string) (hits uint64, any bool) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	for _, set := range []opSet{j.fresh, j.pending} {
+		for _, op := range set.byID[id] {
+			any = true
+			if op.Kind == sdk.OpTouch {
+				hits += op.Entry.Hits
+			}
+		}
+	}
+	return hits, any
+}
+
+// unsent returns the number of operations that the driver has not
+// acknowledged.
+func (j *journal) unsent() int {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	n := j.fresh.len() + j.pending.len()
+	if j.sent != nil {
+		n += len(j.sent.Ops)
+	}
+	return n
+}
+
+func (j *journal) append(l line, sync bool) error {
+	if j.file == nil {
+		if err := j.rewrite(); err != nil {
+			return err
+		}
+	}
+	b := appendLine(nil, l)
+	_, err := j.file.Write(b)
+	if err == nil && sync {
+		err = j.file.Sync()
+	}
+	if err != nil {
+		// What the file holds now is not known; it is written anew before
+		// anything is added.
+		j.file.Close()
+		j.file = nil
+		return err
+	}
+	j.size += int64(len(b))
+	return nil
+}
+
+// rewrite replaces the file by the shortest one with the same meaning.
+func (j *journal) rewrite() error {
+	j.mu.Lock()
+	seq := j.seq
+	if j.sent != nil {
+		seq--
+	}
+	b := appendLine(nil, line{Source: j.source, Seq: seq})
+	if j.sent != nil {
+		b = appendLine(b, line{Seq: j.sent.Seq, Send: toLines(j.sent.Ops)})
+	}
+	if j.pending.len() > 0 {
+		b = appendLine(b, line{Pend: toLines(j.pending.ops())})
+	}
+	j.mu.Unlock()
+	file, err := replaceFile(j.fs, j.path, b)
+	if err != nil {
+		return fmt.Errorf("rewrite record log: %w", err)
+	}
+	if j.file != nil {
+		j.file.Close()
+	}
+	j.file, j.size = file, int64(len(b))
+	return nil
+}
+
+// replaceFile writes b durably under a new name, renames it to path, and
+// returns the file open for appending.
+func replaceFile(fsys store.FS, path string, b []byte) (store.File, error) {
+	tmp := path + ".new"
+	f, err := fsys.OpenFile("journal.rewrite", tmp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o640)
+	if err != nil {
+		return nil, err
+	}
+	if _, err = f.Write(b); err == nil {
+		err = f.Sync()
+	}
+	if err == nil {
+		err = fsys.Rename("journal.rename", tmp, path)
+	}
+	if err == nil {
+		// Were the old file to come back after a power loss, its numbers
+		// would be used a second time.
+		err = fsys.SyncDir("journal.syncdir", pathpkg.Dir(path))
+	}
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
+}
+
+// close ends the use of the file.
+func (j *journal) close() error {
+	if j.file == nil {
+		return nil
+	}
+	return j.file.Close()
+}

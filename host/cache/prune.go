@@ -1,0 +1,100 @@
+package cache
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+)
+
+// Prune removes images until the cache holds at most the wanted number of
+// bytes: o.MaxSize, which ignores watermarks and minimum age, or by default
+// the low watermark if the high one is passed. It returns when the files are
+// gone, except those that are still being read.
+func (c *Cache) Prune(ctx context.Context, o PruneOptions) (Result, error) {
+	target, r := c.cfg.lowMark(), rule{minAge: c.cfg.MinAge}
+	start := c.cfg.highMark()
+	if o.MaxSize != nil {
+		if *o.MaxSize < 0 {
+			return Result{}, fmt.Errorf("max_size is %d, want 0 or more bytes", *o.MaxSize)
+		}
+		target, start, r = *o.MaxSize, *o.MaxSize, rule{inUse: true}
+	}
+	if err := c.evictor.ask(ctx); err != nil {
+		return Result{}, err
+	}
+	defer c.evictor.answered()
+	total, pending := c.pool.state()
+	if total-pending <= start {
+		return Result{}, nil
+	}
+	var unlinked sync.WaitGroup
+	leave := func(v victim) bool {
+		if !c.evictor.claim(v.im, r, time.Time{}) {
+			return false
+		}
+		unlinked.Add(1)
+		c.evictor.evict(v, unlinked.Done)
+		return true
+	}
+	if o.DryRun {
+		leave = nil
+	}
+	list, err := c.evictor.advise(ctx, total-pending-target, r, leave)
+	c.evictor.judge(err)
+	var done Result
+	for _, v := range list {
+		done.Files++
+		done.Bytes += v.im.info.Size
+	}
+	unlinked.Wait()
+	if !o.DryRun {
+		c.log.Info("pruned", "files", done.Files, "bytes", done.Bytes, "target", target)
+	}
+	return done, ctx.Err()
+}
+
+// Victims returns who would leave next, in order, at most limit of them.
+func (c *Cache) Victims(ctx context.Context, limit int) ([]Victim, error) {
+	if err := c.evictor.ask(ctx); err != nil {
+		return nil, err
+	}
+	defer c.evictor.answered()
+	total, _ := c.pool.state()
+	list, err := c.evictor.advise(ctx, total, rule{minAge: c.cfg.MinAge}, nil)
+	c.evictor.judge(err)
+	victims := []Victim{}
+	for _, v := range list[:min(limit, len(list))] {
+		victims = append(victims, Victim{ID: v.im.info.ID, Size: v.im.info.Size, Why: v.why})
+	}
+	return victims, ctx.Err()
+}
+
+// pruneByItself prunes when the high watermark is passed, once the records
+// are there or have had their time.
+func (c *Cache) pruneByItself(ctx context.Context) {
+	patience := time.NewTimer(recordsPatience)
+	defer patience.Stop()
+	select {
+	case <-c.recorder.merged:
+	case <-patience.C:
+	case <-ctx.Done():
+		return
+	}
+	tick := time.NewTicker(c.cfg.PruneInterval)
+	defer tick.Stop()
+	for {
+		if _, err := c.Prune(ctx, PruneOptions{}); err != nil && ctx.Err() == nil {
+			c.log.Error("prune", "error", err)
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// recordsPatience is how long the automatic prune waits for the records: it
+// must not guess at what is least used while that is about to be known.
+const recordsPatience = time.Minute

@@ -1,0 +1,178 @@
+package cache
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync/atomic"
+	"time"
+
+	"github.com/imgcache/imgcache-host/sdk"
+)
+
+const (
+	// flushEvery bounds what a kill of the host can lose.
+	flushEvery = time.Second
+	// applyTimeout is how long a driver may take for a batch: a central
+	// database under load takes seconds, and nobody waits.
+	applyTimeout = 30 * time.Second
+	// listTimeout is the same for all records.
+	listTimeout = 2 * time.Minute
+	// maxPause is the longest pause between attempts to reach a driver that
+	// is away.
+	maxPause = 10 * time.Second
+)
+
+// recorder keeps the driver's records and the index in step. It is the only
+// caller of the driver. Nothing waits for it.
+type recorder struct {
+	driver sdk.Driver // nil: no records are kept
+	log    *slog.Logger
+	index  *index
+	j      *journal
+	now    func() time.Time
+
+	scanned  <-chan struct{} // closed when the index has every file
+	merged   chan struct{}   // closed when it has every record
+	state    atomic.Value    // "loading", "ready" or "absent"
+	listed   bool            // the records have been merged since the last gap
+	reported string          // the trouble that was last logged
+}
+
+func newRecorder(d sdk.Driver, log *slog.Logger, x *index, j *journal, now func() time.Time, scanned <-chan struct{}) *recorder {
+	r := &recorder{driver: d, log: log, index: x, j: j, now: now, scanned: scanned, merged: make(chan struct{})}
+	r.state.Store("loading")
+	if d == nil {
+		r.state.Store("absent")
+	}
+	return r
+}
+
+// run works until the context ends, and then sends once more what is left.
+func (r *recorder) run(ctx context.Context) {
+	select {
+	case <-r.scanned:
+	case <-ctx.Done():
+	}
+	pause := flushEvery
+	for ctx.Err() == nil {
+		if err := r.step(ctx); err != nil {
+			r.report(err)
+			pause = min(2*pause, maxPause)
+		} else {
+			r.report(nil)
+			pause = flushEvery
+		}
+		select {
+		case <-time.After(pause):
+		case <-r.wake():
+		case <-ctx.Done():
+		}
+	}
+	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+	defer cancel()
+	if err := r.step(last); err != nil && r.driver != nil {
+		r.log.Warn("records are sent after the next start", "unsent", r.j.unsent(), "error", err)
+	}
+	if err := r.j.close(); err != nil {
+		r.log.Warn("close record log", "error", err)
+	}
+}
+
+// wake returns a channel that ends the pause early when a put or delete
+// waits, except while the driver is away.
+func (r *recorder) wake() <-chan struct{} {
+	if r.reported != "" {
+		return nil
+	}
+	return r.j.kick
+}
+
+// report logs the beginning and the end of trouble, once each.
+func (r *recorder) report(err error) {
+	switch {
+	case err != nil && r.reported == "":
+		r.log.Warn("records wait in the record log", "unsent", r.j.unsent(), "error", err)
+		r.reported = err.Error()
+	case err == nil && r.reported != "":
+		r.log.Info("records are sent again")
+		r.reported = ""
+	}
+}
+
+// step writes the log, sends what waits, and merges the driver's records if
+// that is due.
+func (r *recorder) step(ctx context.Context) error {
+	for {
+		batch, err := r.j.flush()
+		if err != nil {
+			return err
+		}
+		if r.driver == nil {
+			return nil
+		}
+		if batch == nil {
+			break
+		}
+		if err := r.send(ctx, *batch); err != nil {
+			return err
+		}
+	}
+	if r.listed {
+		return nil
+	}
+	if err := r.reconcile(ctx); err != nil {
+		r.state.CompareAndSwap("loading", "absent")
+		return err
+	}
+	r.listed = true
+	if r.state.Swap("ready") != "ready" {
+		select {
+		case <-r.merged:
+		default:
+			close(r.merged)
+		}
+	}
+	return nil
+}
+
+func (r *recorder) send(ctx context.Context, b sdk.Batch) error {
+	ctx, cancel := context.WithTimeout(ctx, applyTimeout)
+	defer cancel()
+	err := r.driver.Apply(ctx, b)
+	switch {
+	case err == nil:
+		return r.j.acknowledge()
+	case errors.Is(err, sdk.ErrInvalid):
+		// The driver has lost its place: its store is new or was restored.
+		r.log.Warn("the driver does not know the record log; sending anew and reconciling", "source", b.Source, "seq", b.Seq, "error", err)
+		r.listed = false
+		if err := r.j.restart(); err != nil {
+			return err
+		}
+		return fmt.Errorf("batch %d was refused: %w", b.Seq, err)
+	default:
+		return fmt.Errorf("send batch %d: %w", b.Seq, err)
+	}
+}
+
+// reconcile merges the driver's records into the index and brings the driver
+// up to date with the files, in both directions.
+func (r *recorder) reconcile(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, listTimeout)
+	defer cancel()
+	seen := map[string]bool{}
+	err := r.driver.List(ctx, func(entries []sdk.Entry) error {
+		for _, e := range entries {
+			seen[e.ID] = true
+		}
+		r.index.merge(entries)
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("list records: %w", err)
+	}
+	r.index.putMissing(seen)
+	return nil
+}

@@ -1,0 +1,221 @@
+package cache
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/imgcache/imgcache-host/host/store"
+	"github.com/imgcache/imgcache-host/sdk"
+)
+
+// faultyDriver is an in-memory driver that keeps the contract and fails in
+// every way that the contract allows.
+type faultyDriver struct {
+	mu      sync.Mutex
+	rng     *rand.Rand
+	faults  bool
+	entries map[string]sdk.Entry
+	last    map[string]uint64
+}
+
+func newFaultyDriver(seed uint64) *faultyDriver {
+	return &faultyDriver{
+		rng: rand.New(rand.NewPCG(seed, 3)), faults: true,
+		entries: map[string]sdk.Entry{}, last: map[string]uint64{},
+	}
+}
+
+func (d *faultyDriver) fault() int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if !d.faults {
+		return 100
+	}
+	return d.rng.IntN(10)
+}
+
+func (d *faultyDriver) Apply(ctx context.Context, b sdk.Batch) error {
+	if err := b.Validate(); err != nil {
+		return err
+	}
+	switch d.fault() {
+	case 0: // it died before
+		return sdk.ErrUnavailable
+	case 1: // it applied the batch, and died before it could say so
+		if err := d.apply(b); err != nil {
+			return err
+		}
+		return sdk.ErrUnavailable
+	case 2: // it is slow, and applies after the caller has given up
+		go func() {
+			time.Sleep(applyTimeout + time.Second)
+			_ = d.apply(b)
+		}()
+		<-ctx.Done()
+		return ctx.Err()
+	case 3: // its store was replaced by an empty one
+		d.mu.Lock()
+		d.entries, d.last = map[string]sdk.Entry{}, map[string]uint64{}
+		d.mu.Unlock()
+	}
+	return d.apply(b)
+}
+
+func (d *faultyDriver) apply(b sdk.Batch) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	ok, err := b.Admit(d.last[b.Source])
+	if !ok {
+		return err
+	}
+	for _, op := range b.Ops {
+		apply(d.entries, op)
+	}
+	d.last[b.Source] = b.Seq
+	return nil
+}
+
+func (d *faultyDriver) List(_ context.Context, yield func([]sdk.Entry) error) error {
+	if d.fault() == 0 {
+		return sdk.ErrUnavailable
+	}
+	d.mu.Lock()
+	var list []sdk.Entry
+	for _, e := range d.entries {
+		list = append(list, e)
+	}
+	d.mu.Unlock()
+	return yield(list)
+}
+
+// TestRecordsEqualHits lets images come, be hit and go while the driver fails
+// and the host is killed now and then, and wants every record to be exact in
+// the end. A kill may cost what was not flushed yet: the test flushes first,
+// as a second without a kill does.
+func TestRecordsEqualHits(t *testing.T) {
+	seeds := uint64(60)
+	for seed := range seeds {
+		t.Run(fmt.Sprint(seed), func(t *testing.T) {
+			fsys := newTestFS(t)
+			synctest.Test(t, func(t *testing.T) { recordsEqualHits(t, seed, fsys) })
+		})
+	}
+}
+
+func recordsEqualHits(t *testing.T, seed uint64, fsys store.FS) {
+	rng := rand.New(rand.NewPCG(seed, 4))
+	d := newFaultyDriver(seed)
+	want := map[string]uint64{}
+	files := map[string]store.Info{}
+	for life := range 4 {
+		h := startRecorder(t, fsys, d, files)
+		for range 30 {
+			id := fmt.Sprintf("img%d", rng.IntN(5))
+			info, cached := files[id]
+			switch n := rng.IntN(10); {
+			case !cached:
+				info = store.Info{ID: id, Size: 1, ModTime: time.Now()}
+				info.Version = fmt.Sprintf("v%d-%d", life, rng.Int())
+				files[id], want[id] = info, 0
+				h.index.pool.charge(1)
+				im, _ := h.index.commit(info, time.Now())
+				h.index.release(im)
+			case n == 0:
+				h.index.remove(id, sdk.ReasonDeleted, time.Now())
+				delete(files, id)
+				delete(want, id)
+			default:
+				h.index.hit(h.index.get(id))
+				want[id]++
+			}
+			time.Sleep(time.Duration(rng.IntN(1500)) * time.Millisecond)
+		}
+		if life%2 == 0 {
+			h.kill()
+		} else {
+			h.stop()
+		}
+	}
+	d.mu.Lock()
+	d.faults = false
+	d.mu.Unlock()
+	h := startRecorder(t, fsys, d, files)
+	time.Sleep(5 * time.Minute)
+	for id, hits := range want {
+		if got := d.entries[id]; got.Hits != hits || got.Version != files[id].Version {
+			t.Errorf("driver has %d hits of %s %q, want %d of %q", got.Hits, id, got.Version, hits, files[id].Version)
+		}
+		if im := h.index.get(id); im.hits != hits {
+			t.Errorf("index has %d hits of %s, want %d", im.hits, id, hits)
+		}
+	}
+	if len(d.entries) != len(want) {
+		t.Errorf("driver has %d records, want %d", len(d.entries), len(want))
+	}
+	h.stop()
+}
+
+// recording is a host reduced to index, journal and recorder.
+type recording struct {
+	index  *index
+	j      *journal
+	driver *severable
+	stop   func()
+}
+
+func startRecorder(t *testing.T, fsys store.FS, d sdk.Driver, files map[string]store.Info) *recording {
+	t.Helper()
+	j, err := openJournal(fsys, "records.log")
+	if err != nil {
+		t.Fatal(err)
+	}
+	x := newIndex(newPool(1<<30, true), j, &events{})
+	scanned := make(chan struct{})
+	cut := &severable{Driver: d}
+	r := newRecorder(cut, slog.New(slog.DiscardHandler), x, j, time.Now, scanned)
+	for _, info := range files {
+		x.found(info)
+	}
+	close(scanned)
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		r.run(ctx)
+	}()
+	h := &recording{index: x, j: j, driver: cut}
+	h.stop = func() {
+		cancel()
+		<-done
+	}
+	return h
+}
+
+// kill ends the host without a goodbye: nothing of it reaches the driver any
+// more. What happened before has been flushed, as after a second without a
+// kill.
+func (h *recording) kill() {
+	time.Sleep(2 * applyTimeout)
+	h.driver.severed.Store(true)
+	h.stop()
+}
+
+// severable is a driver that can be cut off.
+type severable struct {
+	sdk.Driver
+	severed atomic.Bool
+}
+
+func (s *severable) Apply(ctx context.Context, b sdk.Batch) error {
+	if s.severed.Load() {
+		return sdk.ErrUnavailable
+	}
+	return s.Driver.Apply(ctx, b)
+}

@@ -1,0 +1,85 @@
+package cache
+
+import (
+	"context"
+	"fmt"
+	"time"
+)
+
+// room is a reservation that is sought beside a transfer.
+type room struct {
+	done   chan struct{} // closed when err and bytes stand
+	cancel context.CancelFunc
+	err    error
+	bytes  int64 // reserved
+}
+
+// seekRoom starts to reserve room for an image of size bytes, or for its
+// first part when the size is not known.
+func (c *Cache) seekRoom(ctx context.Context, size int64) *room {
+	if size < 0 {
+		size = growthStep
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	r := &room{done: make(chan struct{}), cancel: cancel}
+	c.work.Go(func() {
+		defer close(r.done)
+		if r.err = c.reserve(ctx, size); r.err == nil {
+			r.bytes = size
+		}
+	})
+	return r
+}
+
+// poll reports whether the room is granted; with wait it waits for the
+// answer, which comes within roomPatience. The error is the refusal.
+func (r *room) poll(ctx context.Context, wait bool) (bool, error) {
+	if wait {
+		<-r.done
+	}
+	select {
+	case <-r.done:
+		return r.err == nil, r.err
+	case <-ctx.Done():
+		return false, context.Cause(ctx)
+	default:
+		return false, nil
+	}
+}
+
+// settle ends the search and returns the bytes that were reserved.
+func (r *room) settle() int64 {
+	r.cancel()
+	<-r.done
+	return r.bytes
+}
+
+// reserve charges the pool with n bytes, for which victims leave if need be.
+// It gives up after roomPatience, at once when nothing can be evicted, with an
+// error wrapping ErrNoSpace.
+func (c *Cache) reserve(ctx context.Context, n int64) error {
+	if c.cfg.Hard && n > c.cfg.MaxSize {
+		return fmt.Errorf("%w: the image needs %d bytes, max_size is %d", ErrNoSpace, n, c.cfg.MaxSize)
+	}
+	if reason := c.disk.broken(); reason != nil {
+		return fmt.Errorf("%w: %w", ErrNoSpace, reason)
+	}
+	patience := time.NewTimer(roomPatience)
+	defer patience.Stop()
+	for {
+		released := c.pool.wait()
+		if c.pool.reserve(n) {
+			return nil
+		}
+		if !c.evictor.makeRoom(n) {
+			return fmt.Errorf("%w: %d bytes are wanted and nothing can be evicted", ErrNoSpace, n)
+		}
+		select {
+		case <-released:
+		case <-patience.C:
+			return fmt.Errorf("%w: %d bytes were not freed within %v", ErrNoSpace, n, roomPatience)
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}

@@ -1,0 +1,357 @@
+package cache
+
+import (
+	"context"
+	"crypto/md5" //nolint:gosec // checked because a client may know nothing stronger
+	"crypto/sha256"
+	"crypto/sha512"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"hash"
+	"io"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/imgcache/imgcache-host/host/store"
+)
+
+// writes are the images that clients bring by themselves. No GET follows one.
+type writes struct {
+	c      *Cache
+	mu     sync.Mutex // guards byName; a write's own mutex is never taken under it
+	byName map[string]*write
+}
+
+// write is an image on its way in.
+type write struct {
+	name string
+	opts WriteOptions
+	size int64 // -1: unknown
+
+	// mu serialises what is done to the write; it is held while bytes are
+	// stored, as a write has one client.
+	mu      sync.Mutex
+	staged  *store.Staged
+	sums    map[string]hash.Hash
+	charged int64
+	expires time.Time
+	ended   error // committed, aborted, deleted
+}
+
+func newWrites(c *Cache) *writes { return &writes{c: c, byName: map[string]*write{}} }
+
+// errWriteEnded is why a write takes no more.
+var errWriteEnded = fmt.Errorf("the write has ended: %w", ErrNotFound)
+
+// has reports whether an image is being written.
+func (ws *writes) has(id string) bool { return ws.find(id) != nil }
+
+func (ws *writes) find(id string) *write {
+	ws.mu.Lock()
+	defer ws.mu.Unlock()
+	for _, w := range ws.byName {
+		if w.opts.ID == id {
+			return w
+		}
+	}
+	return nil
+}
+
+func (ws *writes) get(name string) (*write, error) {
+	ws.mu.Lock()
+	defer ws.mu.Unlock()
+	if w := ws.byName[name]; w != nil {
+		return w, nil
+	}
+	return nil, fmt.Errorf("write %.40q: %w", name, ErrNotFound)
+}
+
+// add registers a write unless its image is being written already.
+func (ws *writes) add(w *write) error {
+	ws.mu.Lock()
+	defer ws.mu.Unlock()
+	for _, other := range ws.byName {
+		if other.opts.ID == w.opts.ID {
+			return fmt.Errorf("%w: image %q is being written", ErrConflict, w.opts.ID)
+		}
+	}
+	ws.byName[w.name] = w
+	return nil
+}
+
+func (ws *writes) forget(w *write) {
+	ws.mu.Lock()
+	defer ws.mu.Unlock()
+	delete(ws.byName, w.name)
+}
+
+// BeginWrite starts to take an image in from a client.
+func (c *Cache) BeginWrite(ctx context.Context, o WriteOptions) (WriteStatus, error) {
+	if !store.ValidID(o.ID) {
+		return WriteStatus{}, badID(o.ID)
+	}
+	w := &write{name: newSource(), opts: o, size: -1, sums: map[string]hash.Hash{"sha256": sha256.New()}}
+	if o.Size != nil {
+		w.size = max(*o.Size, -1)
+	}
+	if err := w.declare(); err != nil {
+		return WriteStatus{}, err
+	}
+	if s := c.state(o.ID); s == StateCached || s == StateFilling {
+		return WriteStatus{}, fmt.Errorf("%w: image %q is %s", ErrConflict, o.ID, s)
+	}
+	if err := c.writes.add(w); err != nil {
+		return WriteStatus{}, err
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if err := c.openWrite(ctx, w); err != nil {
+		w.ended = err
+		c.writes.forget(w)
+		return WriteStatus{}, err
+	}
+	return c.touchWrite(w), nil
+}
+
+// declare checks the declared digests and prepares their computation.
+func (w *write) declare() error {
+	for algorithm, want := range w.declared() {
+		var h hash.Hash
+		switch algorithm {
+		case "md5":
+			h = md5.New() //nolint:gosec // see the import
+		case "sha512":
+			h = sha512.New()
+		default:
+			h = w.sums["sha256"]
+		}
+		if b, err := hex.DecodeString(want); err != nil || len(b) != h.Size() {
+			return fmt.Errorf("%w: %s is %.140q, want %d hex digits", ErrVerify, algorithm, want, 2*h.Size())
+		}
+		w.sums[algorithm] = h
+	}
+	return nil
+}
+
+// declared returns the digests that the client knows, in lower-case hex.
+func (w *write) declared() map[string]string {
+	d := map[string]string{"md5": w.opts.MD5, "sha256": w.opts.SHA256, "sha512": w.opts.SHA512}
+	for algorithm, hex := range d {
+		if d[algorithm] = strings.ToLower(hex); hex == "" {
+			delete(d, algorithm)
+		}
+	}
+	return d
+}
+
+func (c *Cache) openWrite(ctx context.Context, w *write) error {
+	first := w.size
+	if first < 0 {
+		first = 0
+	}
+	if err := c.reserve(ctx, first); err != nil {
+		return err
+	}
+	w.charged = first
+	staged, err := c.store.Stage(w.opts.ID)
+	if err != nil {
+		c.pool.release(w.charged)
+		return fmt.Errorf("begin write: %w", err)
+	}
+	w.staged = staged
+	return nil
+}
+
+// touchWrite puts the expiry off and returns the status.
+func (c *Cache) touchWrite(w *write) WriteStatus {
+	w.expires = c.cfg.Now().Add(c.cfg.StallTime)
+	return w.status()
+}
+
+func (w *write) status() WriteStatus {
+	return WriteStatus{Write: w.name, Offset: w.staged.Size(), Expires: w.expires.UTC()}
+}
+
+// WriteData appends what r yields: see [Engine].
+func (c *Cache) WriteData(ctx context.Context, name string, offset int64, r io.Reader) (WriteStatus, error) {
+	w, err := c.writes.get(name)
+	if err != nil {
+		return WriteStatus{}, err
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.ended != nil {
+		return WriteStatus{}, w.ended
+	}
+	if at := w.staged.Size(); offset >= 0 && offset != at {
+		return w.status(), fmt.Errorf("%w: the write continues at offset %d, not %d", ErrConflict, at, offset)
+	}
+	buf := blocks.get()
+	defer blocks.put(buf)
+	for {
+		n, err := r.Read(buf)
+		if n > 0 {
+			if err := c.appendWrite(ctx, w, buf[:n]); err != nil {
+				return w.status(), err
+			}
+		}
+		switch {
+		case errors.Is(err, io.EOF):
+			return c.touchWrite(w), nil
+		case err != nil:
+			return c.touchWrite(w), fmt.Errorf("read body: %w", err)
+		}
+	}
+}
+
+func (c *Cache) appendWrite(ctx context.Context, w *write, p []byte) error {
+	after := w.staged.Size() + int64(len(p))
+	if w.size >= 0 && after > w.size {
+		return fmt.Errorf("%w: more than the declared %d bytes", ErrVerify, w.size)
+	}
+	if after > w.charged {
+		if err := c.reserve(ctx, growthStep); err != nil {
+			return err
+		}
+		w.charged += growthStep
+	}
+	if _, err := w.staged.Write(p); err != nil {
+		return fmt.Errorf("%w: %w", ErrNoSpace, err)
+	}
+	for _, h := range w.sums {
+		h.Write(p)
+	}
+	w.expires = c.cfg.Now().Add(c.cfg.StallTime)
+	return nil
+}
+
+// WriteState returns how far a write is.
+func (c *Cache) WriteState(name string) (WriteStatus, error) {
+	w, err := c.writes.get(name)
+	if err != nil {
+		return WriteStatus{}, err
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.ended != nil {
+		return WriteStatus{}, w.ended
+	}
+	return w.status(), nil
+}
+
+// CommitWrite publishes the image if size and digests are as declared. If not
+// the file goes to invalid/ and the error wraps ErrVerify.
+func (c *Cache) CommitWrite(_ context.Context, name string) (ImageInfo, error) {
+	w, err := c.writes.get(name)
+	if err != nil {
+		return ImageInfo{}, err
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.ended != nil {
+		return ImageInfo{}, w.ended
+	}
+	if err := w.verify(); err != nil {
+		c.endWrite(w, errWriteEnded)
+		c.notes.add(w.opts.ID, err)
+		return ImageInfo{}, err
+	}
+	if c.index.get(w.opts.ID) != nil {
+		return ImageInfo{}, fmt.Errorf("%w: image %q was cached meanwhile", ErrConflict, w.opts.ID)
+	}
+	sum := hex.EncodeToString(w.sums["sha256"].Sum(nil))
+	im, err := c.commitStaged(w.staged, store.Meta{Version: "sha256:" + sum, SHA256: sum}, w.charged)
+	if err != nil {
+		c.disk.fail(err)
+		return ImageInfo{}, err
+	}
+	w.ended = errWriteEnded
+	c.writes.forget(w)
+	w.staged.Release()
+	defer c.index.release(im)
+	return c.index.view(im), nil
+}
+
+func (w *write) verify() error {
+	if at := w.staged.Size(); w.size >= 0 && at != w.size {
+		return fmt.Errorf("%w: %d bytes were written, %d declared", ErrVerify, at, w.size)
+	}
+	for algorithm, want := range w.declared() {
+		if got := hex.EncodeToString(w.sums[algorithm].Sum(nil)); got != want {
+			return fmt.Errorf("%w: %s is %s, declared is %s", ErrVerify, algorithm, got, want)
+		}
+	}
+	return nil
+}
+
+// AbortWrite ends a write; what was written goes to invalid/.
+func (c *Cache) AbortWrite(_ context.Context, name string) error {
+	w, err := c.writes.get(name)
+	if err != nil {
+		return err
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.ended != nil {
+		return w.ended
+	}
+	c.endWrite(w, errWriteEnded)
+	return nil
+}
+
+// endWrite ends a write without a commit, keeping the file for inspection.
+// The caller holds w.mu.
+func (c *Cache) endWrite(w *write, why error) {
+	w.ended = why
+	c.writes.forget(w)
+	c.keepStaged(w.staged)
+	w.staged.Release()
+	c.pool.release(w.charged)
+}
+
+// bar ends the write of an image that is deleted.
+func (ws *writes) bar(_ context.Context, id string) error {
+	w := ws.find(id)
+	if w == nil {
+		return nil
+	}
+	w.mu.Lock() // waits for a commit that runs
+	defer w.mu.Unlock()
+	if w.ended == nil {
+		ws.c.endWrite(w, fmt.Errorf("%w: %w", errDeleted, ErrNotFound))
+	}
+	return nil
+}
+
+// expire aborts idle writes until the context ends, and then all others.
+func (ws *writes) expire(ctx context.Context) {
+	tick := time.NewTicker(min(ws.c.cfg.StallTime, time.Minute))
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+			ws.end(func(w *write) bool { return ws.c.cfg.Now().After(w.expires) })
+		case <-ctx.Done():
+			ws.end(func(*write) bool { return true })
+			return
+		}
+	}
+}
+
+func (ws *writes) end(which func(*write) bool) {
+	ws.mu.Lock()
+	var list []*write
+	for _, w := range ws.byName {
+		list = append(list, w)
+	}
+	ws.mu.Unlock()
+	for _, w := range list {
+		w.mu.Lock()
+		if w.ended == nil && w.staged != nil && which(w) {
+			ws.c.endWrite(w, errWriteEnded)
+		}
+		w.mu.Unlock()
+	}
+}
