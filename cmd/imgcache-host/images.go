@@ -87,7 +87,7 @@ func because(reason string) string {
 	if reason == "" {
 		return ""
 	}
-	return "; the last attempt to fetch it failed: " + reason
+	return "; the last thing that happened: " + reason
 }
 
 func showImage(w io.Writer, i cache.ImageInfo) {

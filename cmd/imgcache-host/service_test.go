@@ -1,0 +1,158 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// fakeService answers the native API from a few canned images.
+func fakeService(t *testing.T) (socket string, requests func() []string) {
+	t.Helper()
+	var log []string
+	polls := 0
+	mux := http.NewServeMux()
+	answer := func(pattern, body string) {
+		mux.HandleFunc(pattern, func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, body) })
+	}
+	answer("GET /v1/usage", `{"bytes":1048576,"max_bytes":10737418240,"limit":"hard","images":2,"policy":"lru","records":"ready","disk":"ok"}`)
+	answer("GET /v1/images", `{"images":[{"id":"debian","state":"cached","size":1048576,"hits":3},{"id":"fedora","state":"filling","size":-1}]}`)
+	answer("GET /v1/images/debian", `{"id":"debian","state":"cached","size":1048576,"hits":3,"url":"file:///srv/debian"}`)
+	answer("GET /v1/images/gone", `{"id":"gone","state":"absent","size":-1,"error":"evicted: oldest"}`)
+	answer("GET /v1/images/broken", `{"id":"broken","state":"queued","size":-1,"error":"origin: image not found"}`)
+	mux.HandleFunc("GET /v1/images/new", func(w http.ResponseWriter, _ *http.Request) {
+		states := []string{`"absent"`, `"queued"`, `"filling","size":100,"written":50`, `"cached","size":100`}
+		fmt.Fprintf(w, `{"id":"new","state":%s}`, states[min(polls, 3)])
+		polls++
+	})
+	answer("PUT /v1/queue/new", `{"queued":true}`)
+	answer("PUT /v1/queue/debian", `{"queued":false}`)
+	answer("GET /v1/queue", `{"queue":["broken"]}`)
+	answer("DELETE /v1/queue", `{"deleted":1}`)
+	answer("DELETE /v1/images", `{"deleted":2}`)
+	answer("GET /v1/victims", `{"victims":[{"id":"debian","size":1048576,"why":"oldest"}]}`)
+	answer("POST /v1/prune", `{"files":1,"bytes":1048576}`)
+	answer("POST /v1/clean", `{"files":2,"bytes":10}`)
+	answer("GET /v1/plugins", `{"plugins":[{"name":"sqlite","kind":"driver","runtime":"process","state":"running","pid":42}]}`)
+	mux.HandleFunc("DELETE /v1/images/debian", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) })
+	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) {
+		w.WriteHeader(http.StatusNotFound)
+		_, _ = io.WriteString(w, `{"error":"no such path"}`)
+	})
+
+	dir, err := os.MkdirTemp("", "ic") // short: t.TempDir is too long for a socket
+	if err != nil {
+		t.Fatal(err)
+	}
+	socket = filepath.Join(dir, "s")
+	l, err := net.Listen("unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	logged := make(chan string, 100)
+	server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		logged <- strings.TrimSpace(r.Method + " " + r.RequestURI + " " + string(body))
+		mux.ServeHTTP(w, r)
+	})}
+	go func() { _ = server.Serve(l) }()
+	t.Cleanup(func() {
+		_ = server.Close()
+		_ = os.RemoveAll(dir)
+	})
+	return socket, func() []string {
+		for len(logged) > 0 {
+			log = append(log, <-logged)
+		}
+		return log
+	}
+}
+
+// runCommand runs a command line against a fake service, without a terminal.
+func runCommand(t *testing.T, socket string, args ...string) (code int, stdout, stderr string) {
+	t.Helper()
+	null, err := os.Open(os.DevNull)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer null.Close()
+	var out, errs bytes.Buffer
+	a := &app{stdin: null, stdout: &out, stderr: &errs}
+	code = a.run(t.Context(), append([]string{"--socket", socket}, args...))
+	return code, out.String(), errs.String()
+}
+
+func TestCommands(t *testing.T) {
+	for _, tc := range []struct {
+		args     string
+		code     int
+		stdout   []string // parts, blanks reduced to one
+		stderr   string   // a part
+		requests string   // the last ones
+	}{
+		{"status", 0, []string{"used 1.0 MiB of 10 GiB (hard)", "policy lru"}, "", "GET /v1/usage"},
+		{"list", 0, []string{"ID STATE SIZE HITS", "debian cached 1.0 MiB 3 - -", "fedora filling unknown 0"}, "", "GET /v1/images"},
+		{"show debian", 0, []string{"size 1.0 MiB (1048576 bytes)", "url file:///srv/debian"}, "", "GET /v1/images/debian"},
+		{"show gone", 3, nil, "image gone is not found in the cache; the last thing that happened: evicted: oldest", ""},
+		{"show other", 3, nil, "no such path", ""},
+		{"queue new debian", 0, []string{"new queued", "debian not queued: it is cached"}, "", "PUT /v1/queue/new PUT /v1/queue/debian"},
+		{"queue", 0, []string{"broken"}, "", "GET /v1/queue"},
+		{"prefetch new", 0, []string{"new cached 100 B"}, "new  filling 50% of 100 B\nnew  cached\n", ""},
+		{"prefetch", 1, []string{"broken queued unknown origin: image not found"}, "1 of 1 images could not be fetched", ""},
+		{"delete debian", 0, []string{"deleted debian"}, "", "DELETE /v1/images/debian"},
+		{"clear", 0, []string{"images deleted 2", "queue entries deleted 1"}, "", "DELETE /v1/queue DELETE /v1/images"},
+		{"clear --target queue", 0, []string{"images deleted 0"}, "", "DELETE /v1/queue"},
+		{"clear --target cache", 0, []string{"queue entries deleted 0"}, "", "DELETE /v1/images"},
+		{"prune", 0, []string{"removed 1 files, 1.0 MiB"}, "", "POST /v1/prune {}"},
+		{"prune --max-size 0 --dry-run", 0, []string{"would remove 1 files"}, "", `POST /v1/prune {"max_size":0,"dry_run":true}`},
+		{"prune --max-size 1KiB", 0, nil, "", `POST /v1/prune {"max_size":1024}`},
+		{"clean", 0, []string{"removed 2 files, 10 B"}, "", "POST /v1/clean {}"},
+		{"clean --stall-time 0s", 0, nil, "", `POST /v1/clean {"stall_time":0}`},
+		{"victims --limit 3", 0, []string{"debian 1.0 MiB oldest"}, "", "GET /v1/victims?limit=3"},
+		{"plugin list", 0, []string{"sqlite driver process - running 42"}, "", "GET /v1/plugins"},
+	} {
+		t.Run(tc.args, func(t *testing.T) {
+			socket, requests := fakeService(t)
+			code, stdout, stderr := runCommand(t, socket, strings.Fields(tc.args)...)
+			if code != tc.code {
+				t.Errorf("exit code %d, want %d", code, tc.code)
+			}
+			var lines []string
+			for line := range strings.Lines(stdout) {
+				lines = append(lines, strings.Join(strings.Fields(line), " "))
+			}
+			for _, want := range tc.stdout {
+				if !strings.Contains(strings.Join(lines, "\n"), want) {
+					t.Errorf("stdout lacks %q:\n%s", want, stdout)
+				}
+			}
+			if !strings.Contains(stderr, tc.stderr) || tc.stderr == "" && stderr != "" {
+				t.Errorf("stderr %q, want %q", stderr, tc.stderr)
+			}
+			if got := strings.Join(requests(), " "); !strings.HasSuffix(got, tc.requests) {
+				t.Errorf("requests %s, want %s", got, tc.requests)
+			}
+		})
+	}
+}
+
+// TestJSONOutput checks that every command that answers answers JSON too.
+func TestJSONOutput(t *testing.T) {
+	for _, args := range []string{
+		"status", "list", "show debian", "show gone", "queue", "queue new", "prefetch debian", "delete debian",
+		"clear", "prune", "clean", "victims", "plugin list", "version",
+	} {
+		socket, _ := fakeService(t)
+		_, stdout, _ := runCommand(t, socket, append(strings.Fields(args), "--output", "json")...)
+		if !json.Valid([]byte(stdout)) {
+			t.Errorf("%s: no JSON:\n%s", args, stdout)
+		}
+	}
+}
