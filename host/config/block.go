@@ -27,6 +27,21 @@ type block struct {
 	raw  **hcl.Block // if not nil, the block is kept as it is instead
 }
 
+// schema returns the names that HCL is to accept, in its own form and as a list.
+func (b body) schema() (*hcl.BodySchema, []string) {
+	var schema hcl.BodySchema
+	var known []string
+	for _, a := range b.args {
+		schema.Attributes = append(schema.Attributes, hcl.AttributeSchema{Name: a.name})
+		known = append(known, a.name)
+	}
+	for _, n := range b.blocks {
+		schema.Blocks = append(schema.Blocks, hcl.BlockHeaderSchema{Type: n.name})
+		known = append(known, n.name)
+	}
+	return &schema, known
+}
+
 // The labels of the blocks at the top of a file. One that occurs once has
 // none.
 var topLevel = []hcl.BlockHeaderSchema{

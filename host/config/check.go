@@ -59,9 +59,6 @@ func (d *decoder) checkSocketPath(path string, at hcl.Range) {
 
 // claim complains when something that only one block can have is taken.
 func (d *decoder) claim(key string, at hcl.Range, summary, detail string, args ...any) {
-	if d.claims == nil {
-		d.claims = map[string]hcl.Range{}
-	}
 	if first, ok := d.claims[key]; ok {
 		d.errorAt(at, summary, "%s It stands at %s.", fmt.Sprintf(detail, args...), where(first))
 		return
@@ -165,6 +162,7 @@ func (d *decoder) complete(c *Config) {
 	d.need("cache", "Say where images are kept, for instance:", `cache "default" {`, `  dir = "/var/lib/imgcache/images"`, "}")
 	d.need("origin", "Say where images come from, for instance:", `origin "directory" "golden" {`, `  path = "/srv/images"`, "}")
 	d.checkKinds(c)
+	d.checkPaths(c)
 	d.addAdminSocket(c)
 }
 
@@ -193,6 +191,19 @@ func (d *decoder) checkKinds(c *Config) {
 			if p.Name == use.Plugin && p.Kind != "" && p.Kind != use.Kind {
 				d.errorAt(use.label, "Plugin of the wrong kind", "The plugin %q is a %s, not a %s.", p.Name, p.Kind, use.Kind)
 			}
+		}
+	}
+}
+
+// checkPaths complains about an origin inside the cache, which would be pruned.
+func (d *decoder) checkPaths(c *Config) {
+	for _, o := range c.Origins {
+		if o.Path == "" || c.Cache.Dir == "" {
+			continue
+		}
+		if o.Path == c.Cache.Dir || strings.HasPrefix(o.Path, c.Cache.Dir+"/") {
+			d.errorAt(d.origins[o.Name].of("path"), "Origin inside the cache",
+				"The cache removes files below %s, so the originals must not lie there.", c.Cache.Dir)
 		}
 	}
 }

@@ -21,9 +21,20 @@ type decoder struct {
 	seen      map[string]hcl.Range        // blocks at the top, by type and name
 	claims    map[string]hcl.Range        // addresses and sockets
 	prefixes  []claimedPrefix
-	strangers bool            // there are unknown names at the top
-	configs   []*PluginConfig // driver and policy blocks
+	strangers bool                 // there are unknown names at the top
+	origins   map[string]positions // by name
+	configs   []*PluginConfig      // driver and policy blocks
 	refs      []pendingReference
+}
+
+func newDecoder() *decoder {
+	return &decoder{
+		dirs:     map[string]string{},
+		contexts: map[string]*hcl.EvalContext{},
+		seen:     map[string]hcl.Range{},
+		claims:   map[string]hcl.Range{},
+		origins:  map[string]positions{},
+	}
 }
 
 // claimedPrefix is a path that an origin answers.
@@ -141,17 +152,8 @@ func (d *decoder) decodeNested(want block, found hcl.Blocks, at positions) {
 
 // content takes a body apart and improves on what HCL says of unknown names.
 func (d *decoder) content(b hcl.Body, want body) *hcl.BodyContent {
-	var schema hcl.BodySchema
-	var known []string
-	for _, a := range want.args {
-		schema.Attributes = append(schema.Attributes, hcl.AttributeSchema{Name: a.name})
-		known = append(known, a.name)
-	}
-	for _, n := range want.blocks {
-		schema.Blocks = append(schema.Blocks, hcl.BlockHeaderSchema{Type: n.name})
-		known = append(known, n.name)
-	}
-	content, diags := b.Content(&schema)
+	schema, known := want.schema()
+	content, diags := b.Content(schema)
 	d.diags = append(d.diags, d.improve(diags, known)...)
 	return content
 }
@@ -196,9 +198,6 @@ func (d *decoder) refer(r reference, attr *hcl.Attribute) {
 
 func (d *decoder) context(dir string) *hcl.EvalContext {
 	if d.contexts[dir] == nil {
-		if d.contexts == nil {
-			d.contexts = map[string]*hcl.EvalContext{}
-		}
 		d.contexts[dir] = evalContext(dir)
 	}
 	return d.contexts[dir]

@@ -17,7 +17,11 @@ func (p PluginConfig) String() string { return string(p.Kind) + "." + p.Name }
 // Decode reads the config block by the options that the plugin declares, and
 // fills in their defaults. The error is a [*Diagnostics].
 func (p PluginConfig) Decode(options []sdk.Option) (sdk.Config, error) {
-	d := &decoder{files: p.files, dirs: p.dirs}
+	d := newDecoder()
+	d.files = p.files
+	if p.dirs != nil {
+		d.dirs = p.dirs
+	}
 	values := sdk.Config{}
 	var want body
 	for _, o := range options {

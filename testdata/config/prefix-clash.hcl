@@ -18,3 +18,8 @@ origin "directory" "third" {
   path   = "/srv/third"
   prefix = "/v1/third/"
 }
+
+origin "directory" "fourth" {
+  path   = "/var/lib/imgcache/images/golden"
+  prefix = "golden"
+}
