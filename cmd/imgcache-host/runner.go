@@ -1,6 +1,10 @@
 package main
 
-import "github.com/spf13/cobra"
+import (
+	"errors"
+
+	"github.com/spf13/cobra"
+)
 
 // wasmRunner is how the service starts a WebAssembly plugin: in a process of
 // its own. It is no command for people.
@@ -9,8 +13,8 @@ func (a *app) wasmRunner() *cobra.Command {
 		Use:                "wasm-runner MODULE",
 		Hidden:             true,
 		DisableFlagParsing: true,
-		RunE: func(_ *cobra.Command, args []string) error {
-			panic("not wired yet")
+		RunE: func(*cobra.Command, []string) error {
+			return errors.New("the runner is not part of this build yet")
 		},
 	}
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"io"
 	"log/slog"
 
@@ -28,7 +29,7 @@ func (a *app) serve() *cobra.Command {
 
 // runHost is the service itself.
 var runHost = func(_ context.Context, _ *config.Config, _ *slog.Logger) error {
-	panic("not wired yet")
+	return errors.New("the service is not part of this build yet")
 }
 
 func newLog(w io.Writer, c config.Log) *slog.Logger {
