@@ -44,7 +44,12 @@ func (l *listener) Accept() (net.Conn, error) {
 		<-l.slots
 		return nil, err
 	}
-	return &conn{Conn: c, stall: l.stall, release: sync.OnceFunc(func() { <-l.slots })}, nil
+	return &conn{
+		Conn:    c,
+		stall:   l.stall,
+		queued:  func() int { return sendQueue(c) },
+		release: sync.OnceFunc(func() { <-l.slots }),
+	}, nil
 }
 
 // Close ends a waiting Accept too.
@@ -60,11 +65,12 @@ func (l *listener) Close() error {
 type conn struct {
 	net.Conn
 	stall   time.Duration
+	queued  func() int // bytes that the peer has not taken yet; -1: unknown
 	release func()
 }
 
-// Write fails with os.ErrDeadlineExceeded when the peer takes no byte for as
-// long as the stall time.
+// Write fails with os.ErrDeadlineExceeded when the peer takes no byte for the
+// stall time; it may need twice that to be sure.
 func (c *conn) Write(p []byte) (int, error) {
 	written, queued := 0, -1
 	for {
@@ -77,20 +83,20 @@ func (c *conn) Write(p []byte) (int, error) {
 			return written, err
 		}
 		// The kernel wakes a writer only when a good part of its buffer is
-		// free, which a slow reader of a large buffer brings about too late.
+		// free, which takes a slow reader long. So look into the buffer.
 		before := queued
 		queued = c.queued()
-		if n == 0 && before >= 0 && queued >= before {
+		stuck := queued < 0 || before >= 0 && queued >= before
+		if n == 0 && stuck {
 			return written, err
 		}
 	}
 }
 
-// queued is how many bytes the kernel holds that the peer has not taken; -1:
-// unknown.
-func (c *conn) queued() int {
+// sendQueue is how many bytes the kernel holds for the peer of c; -1: unknown.
+func sendQueue(c net.Conn) int {
 	n := -1
-	if sc, ok := c.Conn.(syscall.Conn); ok {
+	if sc, ok := c.(syscall.Conn); ok {
 		if raw, err := sc.SyscallConn(); err == nil {
 			_ = raw.Control(func(fd uintptr) {
 				if q, err := unix.IoctlGetInt(int(fd), unix.SIOCOUTQ); err == nil {

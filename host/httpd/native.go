@@ -161,7 +161,7 @@ func (s *Service) victims(w http.ResponseWriter, r *http.Request) {
 
 func (s *Service) prune(w http.ResponseWriter, r *http.Request) {
 	var o cache.PruneOptions
-	err := s.decode(w, r, &o)
+	err := decode(w, r, &o)
 	if err == nil && o.MaxSize != nil && *o.MaxSize < 0 {
 		err = fmt.Errorf("%w: max_size must not be negative", errBadRequest)
 	}
@@ -177,7 +177,7 @@ func (s *Service) clean(w http.ResponseWriter, r *http.Request) {
 	var o struct {
 		StallTime *float64 `json:"stall_time"` // seconds
 	}
-	err := s.decode(w, r, &o)
+	err := decode(w, r, &o)
 	var stall *time.Duration
 	if err == nil && o.StallTime != nil {
 		stall, err = duration(*o.StallTime)

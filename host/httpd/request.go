@@ -1,7 +1,6 @@
 package httpd
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -17,37 +16,48 @@ import (
 // kilobyte.
 const maxJSON = 1 << 20
 
-// uploadBody is the body of r as the engine may read it: it fails when the
-// client sends nothing for as long as bodyStall, and says whose fault its
-// errors are.
-type uploadBody struct {
-	body    io.Reader
+// stallingBody is the body of a request, which fails when the client sends
+// nothing for as long as stall, and whose errors say whose fault they are.
+type stallingBody struct {
+	io.ReadCloser
 	control *http.ResponseController
 	stall   time.Duration
 }
 
-func (s *Service) uploadBody(w http.ResponseWriter, r *http.Request) *uploadBody {
-	return &uploadBody{body: r.Body, control: http.NewResponseController(w), stall: s.bodyStall}
+// withDeadline returns r with a body that may not stall. The first deadline is
+// set at once: it also bounds how long net/http waits for the rest of a body
+// that no handler reads.
+func withDeadline(w http.ResponseWriter, r *http.Request, stall time.Duration) *http.Request {
+	b := &stallingBody{ReadCloser: r.Body, control: http.NewResponseController(w), stall: stall}
+	b.arm(stall)
+	r = r.WithContext(r.Context()) // net/http goes by the type of the body in its own request
+	r.Body = b
+	return r
+}
+
+// arm sets the deadline; 0 takes it away. Tests without a connection have none.
+func (b *stallingBody) arm(d time.Duration) {
+	var at time.Time
+	if d > 0 {
+		at = time.Now().Add(d)
+	}
+	_ = b.control.SetReadDeadline(at)
 }
 
 // Read implements [io.Reader].
-func (b *uploadBody) Read(p []byte) (int, error) {
-	// Writers that know no deadlines, as in tests, have no connection.
-	_ = b.control.SetReadDeadline(time.Now().Add(b.stall))
-	n, err := b.body.Read(p)
-	// From here on net/http reads to learn when the client leaves; a deadline
-	// would end that, and with it the request.
-	_ = b.control.SetReadDeadline(time.Time{})
-	var tooLong *http.MaxBytesError
+func (b *stallingBody) Read(p []byte) (int, error) {
+	b.arm(b.stall)
+	n, err := b.ReadCloser.Read(p)
 	switch {
-	case err == nil || errors.Is(err, io.EOF):
+	case err == nil:
+		return n, nil
+	case errors.Is(err, io.EOF):
+		// From here on net/http reads in order to learn when the client
+		// leaves; a deadline would look as if it had.
+		b.arm(0)
 		return n, err
-	case errors.As(err, &tooLong):
-		return n, fmt.Errorf("%w: at most %d bytes", errTooLarge, tooLong.Limit)
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		return n, fmt.Errorf("%w: no byte for %v", errBodyStalled, b.stall)
-	case errors.Is(err, context.Canceled):
-		return n, err
 	default:
 		return n, fmt.Errorf("%w: %w", errBodyBroken, err)
 	}
@@ -55,9 +65,9 @@ func (b *uploadBody) Read(p []byte) (int, error) {
 
 // decode reads the JSON object in the body of r into v, a pointer to a struct.
 // An empty body leaves v as it is.
-func (s *Service) decode(w http.ResponseWriter, r *http.Request, v any) error {
+func decode(w http.ResponseWriter, r *http.Request, v any) error {
 	r.Body = http.MaxBytesReader(w, r.Body, maxJSON)
-	d := json.NewDecoder(s.uploadBody(w, r))
+	d := json.NewDecoder(r.Body)
 	d.DisallowUnknownFields()
 	err := d.Decode(v)
 	if errors.Is(err, io.EOF) {
@@ -74,9 +84,12 @@ func (s *Service) decode(w http.ResponseWriter, r *http.Request, v any) error {
 
 // explain says what is wrong with a body in words that help whoever wrote it.
 func explain(err error, v any) error {
+	var tooLarge *http.MaxBytesError
 	var wrong *json.UnmarshalTypeError
 	switch {
-	case errors.Is(err, errTooLarge), errors.Is(err, errBodyStalled), errors.Is(err, errBodyBroken):
+	case errors.As(err, &tooLarge):
+		return fmt.Errorf("%w: at most %d bytes", errTooLarge, tooLarge.Limit)
+	case errors.Is(err, errBodyStalled), errors.Is(err, errBodyBroken):
 		return err
 	case errors.As(err, &wrong) && wrong.Field == "":
 		return fmt.Errorf("%w: the body must be a JSON object, not a JSON %s", errBadRequest, wrong.Value)

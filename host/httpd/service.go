@@ -117,10 +117,11 @@ type Faces struct {
 func (s *Service) Handler(f Faces) http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("/healthz", methods{http.MethodGet: s.health})
-	mux.HandleFunc("/", noRoute)
+	others := noRoute
 	if f.Images {
-		mux.HandleFunc("/", s.image)
+		others = s.image
 	}
+	mux.HandleFunc("/", others)
 	guarded := func(h http.Handler) http.Handler { return h }
 	if !f.Trusted {
 		guarded = func(h http.Handler) http.Handler { return requireToken(f.Tokens, h) }
@@ -139,7 +140,7 @@ func (s *Service) Handler(f Faces) http.Handler {
 		mux.Handle("/metrics", metrics)
 		mux.Handle("/readyz", ready)
 	}
-	return s.observe(strict(mux))
+	return s.observe(s.strict(mux))
 }
 
 // noRoute answers for the paths that a listener does not serve.
@@ -176,13 +177,16 @@ func refuseMethod(w http.ResponseWriter, m methods) {
 }
 
 // strict refuses what no honest client sends, before any route is looked for.
-func strict(h http.Handler) http.Handler {
+func (s *Service) strict(h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if len(r.TransferEncoding) > 0 {
 			// net/http drops a Content-Length that stood beside the
 			// Transfer-Encoding without a word. Whatever a proxy before us
 			// made of the pair, nothing after this body is a request.
 			w.Header().Set("Connection", "close")
+		}
+		if hasBody(r) {
+			r = withDeadline(w, r, s.bodyStall)
 		}
 		if err := checkRequest(r); err != nil {
 			w.Header().Set("Connection", "close")
@@ -203,9 +207,11 @@ func checkRequest(r *http.Request) error {
 	}
 	switch r.Method {
 	case http.MethodGet, http.MethodHead, http.MethodDelete:
-		if r.ContentLength != 0 || len(r.TransferEncoding) > 0 {
+		if hasBody(r) {
 			return errors.New("a " + r.Method + " request has no body")
 		}
 	}
 	return nil
 }
+
+func hasBody(r *http.Request) bool { return r.ContentLength != 0 || len(r.TransferEncoding) > 0 }

@@ -12,7 +12,7 @@ import (
 
 func (s *Service) beginWrite(w http.ResponseWriter, r *http.Request) {
 	var o cache.WriteOptions
-	err := s.decode(w, r, &o)
+	err := decode(w, r, &o)
 	if err == nil {
 		err = checkWrite(o)
 	}
@@ -60,7 +60,7 @@ func (s *Service) writeData(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 	}
-	status, err := s.engine.WriteData(r.Context(), r.PathValue("w"), offset, s.uploadBody(w, r))
+	status, err := s.engine.WriteData(r.Context(), r.PathValue("w"), offset, r.Body)
 	if errors.Is(err, cache.ErrConflict) {
 		s.failWith(w, err, struct {
 			errorBody
