@@ -74,7 +74,7 @@ func defaultSocket() string {
 	return filepath.Join(config.DefaultRunDir(), config.AdminSocket)
 }
 
-// load reads the configuration that the flags name.
+// load reads the configuration in the files and directories of paths.
 func (a *app) load(paths []string) (*config.Config, error) {
 	if len(paths) == 0 {
 		return nil, configError{fmt.Errorf("no configuration: name a file or directory with --config")}
@@ -83,10 +83,17 @@ func (a *app) load(paths []string) (*config.Config, error) {
 	if err != nil {
 		return nil, configError{err}
 	}
-	if c.Warnings != nil {
+	return c, nil
+}
+
+// loadAloud is load for the commands that are about the configuration: they
+// show its warnings.
+func (a *app) loadAloud(paths []string) (*config.Config, error) {
+	c, err := a.load(paths)
+	if err == nil && c.Warnings != nil {
 		_ = c.Warnings.Write(a.stderr) // nothing can be done about a closed stderr
 	}
-	return c, nil
+	return c, err
 }
 
 // service returns a client of the running service.

@@ -19,7 +19,7 @@ func (a *app) config() *cobra.Command {
 		Long: "Check the configuration files and directories that are named, or those of --config, as serve would.\n" +
 			"The options of plugins are checked when the service starts, because the plugins declare them.",
 		RunE: func(_ *cobra.Command, args []string) error {
-			c, err := a.load(append(args, a.configs...))
+			c, err := a.loadAloud(append(args, a.configs...))
 			if err != nil {
 				return err
 			}

@@ -18,7 +18,7 @@ func (a *app) serve() *cobra.Command {
 			"of the configuration; a second signal ends it at once. Logs go to standard error.",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, err := a.load(a.configs)
+			c, err := a.loadAloud(a.configs)
 			if err != nil {
 				return err
 			}
