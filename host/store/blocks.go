@@ -6,139 +6,229 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"io"
 	"io/fs"
-	"syscall"
+	"math"
+	"os"
 	"time"
 )
 
-// BlockSize is the unit in which images are verified: small enough that a
-// range costs little more than its bytes, large enough that a table is a
-// quarter of a millionth of its image.
+// BlockSize is the unit in which images are verified, in bytes. At 1 MiB the
+// checksum costs a twentieth of the read from page cache, and a table 4 bytes
+// in a million.
 const BlockSize = 1 << 20
 
-// ErrCorrupt says that the bytes of an image are not those that were
-// committed.
-var ErrCorrupt = errors.New("image is corrupt")
-
-// Meta is what is stored with an image besides its bytes.
-type Meta struct {
-	Version       string    // of the content, as the origin tells versions apart
-	SHA256        string    // hex; empty: not computed
-	URL           string    // where it came from, for people
-	OriginModTime time.Time // zero: unknown
-	FetchMS       uint32    // what the fill took
-}
-
-// table is the block table of an image: what its file must look like, and the
-// CRC32C of each block. Its file is
-//
-//	"ICBT0001"             8 bytes
-//	length of the head     u32, little-endian
-//	head                   JSON
-//	CRC32C of each block   u32 each
-//	CRC32C of all before   u32
-type table struct {
-	head tableHead
-	sums []uint32
-}
-
-type tableHead struct {
-	Inode         uint64 `json:"inode"`
-	Size          int64  `json:"size"`
-	ModTime       int64  `json:"mtime"` // Unix nanoseconds
-	Version       string `json:"version,omitempty"`
-	SHA256        string `json:"sha256,omitempty"`
-	URL           string `json:"url,omitempty"`
-	OriginModTime int64  `json:"origin_mtime,omitempty"`
-	FetchMS       uint32 `json:"fetch_ms,omitempty"`
-}
-
-const (
-	tableMagic = "ICBT0001"
-	maxHead    = 64 << 10
-)
-
+// castagnoli is CRC32C, which processors compute at memory speed.
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
-// blockCount returns the number of blocks of size bytes.
-func blockCount(size int64) int64 { return (size + BlockSize - 1) / BlockSize }
+// A block table is a file of little-endian numbers:
+//
+//	offset  bytes  what
+//	0       8      "imgblk" 0x00 0x01; the last byte is the version
+//	8       8      inode of the image
+//	16      8      size of the image in bytes
+//	24      8      modification time of the image, nanoseconds since 1970
+//	32      4      bytes in a block; the last block of the image may be shorter
+//	36      4      m, the length of the meta data
+//	40      m      [Meta] as JSON; readers ignore members that they do not know
+//	40+m    4n     CRC32C of each of the n blocks
+//	...     4      CRC32C of everything before
+const (
+	tableMagic  = "imgblk\x00\x01"
+	tableHeader = 40
+	maxMeta     = 64 << 10 // bytes; a URL is the longest thing in it
+)
 
-func (t *table) encode() []byte {
-	head, err := json.Marshal(t.head)
-	if err != nil {
-		panic(err) // the head has no value that JSON lacks
-	}
-	b := make([]byte, 0, len(tableMagic)+4+len(head)+4*len(t.sums)+4)
-	b = append(b, tableMagic...)
-	b = binary.LittleEndian.AppendUint32(b, uint32(len(head)))
-	b = append(b, head...)
-	for _, sum := range t.sums {
-		b = binary.LittleEndian.AppendUint32(b, sum)
-	}
-	return binary.LittleEndian.AppendUint32(b, crc32.Checksum(b, castagnoli))
+// errTable says that the bytes are not those of a block table.
+var errTable = errors.New("not a block table")
+
+// identity tells the file that a table was written for from all others.
+type identity struct {
+	inode uint64
+	size  int64
+	mtime int64 // nanoseconds since 1970
 }
 
-// errTable says that a block table cannot be used.
-var errTable = errors.New("unusable block table")
+func identify(fi fs.FileInfo) identity {
+	return identity{inode: inode(fi), size: fi.Size(), mtime: fi.ModTime().UnixNano()}
+}
 
-// parseTable reads what encode wrote. Errors wrap errTable.
-func parseTable(b []byte) (*table, error) {
+// blockTable holds what the blocks of one file must be.
+type blockTable struct {
+	identity
+	meta Meta
+	sums []uint32 // CRC32C by block
+}
+
+// tableName is where the table of an image lies. As each inode has its own,
+// the table of a file that replaces an image can be complete and durable
+// before the rename, and a rename that fails leaves the old one with its own.
+func tableName(id string, inode uint64) string {
+	return join(blocksDir, fmt.Sprintf("%s~%x", id, inode))
+}
+
+func blockCount(size int64) int64 {
+	n := size / BlockSize
+	if size%BlockSize != 0 {
+		n++
+	}
+	return n
+}
+
+func (t *blockTable) encode() ([]byte, error) {
+	meta, err := json.Marshal(t.meta)
+	if err != nil {
+		return nil, err
+	}
+	if len(meta) > maxMeta {
+		return nil, fmt.Errorf("meta data has %d bytes, want at most %d", len(meta), maxMeta)
+	}
 	le := binary.LittleEndian
-	if len(b) < len(tableMagic)+8 || string(b[:len(tableMagic)]) != tableMagic {
-		return nil, fmt.Errorf("%w: it does not begin with %s", errTable, tableMagic)
+	b := make([]byte, 0, tableHeader+len(meta)+4*len(t.sums)+4)
+	b = append(b, tableMagic...)
+	b = le.AppendUint64(b, t.inode)
+	b = le.AppendUint64(b, uint64(t.size))
+	b = le.AppendUint64(b, uint64(t.mtime))
+	b = le.AppendUint32(b, BlockSize)
+	b = le.AppendUint32(b, uint32(len(meta)))
+	b = append(b, meta...)
+	for _, sum := range t.sums {
+		b = le.AppendUint32(b, sum)
+	}
+	return le.AppendUint32(b, crc32.Checksum(b, castagnoli)), nil
+}
+
+// parseTable is the inverse of encode. Every error wraps errTable.
+func parseTable(b []byte) (*blockTable, error) {
+	le := binary.LittleEndian
+	if len(b) < tableHeader+4 || string(b[:len(tableMagic)]) != tableMagic {
+		return nil, fmt.Errorf("%w: no header", errTable)
 	}
 	body, sum := b[:len(b)-4], le.Uint32(b[len(b)-4:])
 	if crc32.Checksum(body, castagnoli) != sum {
-		return nil, fmt.Errorf("%w: its checksum is wrong", errTable)
+		return nil, fmt.Errorf("%w: wrong checksum", errTable)
 	}
-	body = body[len(tableMagic):]
-	n := le.Uint32(body)
-	body = body[4:]
-	if n > maxHead || int(n) > len(body) {
-		return nil, fmt.Errorf("%w: its head has %d bytes", errTable, n)
+	size, metaLen := le.Uint64(b[16:]), uint64(le.Uint32(b[36:]))
+	if size > math.MaxInt64 || le.Uint32(b[32:]) != BlockSize || metaLen > maxMeta {
+		return nil, fmt.Errorf("%w: size %d, block size %d, %d bytes of meta data", errTable, size, le.Uint32(b[32:]), metaLen)
 	}
-	t := &table{}
-	if err := json.Unmarshal(body[:n], &t.head); err != nil {
-		return nil, fmt.Errorf("%w: head: %w", errTable, err)
+	blocks := blockCount(int64(size))
+	if int64(len(body)) != tableHeader+int64(metaLen)+4*blocks {
+		return nil, fmt.Errorf("%w: %d bytes for %d blocks", errTable, len(b), blocks)
 	}
-	body = body[n:]
-	if t.head.Size < 0 || int64(len(body)) != 4*blockCount(t.head.Size) {
-		return nil, fmt.Errorf("%w: %d bytes of sums for an image of %d bytes", errTable, len(body), t.head.Size)
+	t := &blockTable{
+		identity: identity{inode: le.Uint64(b[8:]), size: int64(size), mtime: int64(le.Uint64(b[24:]))},
+		sums:     make([]uint32, blocks),
 	}
-	t.sums = make([]uint32, len(body)/4)
+	if err := json.Unmarshal(body[tableHeader:tableHeader+metaLen], &t.meta); err != nil {
+		return nil, fmt.Errorf("%w: meta data: %w", errTable, err)
+	}
 	for i := range t.sums {
-		t.sums[i] = le.Uint32(body[4*i:])
+		t.sums[i] = le.Uint32(body[tableHeader+int(metaLen)+4*i:])
 	}
 	return t, nil
 }
 
-// describes reports whether the table is that of the file.
-func (t *table) describes(info fs.FileInfo) bool {
-	return t.head.Size == info.Size() && t.head.ModTime == info.ModTime().UnixNano() && t.head.Inode == inode(info)
-}
-
-func inode(info fs.FileInfo) uint64 {
-	if st, ok := info.Sys().(*syscall.Stat_t); ok {
-		return st.Ino
+// readTable returns the table of a file, or nil when it has none that fits.
+// A table that cannot be read is none: its image is served unverified.
+func (s *Store) readTable(id string, fi fs.FileInfo) *blockTable {
+	want := identify(fi)
+	name := tableName(id, want.inode)
+	b, err := s.readTableFile(name, want.size)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
 	}
-	return 0
-}
-
-func (t *table) meta() Meta {
-	m := Meta{Version: t.head.Version, SHA256: t.head.SHA256, URL: t.head.URL, FetchMS: t.head.FetchMS}
-	if t.head.OriginModTime != 0 {
-		m.OriginModTime = time.Unix(0, t.head.OriginModTime)
+	var t *blockTable
+	if err == nil {
+		t, err = parseTable(b)
 	}
-	return m
-}
-
-func newTable(info fs.FileInfo, m Meta, sums []uint32) *table {
-	t := &table{sums: sums, head: tableHead{
-		Inode: inode(info), Size: info.Size(), ModTime: info.ModTime().UnixNano(),
-		Version: m.Version, SHA256: m.SHA256, URL: m.URL, FetchMS: m.FetchMS,
-	}}
-	if !m.OriginModTime.IsZero() {
-		t.head.OriginModTime = m.OriginModTime.UnixNano()
+	if err != nil {
+		s.log.Warn("block table is ignored, its image is not verified when read", "file", name, "error", err)
+		return nil
+	}
+	if t.identity != want {
+		return nil // the file was changed, or the inode belonged to another one
 	}
 	return t
+}
+
+func (s *Store) readTableFile(name string, imageSize int64) ([]byte, error) {
+	f, err := s.fs.OpenFile("blocks.open", name, os.O_RDONLY, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	fi, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if most := tableHeader + maxMeta + 4*blockCount(imageSize) + 4; fi.Size() > most {
+		return nil, fmt.Errorf("%w: %d bytes, want at most %d", errTable, fi.Size(), most)
+	}
+	b := make([]byte, fi.Size())
+	if _, err := io.ReadFull(f, b); err != nil {
+		return nil, err
+	}
+	return b, nil
+}
+
+// writeTable makes a table durable. It needs no rename: a part of a table
+// fails its checksum.
+func (s *Store) writeTable(id string, t *blockTable) error {
+	b, err := t.encode()
+	if err != nil {
+		return fmt.Errorf("encode block table: %w", err)
+	}
+	if err := s.writeFile("commit.table", tableName(id, t.inode), b); err != nil {
+		return fmt.Errorf("write block table: %w", err)
+	}
+	if err := s.fs.SyncDir("commit.table.syncdir", blocksDir); err != nil {
+		return fmt.Errorf("sync block table: %w", err)
+	}
+	return nil
+}
+
+// dropTable removes the table of a file that is no image any more. A table
+// that stays is removed by [Store.Scan].
+func (s *Store) dropTable(op, id string, inode uint64) {
+	if err := s.remove(op, tableName(id, inode)); err != nil {
+		s.log.Warn("remove block table", "image", id, "error", err)
+	}
+}
+
+// summer computes the checksums of blocks while bytes are appended.
+type summer struct {
+	sums []uint32 // of whole blocks
+	part uint32   // of the bytes in the block that is not whole
+	fill int      // number of those
+}
+
+func (s *summer) write(p []byte) {
+	for len(p) > 0 {
+		n := min(len(p), BlockSize-s.fill)
+		s.part = crc32.Update(s.part, castagnoli, p[:n])
+		if s.fill += n; s.fill == BlockSize {
+			s.sums = append(s.sums, s.part)
+			s.part, s.fill = 0, 0
+		}
+		p = p[n:]
+	}
+}
+
+// all returns the checksum of every block, the last one perhaps short.
+func (s *summer) all() []uint32 {
+	sums := append([]uint32(nil), s.sums...)
+	if s.fill > 0 {
+		sums = append(sums, s.part)
+	}
+	return sums
+}
+
+// Meta is what is stored with an image besides its bytes.
+type Meta struct {
+	Version       string    `json:"version,omitempty"`  // as the origin gave it
+	SHA256        string    `json:"sha256,omitempty"`   // lower-case hex, of the stored bytes
+	URL           string    `json:"url,omitempty"`      // for people: where the image came from
+	FetchMS       uint32    `json:"fetch_ms,omitempty"` // how long the transfer took
+	OriginModTime time.Time `json:"origin_mtime,omitzero"`
 }

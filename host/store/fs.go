@@ -36,3 +36,14 @@ type File interface {
 	Truncate(size int64) error
 	Stat() (fs.FileInfo, error)
 }
+
+// allocator is a [File] that can reserve blocks beyond its size.
+type allocator interface {
+	Allocate(size int64) error
+}
+
+// locker is a [File] that can be locked against other processes. The error is
+// EWOULDBLOCK when another one holds the lock.
+type locker interface {
+	Lock() error
+}

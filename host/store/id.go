@@ -1,25 +1,62 @@
 package store
 
 import (
-	"errors"
-	"regexp"
+	"fmt"
+	"strings"
 )
 
-// ErrBadID says that a name can be no image's id.
-var ErrBadID = errors.New("bad image id")
+// maxID is the length that an id may have. Names made of an id, such as that
+// of its block table, stay below the 255 bytes of a file name.
+const maxID = 128
 
-var idPattern = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$`)
-
-// reserved are the names in the cache directory that are no images: its own
-// directories, and what Glance's drivers keep beside the images.
+// reserved are the names in the base directory that follow the grammar of ids
+// and are no images: the directories, and what Glance's drivers put beside
+// its images. Were they ids, to delete one or to prune would destroy them.
 var reserved = map[string]bool{
-	dirIncomplete: true, dirInvalid: true, dirQueue: true,
-	"cache.db": true, "cache.db-journal": true, "cache.db-wal": true, "cache.db-shm": true, // Glance's sqlite driver
-	"image_cache_db_init": true, // its lock file
-	"checkme":             true, // what its xattr driver leaves behind
+	incompleteDir: true,
+	invalidDir:    true,
+	queueDir:      true,
+
+	"cache.db":            true, // records of the sqlite driver
+	"cache.db-journal":    true, // SQLite's rollback journal
+	"cache.db-wal":        true, // SQLite's write-ahead log
+	"cache.db-shm":        true, // its index
+	"image_cache_db_init": true, // lock of the sqlite driver
+	"checkme":             true, // probe of the xattr driver
 }
 
-// ValidID reports whether id can name an image. Such a name holds no slash,
-// no tilde and no leading dot, so that it cannot leave the directory, be one
-// of our partial files, or be .imgcache.
-func ValidID(id string) bool { return idPattern.MatchString(id) && !reserved[id] }
+// ValidID reports whether id can name an image: it matches
+// [A-Za-z0-9][A-Za-z0-9._-]{0,127} and is not the name of a directory of the
+// cache or of a file that Glance keeps among its images. Such an id is a
+// single path element and means the same in every encoding.
+func ValidID(id string) bool {
+	if id == "" || len(id) > maxID || reserved[id] {
+		return false
+	}
+	for i := range len(id) {
+		c := id[i]
+		alnum := 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9'
+		if !alnum && (i == 0 || c != '.' && c != '_' && c != '-') {
+			return false
+		}
+	}
+	return true
+}
+
+// checkID stands before every use of an id as a file name.
+func checkID(id string) error {
+	if !ValidID(id) {
+		if len(id) > maxID {
+			id = id[:maxID] + "..."
+		}
+		return fmt.Errorf("%w: %q", ErrBadID, id)
+	}
+	return nil
+}
+
+// splitName takes apart <id>~<suffix>. No id has a '~', and no suffix is
+// empty.
+func splitName(name string) (id, suffix string, ok bool) {
+	id, suffix, ok = strings.Cut(name, "~")
+	return id, suffix, ok && ValidID(id) && suffix != ""
+}

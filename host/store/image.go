@@ -10,110 +10,97 @@ import (
 	"time"
 )
 
-// Info is what the store knows of a complete image.
+// Info describes an image. Without a block table Meta is empty and Verified
+// false.
 type Info struct {
-	ID       string
-	Size     int64 // bytes
-	ModTime  time.Time
-	Meta          // zero when there is no block table
-	Verified bool // there is a block table: each read is checked
+	ID      string
+	Size    int64     // bytes
+	ModTime time.Time // of the file: when its last byte was written
+	Meta
+	Verified bool // a block table guards each read
 }
 
-// Image is an open image. It stays readable when its name is taken away.
-type Image struct {
-	file  File
-	info  Info
-	table *table // nil: unverified
-}
-
-// Stat returns what there is under id. The error wraps fs.ErrNotExist when
-// that is no image; what is no regular file is none.
-func (s *Store) Stat(id string) (Info, error) {
-	if !ValidID(id) {
-		return Info{}, fmt.Errorf("%w: %.40q", ErrBadID, id)
+func makeInfo(id string, fi fs.FileInfo, t *blockTable) Info {
+	info := Info{ID: id, Size: fi.Size(), ModTime: fi.ModTime()}
+	if t != nil {
+		info.Meta, info.Verified = t.meta, true
 	}
-	fi, err := s.fs.Lstat("stat", id)
-	if err != nil {
+	return info
+}
+
+// Stat describes an image. The error is fs.ErrNotExist when there is none.
+func (s *Store) Stat(id string) (Info, error) {
+	if err := checkID(id); err != nil {
 		return Info{}, err
 	}
-	if !fi.Mode().IsRegular() {
-		return Info{}, &fs.PathError{Op: "stat", Path: id, Err: errNotRegular}
-	}
-	info, _ := s.describe(id, fi)
-	return info, nil
-}
-
-// describe joins a file with its block table, if that is there and fits.
-func (s *Store) describe(id string, fi fs.FileInfo) (Info, *table) {
-	info := Info{ID: id, Size: fi.Size(), ModTime: fi.ModTime()}
-	t, err := s.readTable(id)
-	if err != nil || !t.describes(fi) {
-		if err != nil && !errors.Is(err, fs.ErrNotExist) {
-			s.log.Warn("block table is ignored; reads are not verified", "image", id, "error", err)
-		}
-		return info, nil
-	}
-	info.Meta, info.Verified = t.meta(), true
-	return info, t
-}
-
-func (s *Store) readTable(id string) (*table, error) {
-	f, err := s.fs.OpenFile("table", dirBlocks+"/"+id, os.O_RDONLY, 0)
+	fi, err := s.lstat("stat", id)
 	if err != nil {
-		return nil, err
+		return Info{}, fmt.Errorf("stat image: %w", err)
 	}
-	defer f.Close()
-	b, err := io.ReadAll(f)
-	if err != nil {
-		return nil, err
-	}
-	return parseTable(b)
+	return makeInfo(id, fi, s.readTable(id, fi)), nil
 }
 
-// OpenImage opens a complete image. The error wraps fs.ErrNotExist when there
-// is none.
+// OpenImage opens an image for reading. The error is fs.ErrNotExist when
+// there is none. An open image stays readable when it is replaced or leaves
+// the cache.
 func (s *Store) OpenImage(id string) (*Image, error) {
-	if !ValidID(id) {
-		return nil, fmt.Errorf("%w: %.40q", ErrBadID, id)
+	if err := checkID(id); err != nil {
+		return nil, err
 	}
 	f, err := s.fs.OpenFile("image", id, os.O_RDONLY, 0)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("open image: %w", err)
 	}
 	fi, err := f.Stat()
 	if err != nil {
-		f.Close()
-		return nil, err
+		return nil, errors.Join(fmt.Errorf("stat image: %w", err), f.Close())
 	}
-	im := &Image{file: f}
-	im.info, im.table = s.describe(id, fi)
+	t := s.readTable(id, fi)
+	im := &Image{file: f, info: makeInfo(id, fi, t)}
+	if t != nil {
+		im.sums = t.sums
+	}
 	return im, nil
+}
+
+// Image is an open image. Several goroutines may read it at once.
+type Image struct {
+	file File
+	info Info
+	sums []uint32 // CRC32C by block; nil: not verified
 }
 
 // Info describes the image as it was when it was opened.
 func (im *Image) Info() Info { return im.info }
 
-// ReadBlock reads block n, of BlockSize bytes except for the last one, into
-// buf, which must hold as much, and returns it. With a block table the bytes
-// were checked; without one only that they are all there. Errors wrap
-// ErrCorrupt when the file is not what was committed, a failing disk
-// included: neither may be served.
+// ReadBlock reads block n, that is the bytes from n*BlockSize, into buf,
+// which must hold BlockSize bytes, and returns the part of buf that it
+// filled. It checks them if the image has a block table. The error wraps
+// [ErrCorrupt] when the bytes are wrong, missing or unreadable, and is io.EOF
+// when n is past the last block.
 func (im *Image) ReadBlock(n int64, buf []byte) ([]byte, error) {
-	off := n * BlockSize
-	if n < 0 || off >= im.info.Size {
-		return nil, fmt.Errorf("block %d of an image of %d bytes: %w", n, im.info.Size, fs.ErrInvalid)
+	if n < 0 || n >= blockCount(im.info.Size) {
+		return nil, io.EOF
 	}
-	p := buf[:min(BlockSize, im.info.Size-off)]
-	if got, err := im.file.ReadAt(p, off); got < len(p) {
-		return nil, fmt.Errorf("%w: block %d has %d of %d bytes: %w", ErrCorrupt, n, got, len(p), err)
+	want := min(BlockSize, im.info.Size-n*BlockSize)
+	if int64(len(buf)) < want {
+		return nil, io.ErrShortBuffer
 	}
-	if im.table != nil {
-		if got, want := crc32.Checksum(p, castagnoli), im.table.sums[n]; got != want {
-			return nil, fmt.Errorf("%w: block %d has CRC32C %08x, committed was %08x", ErrCorrupt, n, got, want)
+	buf = buf[:want]
+	if got, err := im.file.ReadAt(buf, n*BlockSize); int64(got) < want {
+		if errors.Is(err, io.EOF) {
+			err = io.ErrUnexpectedEOF
 		}
+		return nil, fmt.Errorf("%w: block %d of %s: %w", ErrCorrupt, n, im.info.ID, err)
 	}
-	return p, nil
+	if im.sums != nil && crc32.Checksum(buf, castagnoli) != im.sums[n] {
+		return nil, fmt.Errorf("%w: block %d of %s has another checksum", ErrCorrupt, n, im.info.ID)
+	}
+	return buf, nil
 }
 
-// Close ends the use of the image.
+// ReadAt reads without verifying.
+func (im *Image) ReadAt(p []byte, off int64) (int, error) { return im.file.ReadAt(p, off) }
+
+// Close ends the reading.
 func (im *Image) Close() error { return im.file.Close() }

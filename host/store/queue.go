@@ -1,121 +1,159 @@
 package store
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"slices"
+	"strings"
 	"time"
 )
 
-// Enqueue marks an image as to be fetched. It reports false when it is
-// marked already. The marker's time is later than that of every other one,
-// because the time is the order.
+// Enqueue puts a marker for the image at the end of the queue. It returns
+// false when there is one already. The marker is not synced: a loss of power
+// may cost the newest entries.
 func (s *Store) Enqueue(id string) (bool, error) {
-	if !ValidID(id) {
-		return false, fmt.Errorf("%w: %.40q", ErrBadID, id)
-	}
-	at, err := s.nextMark()
-	if err != nil {
+	if err := checkID(id); err != nil {
 		return false, err
 	}
-	name := dirQueue + "/" + id
-	f, err := s.fs.OpenFile("queue", name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, fileMode)
-	if errors.Is(err, fs.ErrExist) {
+	name := join(queueDir, id)
+	added, err := s.mark(name)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return true, nil // somebody took it out again at once
+	case err != nil && added:
+		err = errors.Join(err, s.remove("enqueue.undo", name))
+		fallthrough
+	case err != nil:
+		return false, fmt.Errorf("make queue entry: %w", err)
+	}
+	return added, nil
+}
+
+// mark makes a marker, if there is none, with its time. After an error added
+// says that a marker exists that has no right time.
+func (s *Store) mark(name string) (added bool, err error) {
+	s.queueing.Lock()
+	defer s.queueing.Unlock()
+	if err := s.readNewest(); err != nil {
+		return false, err
+	}
+	f, err := s.fs.OpenFile("enqueue", name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, filePerm)
+	if isExist(err) {
 		return false, nil
 	}
 	if err != nil {
 		return false, err
 	}
-	if err := f.Close(); err != nil {
-		return false, err
-	}
-	return true, s.fs.Chtimes("queue.chtimes", name, at)
+	return true, errors.Join(f.Close(), s.stamp(name))
 }
 
-// nextMark returns the time of the next marker: now, or a millisecond after
-// the newest one, whichever is later. A millisecond survives every file
-// system that is worth keeping images on.
-func (s *Store) nextMark() (time.Time, error) {
-	s.mu.Lock()
-	known := !s.lastMark.IsZero()
-	s.mu.Unlock()
-	var newest time.Time
-	if !known {
-		marks, err := s.marks()
+// readNewest looks once at what earlier runs and other programs queued.
+func (s *Store) readNewest() error {
+	if !s.newest.IsZero() {
+		return nil
+	}
+	newest := time.Unix(0, 0)
+	err := s.files("queue", queueDir, func(fi fs.FileInfo) error {
+		if fi.ModTime().After(newest) {
+			newest = fi.ModTime()
+		}
+		return nil
+	})
+	if err == nil {
+		s.newest = newest
+	}
+	return err
+}
+
+// stamp gives a marker a time later than that of every other one: the clock
+// may stand still between two calls, or be behind that of an earlier run. A
+// file system that keeps coarse times, down to two seconds, gets a larger step.
+func (s *Store) stamp(name string) error {
+	for _, step := range []time.Duration{time.Nanosecond, time.Millisecond, 2 * time.Second} {
+		t := s.newest.Add(step)
+		if now := s.now(); now.After(t) {
+			t = now
+		}
+		if err := s.fs.Chtimes("enqueue.chtimes", name, t); err != nil {
+			return err
+		}
+		fi, err := s.fs.Lstat("enqueue.lstat", name)
 		if err != nil {
-			return time.Time{}, err
+			return err
 		}
-		if len(marks) > 0 {
-			newest = marks[len(marks)-1].ModTime()
+		if fi.ModTime().After(s.newest) {
+			s.newest = fi.ModTime()
+			return nil
 		}
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if newest.After(s.lastMark) {
-		s.lastMark = newest
-	}
-	at := s.now().Truncate(time.Millisecond)
-	if !at.After(s.lastMark) {
-		at = s.lastMark.Truncate(time.Millisecond).Add(time.Millisecond)
-	}
-	s.lastMark = at
-	return at, nil
+	return fmt.Errorf("time of %s does not rise above %v", name, s.newest)
 }
 
-// marks returns the markers in the order of queueing.
-func (s *Store) marks() ([]fs.FileInfo, error) {
-	var list []fs.FileInfo
-	err := s.each("queue.list", dirQueue, func(fi fs.FileInfo) {
-		if ValidID(fi.Name()) {
-			list = append(list, fi)
-		}
-	})
-	slices.SortFunc(list, func(a, b fs.FileInfo) int {
-		return cmp.Or(a.ModTime().Compare(b.ModTime()), cmp.Compare(a.Name(), b.Name()))
-	})
-	return list, err
-}
-
-// Queue returns the marked ids in the order of queueing.
+// Queue lists the queued ids in the order in which they were queued.
 func (s *Store) Queue() ([]string, error) {
-	marks, err := s.marks()
-	ids := make([]string, len(marks))
-	for i, fi := range marks {
-		ids[i] = fi.Name()
+	markers, err := s.markers()
+	if err != nil {
+		return nil, err
 	}
-	return ids, err
+	slices.SortFunc(markers, func(a, b fs.FileInfo) int {
+		if c := a.ModTime().Compare(b.ModTime()); c != 0 {
+			return c
+		}
+		return strings.Compare(a.Name(), b.Name())
+	})
+	ids := make([]string, len(markers))
+	for i, m := range markers {
+		ids[i] = m.Name()
+	}
+	return ids, nil
 }
 
-// Queued reports whether an image is marked.
+func (s *Store) markers() ([]fs.FileInfo, error) {
+	var markers []fs.FileInfo
+	err := s.files("queue", queueDir, func(fi fs.FileInfo) error {
+		if ValidID(fi.Name()) {
+			markers = append(markers, fi)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list queue: %w", err)
+	}
+	return markers, nil
+}
+
+// Queued reports whether the image is in the queue.
 func (s *Store) Queued(id string) bool {
 	if !ValidID(id) {
 		return false
 	}
-	_, err := s.fs.Lstat("queue.stat", dirQueue+"/"+id)
+	_, err := s.lstat("queued", join(queueDir, id))
 	return err == nil
 }
 
-// Dequeue takes a marker away. An absent one is no error.
+// Dequeue removes an image from the queue. An absent one is no error.
 func (s *Store) Dequeue(id string) error {
-	if !ValidID(id) {
-		return fmt.Errorf("%w: %.40q", ErrBadID, id)
+	if err := checkID(id); err != nil {
+		return err
 	}
-	return s.removeIn("queue.remove", dirQueue, id)
+	if err := s.remove("dequeue", join(queueDir, id)); err != nil {
+		return fmt.Errorf("remove queue entry: %w", err)
+	}
+	return nil
 }
 
-// DequeueAll takes all markers away and returns how many there were.
+// DequeueAll empties the queue and returns how many entries it removed.
 func (s *Store) DequeueAll() (int, error) {
-	ids, err := s.Queue()
+	markers, err := s.markers()
 	if err != nil {
 		return 0, err
 	}
-	for n, id := range ids {
-		if err := s.Dequeue(id); err != nil {
+	for n, m := range markers {
+		if err := s.Dequeue(m.Name()); err != nil {
 			return n, err
 		}
 	}
-	return len(ids), nil
+	return len(markers), nil
 }

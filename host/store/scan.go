@@ -4,172 +4,89 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"strings"
-	"time"
+	"path"
+	"strconv"
 )
 
-// Scan calls yield for every complete image, in no order. An error of yield
-// ends the scan and is returned.
+// Scan calls yield for each image, in no order, and stops at its first error.
+// It reads the block table of each image, because the version in it is part
+// of Info: two small system calls more than a stat. A file that vanishes
+// meanwhile is left out, and one that appears may be.
+//
+// Afterwards it removes block tables whose image is gone.
 func (s *Store) Scan(yield func(Info) error) error {
-	entries, err := s.fs.ReadDir("scan", ".")
+	tables, err := s.tables()
 	if err != nil {
 		return err
 	}
-	for _, e := range entries {
-		if !e.Type().IsRegular() || !ValidID(e.Name()) {
-			continue
+	var stop error
+	err = s.files("scan", ".", func(fi fs.FileInfo) error {
+		id := fi.Name()
+		if !ValidID(id) {
+			return nil
 		}
-		info, err := s.Stat(e.Name())
-		if errors.Is(err, fs.ErrNotExist) {
-			continue // it left meanwhile
+		var t *blockTable
+		if name := tableName(id, inode(fi)); tables[name] {
+			delete(tables, name)
+			t = s.readTable(id, fi)
 		}
-		if err != nil {
-			return err
-		}
-		if err := yield(info); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// Partial is a file in incomplete/ or invalid/.
-type Partial struct {
-	Name    string
-	ID      string
-	Size    int64 // bytes
-	ModTime time.Time
-	Foreign bool // incomplete/: not a name that we give
-	Owned   bool // incomplete/: this process writes it
-}
-
-// Incomplete returns the partial files, and Invalid the kept ones. Directories
-// and the like are left out.
-func (s *Store) Incomplete() ([]Partial, error) { return s.partials(dirIncomplete) }
-
-// Invalid returns the files in invalid/.
-func (s *Store) Invalid() ([]Partial, error) { return s.partials(dirInvalid) }
-
-func (s *Store) partials(dir string) ([]Partial, error) {
-	var list []Partial
-	err := s.each(dir+".list", dir, func(fi fs.FileInfo) {
-		id, _, ours := strings.Cut(fi.Name(), "~")
-		list = append(list, Partial{
-			Name: fi.Name(), ID: id, Size: fi.Size(), ModTime: fi.ModTime(),
-			Foreign: !ours, Owned: s.owns(fi.Name()),
-		})
+		stop = yield(makeInfo(id, fi, t))
+		return stop
 	})
-	return list, err
+	if stop != nil {
+		return stop
+	}
+	if err != nil {
+		return fmt.Errorf("scan cache directory: %w", err)
+	}
+	for name := range tables {
+		s.sweepTable(name)
+	}
+	return nil
 }
 
-// each calls f for each regular file of a directory. Files that vanish
-// meanwhile are skipped.
-func (s *Store) each(op, dir string, f func(fs.FileInfo)) error {
-	entries, err := s.fs.ReadDir(op, dir)
+// tables returns the names of all block tables.
+func (s *Store) tables() (map[string]bool, error) {
+	entries, err := s.fs.ReadDir("scan.blocks", blocksDir)
 	if err != nil {
-		return err
+		return nil, fmt.Errorf("list block tables: %w", err)
 	}
+	names := make(map[string]bool, len(entries))
 	for _, e := range entries {
-		fi, err := s.fs.Lstat(op+".stat", dir+"/"+e.Name())
-		if errors.Is(err, fs.ErrNotExist) {
-			continue
-		}
-		if err != nil {
-			return err
-		}
-		if fi.Mode().IsRegular() {
-			f(fi)
-		}
+		names[join(blocksDir, e.Name())] = true
 	}
-	return nil
+	return names, nil
 }
 
-// RemoveIncomplete removes a file that Incomplete named. A file that is gone
-// is no error; one that this process writes is refused.
-func (s *Store) RemoveIncomplete(name string) error {
-	if s.owns(name) {
-		return fmt.Errorf("%s is being written", name)
+// sweepTable removes a table that was there when the scan began, and whose
+// image the scan did not meet, unless the image has come meanwhile or a
+// commit under way will bring it. Should the inode have found a new use at
+// this very moment, then the new image is merely not verified.
+func (s *Store) sweepTable(name string) {
+	id, hex, ok := splitName(path.Base(name))
+	if !ok {
+		return // not made by this program
 	}
-	return s.removeIn("clean.incomplete", dirIncomplete, name)
+	ino, err := strconv.ParseUint(hex, 16, 64)
+	if err != nil || s.writes(id) {
+		return
+	}
+	fi, err := s.lstat("scan.lstat", id)
+	if err == nil && inode(fi) == ino || err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return
+	}
+	s.dropTable("scan.sweep", id, ino)
 }
 
-// RemoveInvalid removes a file that Invalid named. A file that is gone is no
-// error.
-func (s *Store) RemoveInvalid(name string) error {
-	return s.removeIn("clean.invalid", dirInvalid, name)
-}
-
-func (s *Store) removeIn(op, dir, name string) error {
-	if strings.ContainsRune(name, '/') {
-		return fmt.Errorf("%w: %.40q", ErrBadID, name)
-	}
-	if err := s.fs.Remove(op, dir+"/"+name); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	return nil
-}
-
-// HasForeign reports whether somebody else left a partial file of the id.
-func (s *Store) HasForeign(id string) bool {
-	if !ValidID(id) {
-		return false
-	}
-	_, err := s.fs.Lstat("foreign", dirIncomplete+"/"+id)
-	return err == nil
-}
-
-// Recovered says what Recover found.
-type Recovered struct {
-	Completed int   // images whose commit was completed
-	Removed   int   // partial files that were removed
-	Bytes     int64 // of these
-}
-
-// Recover deals with the partial files of an earlier run. One that a block
-// table names exactly was whole and lacked only its last rename, which is
-// made up for; the others are removed. Foreign files are left alone.
-func (s *Store) Recover() (Recovered, error) {
-	var r Recovered
-	partial, err := s.Incomplete()
-	if err != nil {
-		return r, err
-	}
-	for _, p := range partial {
-		if p.Foreign || p.Owned {
-			continue
-		}
-		done, err := s.rollForward(p)
-		switch {
-		case err != nil:
-			return r, fmt.Errorf("complete %s: %w", p.Name, err)
-		case done:
-			r.Completed++
-		default:
-			if err := s.RemoveIncomplete(p.Name); err != nil {
-				return r, fmt.Errorf("remove %s: %w", p.Name, err)
-			}
-			r.Removed++
-			r.Bytes += p.Size
+// writes reports whether a file that may become the image id is being
+// written.
+func (s *Store) writes(id string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, st := range s.staged {
+		if st.id == id {
+			return true
 		}
 	}
-	return r, nil
-}
-
-func (s *Store) rollForward(p Partial) (bool, error) {
-	if !ValidID(p.ID) {
-		return false, nil
-	}
-	t, err := s.readTable(p.ID)
-	if err != nil {
-		return false, nil // no commit had come so far
-	}
-	name := dirIncomplete + "/" + p.Name
-	fi, err := s.fs.Lstat("recover.stat", name)
-	if err != nil || !t.describes(fi) {
-		return false, err
-	}
-	if err := s.fs.Rename("recover.rename", name, p.ID); err != nil {
-		return false, err
-	}
-	return true, s.fs.SyncDir("recover.syncdir", ".")
+	return false
 }

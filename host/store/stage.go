@@ -3,185 +3,126 @@ package store
 import (
 	"errors"
 	"fmt"
-	"hash/crc32"
-	"io/fs"
 	"os"
-	"sync"
-
-	"golang.org/x/sys/unix"
+	"sync/atomic"
 )
 
-// Staged is an image on its way in: a file in incomplete/ with one writer and
-// any number of readers. After Commit, Keep or Remove it is still readable;
-// Release ends that.
+// Staged is a file that is being written and is no image yet. One goroutine
+// at a time writes, commits, keeps and removes; others may call ReadAt and
+// Size meanwhile, until Release.
 type Staged struct {
 	s    *Store
 	id   string
 	name string // in incomplete/
 	file File
 
-	size int64    // bytes written; the writer's own
-	sums []uint32 // CRC32C of the whole blocks, and of the last one as far as it goes
-
-	once sync.Once // the name leaves incomplete/ once
+	size      atomic.Int64
+	allocated int64 // blocks are reserved for so many bytes
+	sums      summer
 }
 
-// Stage begins an image. The file is new: no other writer shares it.
+// Stage begins a file that may become the image id. Its name is unique, so
+// that two writers of one image never share a file.
 func (s *Store) Stage(id string) (*Staged, error) {
-	if !ValidID(id) {
-		return nil, fmt.Errorf("%w: %.40q", ErrBadID, id)
+	if err := checkID(id); err != nil {
+		return nil, err
 	}
-	st := &Staged{s: s, id: id, name: id + "~" + nonce(8)}
-	s.own(st.name, true)
-	f, err := s.fs.OpenFile("stage", dirIncomplete+"/"+st.name, os.O_RDWR|os.O_CREATE|os.O_EXCL, fileMode)
+	st := &Staged{s: s, id: id, name: id + "~" + randomHex(8)}
+	s.mu.Lock() // before the file exists, so that it never looks ownerless
+	s.staged[st.name] = st
+	s.mu.Unlock()
+	f, err := s.fs.OpenFile("stage", st.path(), os.O_RDWR|os.O_CREATE|os.O_EXCL, filePerm)
 	if err != nil {
-		s.own(st.name, false)
-		return nil, fmt.Errorf("stage %q: %w", id, err)
+		st.disown()
+		return nil, fmt.Errorf("make staged file: %w", err)
 	}
 	st.file = f
 	return st, nil
 }
 
-func (s *Store) own(name string, owned bool) {
+func (st *Staged) path() string { return join(incompleteDir, st.name) }
+
+// disown says that no file of this name in incomplete/ is ours any more.
+func (st *Staged) disown() {
+	st.s.mu.Lock()
+	delete(st.s.staged, st.name)
+	st.s.mu.Unlock()
+}
+
+func (s *Store) owned(name string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if owned {
-		s.owned[name] = true
-	} else {
-		delete(s.owned, name)
+	return s.staged[name] != nil
+}
+
+// ID is the image that the file may become.
+func (st *Staged) ID() string { return st.id }
+
+// Size is the number of bytes written so far, all of which ReadAt can read.
+func (st *Staged) Size() int64 { return st.size.Load() }
+
+// Write appends p. After an error the bytes that n counts are part of the
+// file, and it is for the caller to write the rest or to give up.
+func (st *Staged) Write(p []byte) (n int, err error) {
+	n, err = st.file.WriteAt(p, st.size.Load())
+	if n > 0 {
+		st.sums.write(p[:n])
+		st.size.Add(int64(n))
 	}
-}
-
-func (s *Store) owns(name string) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.owned[name]
-}
-
-// Preallocate asks the file system for size bytes. It is a hint: the file's
-// size does not change, and failure shows when the bytes are written.
-func (st *Staged) Preallocate(size int64) {
-	if f, ok := st.file.(*os.File); ok {
-		_ = unix.Fallocate(int(f.Fd()), unix.FALLOC_FL_KEEP_SIZE, 0, size)
-	}
-}
-
-// Write appends p. After an error nothing more can be written, and the bytes
-// before p stay readable.
-func (st *Staged) Write(p []byte) (int, error) {
-	n, err := st.file.Write(p)
 	if err != nil {
 		return n, fmt.Errorf("write staged file: %w", err)
-	}
-	for rest := p; len(rest) > 0; {
-		within := st.size % BlockSize
-		if within == 0 {
-			st.sums = append(st.sums, 0)
-		}
-		part := rest[:min(int64(len(rest)), BlockSize-within)]
-		last := &st.sums[len(st.sums)-1]
-		*last = crc32.Update(*last, castagnoli, part)
-		st.size += int64(len(part))
-		rest = rest[len(part):]
 	}
 	return n, nil
 }
 
-// Size returns the number of bytes written. It is for the writer.
-func (st *Staged) Size() int64 { return st.size }
-
-// ReadAt reads what was written. Readers must know how far that is.
+// ReadAt reads what was written.
 func (st *Staged) ReadAt(p []byte, off int64) (int, error) { return st.file.ReadAt(p, off) }
 
-// Commit makes the file the image of its id, in place of an older one, which
-// is in trash afterwards and returned. The caller has checked the bytes.
-//
-// The order is what makes it safe: the data are synced, once, before a name
-// says that they are there; the block table, which names the inode, is
-// renamed before the file, so that a crash between the two leaves a partial
-// file that Recover knows to be whole; the directories are synced last. After
-// an error the image is what it was, and the staged file is gone, except that
-// an error of the last step leaves the image in place, perhaps not durably.
-func (st *Staged) Commit(m Meta) (info Info, replaced *Trashed, err error) {
-	defer func() {
-		if err != nil {
-			_ = st.Remove()
-		}
-	}()
-	if err := st.file.Sync(); err != nil {
-		return Info{}, nil, fmt.Errorf("sync data: %w", err)
+// Preallocate reserves disk blocks for a file of size bytes, so that it is
+// written in one piece. It is an attempt: on a file system that cannot do it,
+// or is full, nothing happens, and a write will tell.
+func (st *Staged) Preallocate(size int64) {
+	a, ok := st.file.(allocator)
+	if !ok || size <= 0 {
+		return
 	}
-	fi, err := st.file.Stat()
-	if err != nil {
-		return Info{}, nil, fmt.Errorf("stat staged file: %w", err)
+	if err := a.Allocate(size); err != nil {
+		st.s.log.Debug("preallocate", "image", st.id, "bytes", size, "error", err)
+		return
 	}
-	if fi.Size() != st.size {
-		return Info{}, nil, fmt.Errorf("%w: the staged file has %d bytes, %d were written", ErrCorrupt, fi.Size(), st.size)
-	}
-	if replaced, err = st.s.linkToTrash(st.id); err != nil {
-		return Info{}, nil, fmt.Errorf("set the older image aside: %w", err)
-	}
-	if err := st.s.replaceFile("commit.table", dirBlocks+"/"+st.id, newTable(fi, m, st.sums).encode()); err != nil {
-		st.s.dropTrash(replaced)
-		return Info{}, nil, fmt.Errorf("write block table: %w", err)
-	}
-	if err := st.publish(); err != nil {
-		st.s.dropTrash(replaced)
-		return Info{}, nil, err
-	}
-	return Info{ID: st.id, Size: st.size, ModTime: fi.ModTime(), Meta: m, Verified: true}, replaced, nil
+	st.allocated = size
 }
 
-// publish gives the staged file its image's name.
-func (st *Staged) publish() (err error) {
-	err = fmt.Errorf("rename staged file: %w", fs.ErrNotExist)
-	st.once.Do(func() {
-		err = st.s.fs.Rename("commit.rename", dirIncomplete+"/"+st.name, st.id)
-		if err != nil {
-			err = fmt.Errorf("rename staged file: %w", err)
-			_ = st.s.fs.Remove("commit.undo", dirIncomplete+"/"+st.name)
-		}
-		st.s.own(st.name, false)
-	})
-	if err != nil {
-		return err
+// Keep moves the file to invalid/<id> for inspection, in place of an older
+// one there.
+func (st *Staged) Keep() error {
+	if err := st.s.fs.Rename("keep.rename", st.path(), join(invalidDir, st.id)); err != nil {
+		return fmt.Errorf("move staged file to %s/: %w", invalidDir, err)
 	}
-	// From here on the image is there; what fails now costs durability or a
-	// leftover, not correctness.
-	for _, dir := range []string{".", dirIncomplete} {
-		if err := st.s.fs.SyncDir("commit.syncdir", dir); err != nil {
-			st.s.log.Warn("an image may be lost in a power failure", "image", st.id, "error", err)
-		}
-	}
-	for _, name := range []string{dirQueue + "/" + st.id, dirIncomplete + "/" + st.id} {
-		if err := st.s.fs.Remove("commit.tidy", name); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			st.s.log.Warn("remove what a commit makes void", "file", name, "error", err)
-		}
-	}
+	st.disown()
 	return nil
 }
 
-// Keep moves the file to invalid/ for inspection, in place of an older one.
-func (st *Staged) Keep() (err error) {
-	st.once.Do(func() {
-		err = st.s.fs.Rename("keep.rename", dirIncomplete+"/"+st.name, dirInvalid+"/"+st.id)
-		if err != nil {
-			_ = st.s.fs.Remove("keep.undo", dirIncomplete+"/"+st.name)
-		}
-		st.s.own(st.name, false)
-	})
-	return err
+// Remove takes the name of the file away. The bytes stay on disk until
+// Release. A file that has no name any more is no error.
+func (st *Staged) Remove() error {
+	if !st.s.owned(st.name) {
+		return nil
+	}
+	if err := st.s.remove("remove", st.path()); err != nil {
+		return fmt.Errorf("remove staged file: %w", err)
+	}
+	st.disown()
+	return nil
 }
 
-// Remove takes the file's name away. Nothing happens when it has left
-// incomplete/ already.
-func (st *Staged) Remove() (err error) {
-	st.once.Do(func() {
-		err = st.s.fs.Remove("stage.remove", dirIncomplete+"/"+st.name)
-		st.s.own(st.name, false)
-	})
+// Release closes the file. One that was neither committed, kept nor removed
+// has no owner from now on.
+func (st *Staged) Release() error {
+	st.disown()
+	err := st.file.Close()
+	if errors.Is(err, os.ErrClosed) {
+		return nil
+	}
 	return err
 }
-
-// Release closes the file. It must be called last, once.
-func (st *Staged) Release() error { return st.file.Close() }

@@ -1,95 +1,93 @@
 package store
 
 import (
-	"errors"
 	"fmt"
 	"io/fs"
-	"strings"
+	"syscall"
 )
 
-// Trashed is a file that left the cache and is still to be unlinked.
+// Trashed is an image that left the cache and still takes its space.
 type Trashed struct {
-	Name string // in .imgcache/trash
+	Name string // in trash
 	ID   string
 	Size int64 // bytes
+
+	inode uint64
 }
 
-// Trash takes an image out of the cache: its file moves to trash, which costs
-// a rename whatever its size. The error wraps fs.ErrNotExist when there is no
-// such image.
+func (t Trashed) path() string { return join(trashDir, t.Name) }
+
+// trashName is a name that no other file in trash has.
+func trashName(id string) string { return id + "~" + randomHex(8) }
+
+// Trash takes an image out of the cache by a rename, which is quick; Reclaim
+// then frees its space. The error is fs.ErrNotExist when there is no such
+// image. The removal is not synced: after a loss of power the image may be
+// there again.
 func (s *Store) Trash(id string) (Trashed, error) {
-	info, err := s.Stat(id)
-	if err != nil {
+	if err := checkID(id); err != nil {
 		return Trashed{}, err
 	}
-	t := Trashed{Name: id + "~" + nonce(8), ID: id, Size: info.Size}
-	if err := s.fs.Rename("trash.rename", id, dirTrash+"/"+t.Name); err != nil {
-		return Trashed{}, fmt.Errorf("move %q to trash: %w", id, err)
+	t := Trashed{Name: trashName(id), ID: id}
+	fi, err := s.withdraw("trash", id, t.path())
+	if err != nil {
+		return Trashed{}, fmt.Errorf("move image to trash: %w", err)
 	}
-	s.dropTable(id)
+	t.Size, t.inode = fi.Size(), inode(fi)
 	return t, nil
 }
 
-// linkToTrash gives the present image of id a second name in trash, so that
-// renaming over it does not have to free its bytes. It returns nil when there
-// is none.
-func (s *Store) linkToTrash(id string) (*Trashed, error) {
-	fi, err := s.fs.Lstat("commit.stat", id)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
+// Quarantine moves an image to invalid/<id>, in place of an older file there,
+// and returns its size in bytes. The error is fs.ErrNotExist when there is no
+// such image.
+func (s *Store) Quarantine(id string) (int64, error) {
+	if err := checkID(id); err != nil {
+		return 0, err
 	}
+	fi, err := s.withdraw("quarantine", id, join(invalidDir, id))
+	if err != nil {
+		return 0, fmt.Errorf("move image to %s/: %w", invalidDir, err)
+	}
+	return fi.Size(), nil
+}
+
+// withdraw renames an image away and drops its table.
+func (s *Store) withdraw(op, id, newname string) (fs.FileInfo, error) {
+	s.publishing.Lock()
+	fi, err := s.lstat(op+".lstat", id)
+	if err == nil {
+		err = s.fs.Rename(op+".rename", id, newname)
+	}
+	s.publishing.Unlock()
 	if err != nil {
 		return nil, err
 	}
-	if !fi.Mode().IsRegular() {
-		return nil, fmt.Errorf("%q is in the way and no regular file", id)
-	}
-	t := &Trashed{Name: id + "~" + nonce(8), ID: id, Size: fi.Size()}
-	return t, s.fs.Link("commit.link", id, dirTrash+"/"+t.Name)
+	s.dropTable(op+".table", id, inode(fi))
+	return fi, nil
 }
 
-func (s *Store) dropTrash(t *Trashed) {
-	if t != nil {
-		_ = s.fs.Remove("commit.undo", dirTrash+"/"+t.Name)
-	}
-}
-
-func (s *Store) dropTable(id string) {
-	if err := s.fs.Remove("table.remove", dirBlocks+"/"+id); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		s.log.Warn("remove block table", "image", id, "error", err)
-	}
-}
-
-// Reclaim unlinks a file in trash, which takes a quarter of a second for each
-// GiB. A file that is gone is no error.
-func (s *Store) Reclaim(t Trashed) error {
-	if err := s.fs.Remove("reclaim", dirTrash+"/"+t.Name); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	return nil
-}
-
-// Trashed returns what is in trash.
+// Trashed lists what waits in trash to be unlinked.
 func (s *Store) Trashed() ([]Trashed, error) {
 	var list []Trashed
-	err := s.each("trash.list", dirTrash, func(fi fs.FileInfo) {
-		id, _, _ := strings.Cut(fi.Name(), "~")
-		list = append(list, Trashed{Name: fi.Name(), ID: id, Size: fi.Size()})
+	err := s.files("trashed", trashDir, func(fi fs.FileInfo) error {
+		if id, _, ok := splitName(fi.Name()); ok {
+			list = append(list, Trashed{Name: fi.Name(), ID: id, Size: fi.Size(), inode: inode(fi)})
+		}
+		return nil
 	})
-	return list, err
+	if err != nil {
+		return nil, fmt.Errorf("list trash: %w", err)
+	}
+	return list, nil
 }
 
-// Quarantine moves an image to invalid/, in place of an older one, and
-// returns its size. The error wraps fs.ErrNotExist when there is no such
-// image.
-func (s *Store) Quarantine(id string) (int64, error) {
-	info, err := s.Stat(id)
-	if err != nil {
-		return 0, err
+// Reclaim unlinks a file in trash. An absent one is no error.
+func (s *Store) Reclaim(t Trashed) error {
+	if id, _, ok := splitName(t.Name); !ok || id != t.ID {
+		return &fs.PathError{Op: "reclaim", Path: t.Name, Err: syscall.EINVAL}
 	}
-	if err := s.fs.Rename("quarantine.rename", id, dirInvalid+"/"+id); err != nil {
-		return 0, fmt.Errorf("move %q to %s: %w", id, dirInvalid, err)
+	if err := s.remove("reclaim", t.path()); err != nil {
+		return fmt.Errorf("unlink trash: %w", err)
 	}
-	s.dropTable(id)
-	return info.Size, nil
+	return nil
 }

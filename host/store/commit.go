@@ -1,0 +1,120 @@
+package store
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+)
+
+// Commit makes the file the image, in place of an older one of the same id,
+// which is moved to trash and returned. The caller has verified size and
+// digest. After an error there is no new image, and an older one is as it
+// was; the file can still be kept or removed.
+//
+// A crash leaves the old image or the new one, whichever step it hits:
+//
+//  1. The bytes are synced. Once: after a failed sync the kernel may have
+//     dropped them, and the next sync succeeds all the same.
+//  2. The block table is written under a name of its own and synced. From
+//     here on the decision stands, and [Store.Recover] completes it.
+//  3. The old file gets a second name in trash, so that the rename that
+//     replaces it does not pay for the unlink, a quarter of a second per GiB.
+//  4. One rename makes the file the image.
+//  5. The directories are synced. A failure is not one of the commit: until a
+//     loss of power the image is there, and after it the old one or none.
+func (st *Staged) Commit(m Meta) (Info, *Trashed, error) {
+	s := st.s
+	fi, err := st.sync()
+	if err != nil {
+		return Info{}, nil, err
+	}
+	t := &blockTable{identity: identify(fi), meta: m, sums: st.sums.all()}
+	if err := s.writeTable(st.id, t); err != nil {
+		s.dropTable("commit.undo", st.id, t.inode)
+		return Info{}, nil, err
+	}
+	old, err := s.publish(st.name, st.id)
+	if err != nil {
+		s.dropTable("commit.undo", st.id, t.inode)
+		return Info{}, nil, err
+	}
+	st.disown()
+	s.settle(st.id, old)
+	return makeInfo(st.id, fi, t), old, nil
+}
+
+// sync makes the bytes durable and returns what the block table must match.
+func (st *Staged) sync() (fs.FileInfo, error) {
+	size := st.Size()
+	if st.allocated > size {
+		if err := st.file.Truncate(size); err != nil { // gives the blocks back
+			return nil, fmt.Errorf("truncate staged file: %w", err)
+		}
+	}
+	if err := st.file.Sync(); err != nil {
+		return nil, fmt.Errorf("sync staged file: %w", err)
+	}
+	fi, err := st.file.Stat()
+	if err != nil {
+		return nil, fmt.Errorf("stat staged file: %w", err)
+	}
+	if fi.Size() != size {
+		return nil, fmt.Errorf("staged file has %d bytes, %d were written: somebody else writes to it", fi.Size(), size)
+	}
+	return fi, nil
+}
+
+// publish renames a file of incomplete/ to the image id and returns the file
+// that it replaced, which is in trash now.
+func (s *Store) publish(name, id string) (*Trashed, error) {
+	s.publishing.Lock()
+	defer s.publishing.Unlock()
+	old, back, err := s.displace(id)
+	if err != nil {
+		return nil, fmt.Errorf("move replaced image to trash: %w", err)
+	}
+	if err := s.fs.Rename("commit.rename", join(incompleteDir, name), id); err != nil {
+		return nil, errors.Join(fmt.Errorf("rename staged file: %w", err), back())
+	}
+	return old, nil
+}
+
+// displace gives the image id, if there is one, a name in trash. Where the
+// file system has no links it loses the name it has, and for a moment there
+// is no image. The function that it returns takes all back.
+func (s *Store) displace(id string) (old *Trashed, back func() error, err error) {
+	back = func() error { return nil }
+	fi, err := s.lstat("commit.lstat", id)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, back, nil // or something that is no image: the rename replaces it
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	old = &Trashed{Name: trashName(id), ID: id, Size: fi.Size(), inode: inode(fi)}
+	linkErr := s.fs.Link("commit.link", id, old.path())
+	if linkErr == nil {
+		return old, func() error { return s.fs.Remove("commit.unlink", old.path()) }, nil
+	}
+	if err := s.fs.Rename("commit.displace", id, old.path()); err != nil {
+		return nil, nil, errors.Join(linkErr, err)
+	}
+	return old, func() error { return s.fs.Rename("commit.replace", old.path(), id) }, nil
+}
+
+// settle does what is left once an image is in place. Nothing of it can fail
+// the commit: what stays behind is found at the next scan, clean or start.
+func (s *Store) settle(id string, old *Trashed) {
+	warn := func(step string, err error) {
+		if err != nil {
+			s.log.Warn(step, "image", id, "error", err)
+		}
+	}
+	warn("sync cache directory", s.fs.SyncDir("commit.syncdir", "."))
+	warn("sync directory of incomplete files", s.fs.SyncDir("commit.syncdir", incompleteDir))
+	if old != nil {
+		s.dropTable("commit.oldtable", id, old.inode)
+	}
+	warn("remove queue entry", s.remove("commit.dequeue", join(queueDir, id)))
+	warn("remove foreign incomplete file", s.remove("commit.foreign", join(incompleteDir, id)))
+}

@@ -1,0 +1,92 @@
+package store
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"strings"
+	"time"
+)
+
+// Partial is a file in incomplete/ or invalid/.
+type Partial struct {
+	Name    string // in its directory
+	ID      string // of the image; "" when the name gives none
+	Size    int64  // bytes
+	ModTime time.Time
+	Foreign bool // another program made it
+	Owned   bool // a [Staged] of this process writes it
+}
+
+// Incomplete lists the files in incomplete/.
+func (s *Store) Incomplete() ([]Partial, error) {
+	return s.partials("incomplete", incompleteDir, func(p *Partial) {
+		id, _, ours := splitName(p.Name)
+		if ours {
+			p.ID, p.Owned = id, s.owned(p.Name)
+		}
+		p.Foreign = !ours
+	})
+}
+
+// Invalid lists the files in invalid/. Nothing tells foreign ones there.
+func (s *Store) Invalid() ([]Partial, error) {
+	return s.partials("invalid", invalidDir, func(*Partial) {})
+}
+
+func (s *Store) partials(op, dir string, classify func(*Partial)) ([]Partial, error) {
+	var list []Partial
+	err := s.files(op, dir, func(fi fs.FileInfo) error {
+		p := Partial{Name: fi.Name(), Size: fi.Size(), ModTime: fi.ModTime()}
+		if ValidID(p.Name) {
+			p.ID = p.Name
+		}
+		classify(&p)
+		list = append(list, p)
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list %s/: %w", dir, err)
+	}
+	return list, nil
+}
+
+// HasForeign reports whether another program's incomplete/<id> exists.
+func (s *Store) HasForeign(id string) bool {
+	if !ValidID(id) {
+		return false
+	}
+	_, err := s.lstat("foreign", join(incompleteDir, id))
+	return err == nil
+}
+
+// RemoveIncomplete unlinks a file in incomplete/, unless this process writes
+// it. An absent one is no error.
+func (s *Store) RemoveIncomplete(name string) error {
+	if s.owned(name) {
+		return fmt.Errorf("%s/%s is being written", incompleteDir, name)
+	}
+	return s.removePartial("incomplete.remove", incompleteDir, name)
+}
+
+// RemoveInvalid unlinks a file in invalid/. An absent one is no error.
+func (s *Store) RemoveInvalid(name string) error {
+	return s.removePartial("invalid.remove", invalidDir, name)
+}
+
+// removePartial takes names that Incomplete and Invalid list, which need not
+// be ids.
+func (s *Store) removePartial(op, dir, name string) error {
+	if name == "." || strings.Contains(name, "/") || !fs.ValidPath(name) {
+		return fmt.Errorf("%w: %q names no file in %s/", ErrBadID, name, dir)
+	}
+	if _, err := s.lstat(op+".lstat", join(dir, name)); errors.Is(err, fs.ErrNotExist) {
+		return nil
+	} else if err != nil {
+		return fmt.Errorf("remove from %s/: %w", dir, err)
+	}
+	if err := s.remove(op, join(dir, name)); err != nil {
+		return fmt.Errorf("remove from %s/: %w", dir, err)
+	}
+	return nil
+}

@@ -1,0 +1,110 @@
+package store
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+)
+
+// RecoverReport says what an earlier run left behind.
+type RecoverReport struct {
+	Committed    []string // images whose commit was completed
+	Removed      int      // partial files that were removed
+	RemovedBytes int64
+	Foreign      int // files of other programs in incomplete/, left alone
+	Trash        int // files in trash, left for Reclaim
+}
+
+// Recover brings the directory into order after a crash. A partial file of
+// ours that has no owner becomes an image when its commit had been decided,
+// that is when a block table names exactly this file; otherwise it is
+// removed. Files of other programs stay. Recover goes on after an error, and
+// can be called again at any time.
+func (s *Store) Recover() (RecoverReport, error) {
+	var r RecoverReport
+	var errs []error
+	partials, err := s.Incomplete()
+	errs = append(errs, err)
+	for _, p := range partials {
+		switch {
+		case p.Foreign:
+			r.Foreign++
+		case !p.Owned:
+			if err := s.recoverPartial(p, &r); err != nil {
+				errs = append(errs, fmt.Errorf("recover %s/%s: %w", incompleteDir, p.Name, err))
+			}
+		}
+	}
+	trash, err := s.Trashed()
+	errs = append(errs, err)
+	for _, t := range trash {
+		gone, err := s.dropSecondName(t)
+		errs = append(errs, err)
+		if !gone {
+			r.Trash++
+		}
+	}
+	return r, errors.Join(errs...)
+}
+
+func (s *Store) recoverPartial(p Partial, r *RecoverReport) error {
+	name := join(incompleteDir, p.Name)
+	fi, err := s.lstat("recover.lstat", name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	decided := s.readTable(p.ID, fi) != nil
+	if decided {
+		decided, err = s.supersedes(fi, p.ID)
+	}
+	if err != nil {
+		return err
+	}
+	if decided {
+		old, err := s.publish(p.Name, p.ID)
+		if err != nil {
+			return err
+		}
+		s.settle(p.ID, old)
+		r.Committed = append(r.Committed, p.ID)
+		return nil
+	}
+	if err := s.remove("recover.remove", name); err != nil {
+		return err
+	}
+	r.Removed++
+	r.RemovedBytes += fi.Size()
+	return nil
+}
+
+// supersedes reports whether a partial file with a table may replace the
+// image id. It may not when it is that image already, under a second name
+// that a loss of power brought back, nor when the image is newer: then the
+// table is left over from a commit that failed.
+func (s *Store) supersedes(fi fs.FileInfo, id string) (bool, error) {
+	image, err := s.lstat("recover.image", id)
+	if errors.Is(err, fs.ErrNotExist) {
+		return true, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	return !os.SameFile(fi, image) && !image.ModTime().After(fi.ModTime()), nil
+}
+
+// dropSecondName removes a file from trash that is still an image, because
+// the commit that was to replace it did not come to its rename.
+func (s *Store) dropSecondName(t Trashed) (bool, error) {
+	image, err := s.lstat("recover.image", t.ID)
+	if err != nil || inode(image) != t.inode {
+		return false, nil // or cannot be told: to reclaim it is right as well
+	}
+	if err := s.remove("recover.unlink", t.path()); err != nil {
+		return false, fmt.Errorf("unlink second name in trash: %w", err)
+	}
+	return true, nil
+}
