@@ -46,65 +46,65 @@ func serve(t *testing.T, h http.HandlerFunc) *Client {
 	return c
 }
 
+// requests are the calls of a client: what each sends, is answered and returns.
+var requests = []struct {
+	name, want, answer string
+	call               func(ctx context.Context, c *Client) (any, error)
+	check              any
+}{
+	{"images", "GET /v1/images ", `{"images":[{"id":"x"}]}`, func(ctx context.Context, c *Client) (any, error) {
+		l, err := c.Images(ctx)
+		return len(l), err
+	}, 1},
+	{"image", "GET /v1/images/a%252Fb ", `{"id":"a%2Fb","state":"cached"}`, func(ctx context.Context, c *Client) (any, error) {
+		i, err := c.Image(ctx, "a%2Fb")
+		return i.State, err
+	}, cache.StateCached},
+	{"delete", "DELETE /v1/images/x ", ``, func(ctx context.Context, c *Client) (any, error) { return nil, c.Delete(ctx, "x") }, nil},
+	{"delete all", "DELETE /v1/images ", `{"deleted":7}`, func(ctx context.Context, c *Client) (any, error) { return c.DeleteAll(ctx) }, 7},
+	{"queue", "PUT /v1/queue/x ", `{"queued":true}`, func(ctx context.Context, c *Client) (any, error) { return c.Queue(ctx, "x") }, true},
+	{"queued", "GET /v1/queue ", `{"queue":["b","a"]}`, func(ctx context.Context, c *Client) (any, error) {
+		q, err := c.Queued(ctx)
+		return strings.Join(q, " "), err
+	}, "b a"},
+	{"unqueue all", "DELETE /v1/queue ", `{"deleted":2}`, func(ctx context.Context, c *Client) (any, error) { return c.UnqueueAll(ctx) }, 2},
+	{"usage", "GET /v1/usage ", `{"bytes":5}`, func(ctx context.Context, c *Client) (any, error) {
+		u, err := c.Usage(ctx)
+		return u.Bytes, err
+	}, int64(5)},
+	{"victims", "GET /v1/victims?limit=3 ", `{"victims":[{"id":"x"}]}`, func(ctx context.Context, c *Client) (any, error) {
+		v, err := c.Victims(ctx, 3)
+		return len(v), err
+	}, 1},
+	{"prune", `POST /v1/prune {"max_size":0,"dry_run":true}`, `{"files":1,"bytes":2}`, func(ctx context.Context, c *Client) (any, error) {
+		return c.Prune(ctx, cache.PruneOptions{MaxSize: new(int64(0)), DryRun: true})
+	}, cache.Result{Files: 1, Bytes: 2}},
+	{"clean", `POST /v1/clean {"stall_time":90}`, `{"files":1,"bytes":2}`, func(ctx context.Context, c *Client) (any, error) { return c.Clean(ctx, new(90*time.Second)) }, cache.Result{Files: 1, Bytes: 2}},
+	{"clean by default", `POST /v1/clean {}`, `{}`, func(ctx context.Context, c *Client) (any, error) { return c.Clean(ctx, nil) }, cache.Result{}},
+	{"plugins", "GET /v1/plugins ", `{"plugins":[{"name":"lru","pid":9}]}`, func(ctx context.Context, c *Client) (any, error) {
+		p, err := c.Plugins(ctx)
+		return p[0].PID, err
+	}, 9},
+}
+
 func TestRequests(t *testing.T) {
-	const odd = "a%2Fb"
-	stall := 90 * time.Second
-	size := int64(0)
-	for _, tc := range []struct {
-		name, want, answer string
-		call               func(c *Client) (any, error)
-		check              any
-	}{
-		{"images", "GET /v1/images ", `{"images":[{"id":"x"}]}`, func(c *Client) (any, error) {
-			l, err := c.Images(t.Context())
-			return len(l), err
-		}, 1},
-		{"image", "GET /v1/images/a%252Fb ", `{"id":"a%2Fb","state":"cached"}`, func(c *Client) (any, error) {
-			i, err := c.Image(t.Context(), odd)
-			return i.State, err
-		}, cache.StateCached},
-		{"delete", "DELETE /v1/images/x ", ``, func(c *Client) (any, error) { return nil, c.Delete(t.Context(), "x") }, nil},
-		{"delete all", "DELETE /v1/images ", `{"deleted":7}`, func(c *Client) (any, error) { return c.DeleteAll(t.Context()) }, 7},
-		{"queue", "PUT /v1/queue/x ", `{"queued":true}`, func(c *Client) (any, error) { return c.Queue(t.Context(), "x") }, true},
-		{"queued", "GET /v1/queue ", `{"queue":["b","a"]}`, func(c *Client) (any, error) {
-			q, err := c.Queued(t.Context())
-			return strings.Join(q, " "), err
-		}, "b a"},
-		{"unqueue all", "DELETE /v1/queue ", `{"deleted":2}`, func(c *Client) (any, error) { return c.UnqueueAll(t.Context()) }, 2},
-		{"usage", "GET /v1/usage ", `{"bytes":5}`, func(c *Client) (any, error) {
-			u, err := c.Usage(t.Context())
-			return u.Bytes, err
-		}, int64(5)},
-		{"victims", "GET /v1/victims?limit=3 ", `{"victims":[{"id":"x"}]}`, func(c *Client) (any, error) {
-			v, err := c.Victims(t.Context(), 3)
-			return len(v), err
-		}, 1},
-		{"prune", `POST /v1/prune {"max_size":0,"dry_run":true}`, `{"files":1,"bytes":2}`, func(c *Client) (any, error) {
-			return c.Prune(t.Context(), cache.PruneOptions{MaxSize: &size, DryRun: true})
-		}, cache.Result{Files: 1, Bytes: 2}},
-		{"clean", `POST /v1/clean {"stall_time":90}`, `{"files":1,"bytes":2}`, func(c *Client) (any, error) { return c.Clean(t.Context(), &stall) }, cache.Result{Files: 1, Bytes: 2}},
-		{"clean by default", `POST /v1/clean {}`, `{}`, func(c *Client) (any, error) { return c.Clean(t.Context(), nil) }, cache.Result{}},
-		{"plugins", "GET /v1/plugins ", `{"plugins":[{"name":"lru","pid":9}]}`, func(c *Client) (any, error) {
-			p, err := c.Plugins(t.Context())
-			return p[0].PID, err
-		}, 9},
-	} {
+	for _, tc := range requests {
 		t.Run(tc.name, func(t *testing.T) {
-			requests := make(chan string, 1)
+			sent := make(chan string, 1)
 			c := serve(t, func(w http.ResponseWriter, r *http.Request) {
 				body, _ := io.ReadAll(r.Body)
-				requests <- r.Method + " " + r.RequestURI + " " + string(body)
+				sent <- r.Method + " " + r.RequestURI + " " + string(body)
 				_, _ = io.WriteString(w, tc.answer)
 			})
-			got, err := tc.call(c)
+			got, err := tc.call(t.Context(), c)
 			if err != nil {
 				t.Fatal(err)
 			}
 			if got != tc.check {
 				t.Errorf("got %v, want %v", got, tc.check)
 			}
-			if sent := <-requests; sent != tc.want {
-				t.Errorf("sent %q, want %q", sent, tc.want)
+			if got := <-sent; got != tc.want {
+				t.Errorf("sent %q, want %q", got, tc.want)
 			}
 		})
 	}

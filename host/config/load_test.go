@@ -108,13 +108,7 @@ func TestSmallestConfiguration(t *testing.T) {
 	}
 }
 
-func TestOptions(t *testing.T) {
-	t.Setenv("IMGCACHE_TEST_SIZE", "3MiB")
-	secret := filepath.Join(t.TempDir(), "secret")
-	if err := os.WriteFile(secret, []byte("Bearer abc\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	c := parse(t, `
+const manyOptions = `
 node {
   name    = "edge-${hostname()}"
   run_dir = "/run/edge"
@@ -143,12 +137,20 @@ origin "http" "mirror" {
   endpoint         = "https://mirror.example/images"
   prefix           = "/mirror"
   revalidate_after = "1h30m"
-  headers          = { Authorization = file("`+secret+`") }
+  headers          = { Authorization = file("SECRET") }
 }
 shutdown {
   drain_timeout = "5m"
 }
-`)
+`
+
+func TestOptions(t *testing.T) {
+	t.Setenv("IMGCACHE_TEST_SIZE", "3MiB")
+	secret := filepath.Join(t.TempDir(), "secret")
+	if err := os.WriteFile(secret, []byte("Bearer abc\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c := parse(t, strings.ReplaceAll(manyOptions, "SECRET", secret))
 	host, _ := os.Hostname()
 	if got, want := c.Node.Name, "edge-"+host; got != want {
 		t.Errorf("node name %q, want %q", got, want)
