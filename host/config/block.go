@@ -108,7 +108,6 @@ func (c *Cache) body() body {
 			{name: "max_size", into: size(&c.MaxSize, 1)},
 			{name: "limit", into: choice(&c.Limit, LimitHard, LimitPrune)},
 			{name: "stall_time", into: duration(&c.StallTime, positive)},
-			{name: "verify_reads", into: choice(&c.VerifyReads, VerifyAlways, VerifyFirst, VerifyNever)},
 			{name: "driver", into: reference{&c.Driver}},
 			{name: "policy", into: reference{&c.Policy}},
 		},

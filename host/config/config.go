@@ -105,29 +105,18 @@ const (
 	LimitPrune Limit = "prune" // only prune looks at it, as Glance does
 )
 
-// VerifyReads says which reads are checked against the block table.
-type VerifyReads string
-
-// The ways of checking.
-const (
-	VerifyAlways VerifyReads = "always" // every read
-	VerifyFirst  VerifyReads = "first"  // the first read of each block since start
-	VerifyNever  VerifyReads = "never"
-)
-
 // Cache is the cache "default".
 type Cache struct {
-	Name        string
-	Dir         string
-	MaxSize     int64 // bytes
-	Limit       Limit
-	StallTime   time.Duration // a partial file without growth for so long is stalled
-	VerifyReads VerifyReads
-	Driver      PluginConfig // keeps the records
-	Policy      PluginConfig // advises eviction
-	Prune       Prune
-	Fill        Fill
-	Prefetch    Prefetch
+	Name      string
+	Dir       string
+	MaxSize   int64 // bytes
+	Limit     Limit
+	StallTime time.Duration // a partial file without growth for so long is stalled
+	Driver    PluginConfig  // keeps the records
+	Policy    PluginConfig  // advises eviction
+	Prune     Prune
+	Fill      Fill
+	Prefetch  Prefetch
 }
 
 // Prune is the automatic eviction.

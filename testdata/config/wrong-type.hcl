@@ -10,7 +10,7 @@ listener "tcp" "public" {
 cache "default" {
   dir          = "/var/lib/imgcache/images"
   max_size     = true
-  verify_reads = "allways"
+  limit        = "hrad"
 
   fill {
     keep_filling = "maybe"
