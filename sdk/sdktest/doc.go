@@ -1,0 +1,17 @@
+// Package sdktest holds the conformance suites of plugins: [Driver] and
+// [Durable] for drivers, [Scorer] and [Stateful] for policies. Each says a
+// sentence of the contract in package sdk as a named case. The same suite is
+// run against an implementation in process, behind gRPC and inside
+// WebAssembly, so that every layer is held to the same words.
+//
+// A suite takes a *testing.T:
+//
+//	func TestConformance(t *testing.T) {
+//		sdktest.Driver(t, func(t *testing.T) sdk.Driver { return open(t, t.TempDir()) })
+//	}
+//
+// or, outside of a test, a [Report].
+//
+// The package also has [Memory], the reference driver, and [Flaky], which
+// makes a driver fail in the ways in which processes fail.
+package sdktest
