@@ -5,7 +5,6 @@ import (
 	"testing"
 
 	"github.com/dunglas/httpsfv"
-
 	"github.com/imgcache/imgcache-host/host/cache"
 )
 

@@ -4,11 +4,10 @@ import (
 	"net/http"
 	"strconv"
 
+	"github.com/imgcache/imgcache-host/host/cache"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
-
-	"github.com/imgcache/imgcache-host/host/cache"
 )
 
 // metrics are what the service counts itself, and the handler that shows them

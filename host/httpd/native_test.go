@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-
 	"github.com/imgcache/imgcache-host/host/cache"
 	"github.com/imgcache/imgcache-host/host/origin"
 	"github.com/imgcache/imgcache-host/sdk"
@@ -28,66 +27,68 @@ func call(h http.Handler, method, target, body string) *httptest.ResponseRecorde
 	return w
 }
 
-// TestNativeAPI is a session with the native API. Each answer must be the
-// JSON that is wanted; a want of "*" leaves it open.
+// session is a session with the native API. Each answer must be the JSON that
+// is wanted; a want of "*" leaves it open.
+var session = []struct {
+	method, target, body string
+	status               int
+	want                 string
+}{
+	{"GET", "/v1/images", "", 200, `{"images": []}`},
+	{"GET", "/v1/images/img", "", 200, `{"id": "img", "state": "absent", "size": 0, "hits": 0, "verified": false}`},
+	{"GET", "/v1/images/img/data", "", 404, "*"},
+	{"HEAD", "/v1/images/img/data", "", 404, "*"},
+	{"DELETE", "/v1/images/img", "", 204, ""},
+
+	{"POST", "/v1/writes", `{"id": "img", "size": 6}`, 201, `{"write": "wimg", "offset": 0, "expires": "2026-03-04T05:06:07.0000008Z"}`},
+	{"PUT", "/v1/writes/wimg/data", "abc", 204, ""},
+	{"GET", "/v1/writes/wimg", "", 200, `{"write": "wimg", "offset": 3, "expires": "2026-03-04T05:06:07.0000008Z"}`},
+	{"PUT", "/v1/writes/wimg/data?offset=2", "x", 409, `{"error": "conflict: the write is at 3", "offset": 3}`},
+	{"PUT", "/v1/writes/wimg/data?offset=3", "def", 204, ""},
+	{"PUT", "/v1/writes/none/data", "x", 404, "*"},
+	{"POST", "/v1/writes/wimg/commit", "", 200, "*"},
+	{"POST", "/v1/writes/wimg/commit", "", 404, "*"},
+	{"POST", "/v1/writes", `{"id": "img"}`, 409, `{"error": "conflict: image \"img\" is cached"}`},
+	{"POST", "/v1/writes", `{"id": "bad", "size": 7}`, 201, "*"},
+	{"POST", "/v1/writes/wbad/commit", "", 422, `{"error": "verification failed: 0 bytes, not 7"}`},
+	{"POST", "/v1/writes", `{"id": "off"}`, 201, "*"},
+	{"POST", "/v1/writes/woff/abort", "", 204, ""},
+	{"POST", "/v1/writes/woff/abort", "", 404, "*"},
+
+	{"GET", "/v1/images/img/data", "", 200, "abcdef"},
+	{"PUT", "/v1/queue/b", "", 200, `{"queued": true}`},
+	{"PUT", "/v1/queue/a", "", 200, `{"queued": true}`},
+	{"PUT", "/v1/queue/a", "", 200, `{"queued": false}`},
+	{"PUT", "/v1/queue/img", "", 200, `{"queued": false}`},
+	{"GET", "/v1/queue", "", 200, `{"queue": ["b", "a"]}`},
+	{"DELETE", "/v1/queue/b", "", 204, ""},
+	{"DELETE", "/v1/queue/b", "", 204, ""},
+	{"DELETE", "/v1/queue", "", 200, `{"deleted": 1}`},
+	{"GET", "/v1/queue", "", 200, `{"queue": []}`},
+
+	{"GET", "/v1/usage", "", 200, "*"},
+	{"GET", "/v1/victims?limit=3", "", 200, `{"victims": []}`},
+	{"POST", "/v1/prune", "", 200, `{"files": 3, "bytes": 300}`},
+	{"POST", "/v1/clean", "{}", 200, `{"files": 1, "bytes": 10}`},
+	{"GET", "/v1/plugins", "", 200, `{"plugins": [{"name": "lru"}]}`},
+	{"DELETE", "/v1/images", "", 200, `{"deleted": 1}`},
+
+	{"GET", "/readyz", "", 200, `{"ready": true, "reasons": []}`},
+	{"GET", "/debug/pprof/cmdline", "", 200, "*"},
+	{"GET", "/v1/nothing", "", 404, `{"error": "no such path"}`},
+	{"GET", "/v1/images/", "", 404, `{"error": "no such path"}`},
+	{"POST", "/v1/images", "", 405, `{"error": "method not allowed"}`},
+	{"PATCH", "/v1/prune", "", 405, `{"error": "method not allowed"}`},
+	{"GET", "/v1/prune", "", 405, `{"error": "method not allowed"}`},
+}
+
 func TestNativeAPI(t *testing.T) {
 	e := newEngine()
 	s := New(Config{Engine: e, Log: slog.New(slog.DiscardHandler), Plugins: func() any {
 		return []map[string]string{{"name": "lru"}}
 	}})
 	h := s.Handler(everything)
-	for _, test := range []struct {
-		method, target, body string
-		status               int
-		want                 string
-	}{
-		{"GET", "/v1/images", "", 200, `{"images": []}`},
-		{"GET", "/v1/images/img", "", 200, `{"id": "img", "state": "absent", "size": 0, "hits": 0, "verified": false}`},
-		{"GET", "/v1/images/img/data", "", 404, "*"},
-		{"HEAD", "/v1/images/img/data", "", 404, "*"},
-		{"DELETE", "/v1/images/img", "", 204, ""},
-
-		{"POST", "/v1/writes", `{"id": "img", "size": 6}`, 201, `{"write": "wimg", "offset": 0, "expires": "2026-03-04T05:06:07.0000008Z"}`},
-		{"PUT", "/v1/writes/wimg/data", "abc", 204, ""},
-		{"GET", "/v1/writes/wimg", "", 200, `{"write": "wimg", "offset": 3, "expires": "2026-03-04T05:06:07.0000008Z"}`},
-		{"PUT", "/v1/writes/wimg/data?offset=2", "x", 409, `{"error": "conflict: the write is at 3", "offset": 3}`},
-		{"PUT", "/v1/writes/wimg/data?offset=3", "def", 204, ""},
-		{"PUT", "/v1/writes/none/data", "x", 404, "*"},
-		{"POST", "/v1/writes/wimg/commit", "", 200, "*"},
-		{"POST", "/v1/writes/wimg/commit", "", 404, "*"},
-		{"POST", "/v1/writes", `{"id": "img"}`, 409, `{"error": "conflict: image \"img\" is cached"}`},
-		{"POST", "/v1/writes", `{"id": "bad", "size": 7}`, 201, "*"},
-		{"POST", "/v1/writes/wbad/commit", "", 422, `{"error": "verification failed: 0 bytes, not 7"}`},
-		{"POST", "/v1/writes", `{"id": "off"}`, 201, "*"},
-		{"POST", "/v1/writes/woff/abort", "", 204, ""},
-		{"POST", "/v1/writes/woff/abort", "", 404, "*"},
-
-		{"GET", "/v1/images/img/data", "", 200, "abcdef"},
-		{"PUT", "/v1/queue/b", "", 200, `{"queued": true}`},
-		{"PUT", "/v1/queue/a", "", 200, `{"queued": true}`},
-		{"PUT", "/v1/queue/a", "", 200, `{"queued": false}`},
-		{"PUT", "/v1/queue/img", "", 200, `{"queued": false}`},
-		{"GET", "/v1/queue", "", 200, `{"queue": ["b", "a"]}`},
-		{"DELETE", "/v1/queue/b", "", 204, ""},
-		{"DELETE", "/v1/queue/b", "", 204, ""},
-		{"DELETE", "/v1/queue", "", 200, `{"deleted": 1}`},
-		{"GET", "/v1/queue", "", 200, `{"queue": []}`},
-
-		{"GET", "/v1/usage", "", 200, "*"},
-		{"GET", "/v1/victims?limit=3", "", 200, `{"victims": []}`},
-		{"POST", "/v1/prune", "", 200, `{"files": 3, "bytes": 300}`},
-		{"POST", "/v1/clean", "{}", 200, `{"files": 1, "bytes": 10}`},
-		{"GET", "/v1/plugins", "", 200, `{"plugins": [{"name": "lru"}]}`},
-		{"DELETE", "/v1/images", "", 200, `{"deleted": 1}`},
-
-		{"GET", "/readyz", "", 200, `{"ready": true, "reasons": []}`},
-		{"GET", "/debug/pprof/cmdline", "", 200, "*"},
-		{"GET", "/v1/nothing", "", 404, `{"error": "no such path"}`},
-		{"GET", "/v1/images/", "", 404, `{"error": "no such path"}`},
-		{"POST", "/v1/images", "", 405, `{"error": "method not allowed"}`},
-		{"PATCH", "/v1/prune", "", 405, `{"error": "method not allowed"}`},
-		{"GET", "/v1/prune", "", 405, `{"error": "method not allowed"}`},
-	} {
+	for _, test := range session {
 		w := call(h, test.method, test.target, test.body)
 		if w.Code != test.status {
 			t.Errorf("%s %s: %d, want %d: %s", test.method, test.target, w.Code, test.status, w.Body)

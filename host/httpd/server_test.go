@@ -82,29 +82,35 @@ func TestNoCompressionAndNoUpgrade(t *testing.T) {
 	}
 }
 
+// askHealth sends a request over c and waits for the whole answer.
+func askHealth(c net.Conn) error {
+	if _, err := io.WriteString(c, "GET /healthz HTTP/1.1\r\nHost: h\r\n\r\n"); err != nil {
+		return err
+	}
+	resp, err := http.ReadResponse(bufio.NewReader(c), nil)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	_, err = io.Copy(io.Discard, resp.Body)
+	return err
+}
+
 func TestConnectionLimit(t *testing.T) {
 	const limit = 3
 	e := newEngine()
 	address := start(t, newService(e).Handler(everything), Limits{MaxConnections: limit})
-	const request = "GET /healthz HTTP/1.1\r\nHost: h\r\n\r\n"
-	ask := func(c net.Conn) error {
-		if _, err := io.WriteString(c, request); err != nil {
-			return err
-		}
-		_, err := http.ReadResponse(bufio.NewReader(c), nil)
-		return err
-	}
 	var open []net.Conn
 	for range limit {
 		c := dial(t, address)
-		if err := ask(c); err != nil {
+		if err := askHealth(c); err != nil {
 			t.Fatal(err)
 		}
 		open = append(open, c)
 	}
 	late := dial(t, address) // the kernel connects it, nobody accepts it
 	answered := make(chan error, 1)
-	go func() { answered <- ask(late) }()
+	go func() { answered <- askHealth(late) }()
 	select {
 	case err := <-answered:
 		t.Fatalf("a connection too many was answered: %v", err)
@@ -160,6 +166,9 @@ func TestDrainWaitsForDownloads(t *testing.T) {
 	defer stop()
 	address, ended := serveUntil(t, ctx, s.Handler(everything), Limits{DrainTimeout: 20 * time.Second})
 	idle := dial(t, address)
+	if err := askHealth(idle); err != nil {
+		t.Fatal(err)
+	}
 	downloaded := make(chan error, 1)
 	go func() {
 		answer, err := talkAll(address, "GET /images/img HTTP/1.1\r\nHost: h\r\n\r\n")
