@@ -1,0 +1,197 @@
+package origin
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// Directory is an origin whose images are the regular files of a directory. A
+// name may lead into directories below it and through symbolic links that stay
+// inside. The version is made of size and modification time, so a file must
+// not be written in place while it is offered: replace it by a rename.
+type Directory struct {
+	name string
+	path string
+}
+
+// NewDirectory returns the origin name of the files in path. The directory is
+// opened anew for each call, so it may be mounted or replaced at any time; as
+// long as it is missing, the origin is unavailable and nothing is "not found".
+func NewDirectory(name, path string) *Directory {
+	return &Directory{name: name, path: path}
+}
+
+// Name implements [Origin].
+func (d *Directory) Name() string { return d.name }
+
+// RevalidateAfter implements [Origin]: a stat costs microseconds, so it is
+// made on each hit.
+func (d *Directory) RevalidateAfter() time.Duration { return 0 }
+
+// Stat implements [Origin].
+func (d *Directory) Stat(ctx context.Context, name string) (Object, error) {
+	if err := context.Cause(ctx); err != nil {
+		return Object{}, err
+	}
+	root, err := d.root(name)
+	if err != nil {
+		return Object{}, err
+	}
+	defer root.Close()
+	fi, err := root.Stat(name)
+	if err != nil {
+		return Object{}, fileError(err)
+	}
+	return d.object(name, fi)
+}
+
+// Open implements [Origin].
+func (d *Directory) Open(ctx context.Context, r Request) (Object, io.ReadCloser, error) {
+	obj, err := d.Stat(ctx, r.Name) // before the open, which may act on a device
+	if err != nil {
+		return Object{}, nil, err
+	}
+	f, err := d.open(r.Name)
+	if err != nil {
+		return Object{}, nil, err
+	}
+	fi, err := f.Stat()
+	if err == nil {
+		obj, err = d.object(r.Name, fi)
+	}
+	if err == nil && r.Version != "" && r.Version != obj.Version {
+		err = fmt.Errorf("%w: %s is %s now, not %s", ErrChanged, r.Name, obj.Version, r.Version)
+	}
+	if err == nil && r.Offset > obj.Size {
+		err = fmt.Errorf("%w: %s has %d bytes, offset is %d", ErrUnavailable, r.Name, obj.Size, r.Offset)
+	}
+	if err != nil {
+		f.Close()
+		return Object{}, nil, err
+	}
+	end := obj.Size
+	if r.Length >= 0 {
+		end = r.Offset + r.Length
+	}
+	return obj, &fileBody{ctx: ctx, f: f, opened: fi, pos: r.Offset, end: end}, nil
+}
+
+// root opens the directory for the use of name.
+func (d *Directory) root(name string) (*os.Root, error) {
+	if !fs.ValidPath(name) || strings.ContainsRune(name, 0) {
+		return nil, fmt.Errorf("%w: %q is no name of a file", ErrNotFound, name)
+	}
+	root, err := os.OpenRoot(d.path)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrUnavailable, err)
+	}
+	return root, nil
+}
+
+// open does not wait for the other end of a FIFO that has come in the place
+// of a file.
+func (d *Directory) open(name string) (*os.File, error) {
+	root, err := d.root(name)
+	if err != nil {
+		return nil, err
+	}
+	defer root.Close()
+	f, err := root.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, fileError(err)
+	}
+	return f, nil
+}
+
+func (d *Directory) object(name string, fi fs.FileInfo) (Object, error) {
+	if !fi.Mode().IsRegular() {
+		return Object{}, fmt.Errorf("%w: %s is not a regular file", ErrNotFound, name)
+	}
+	u := url.URL{Scheme: "file", Path: filepath.Join(d.path, name)}
+	return Object{
+		Version:      statVersion(fi.Size(), fi.ModTime()),
+		Size:         fi.Size(),
+		LastModified: fi.ModTime(),
+		URL:          u.String(),
+	}, nil
+}
+
+// statVersion is the version of an image of which only size and modification
+// time are known.
+func statVersion(size int64, mtime time.Time) string {
+	return fmt.Sprintf("stat:%d-%d", size, mtime.UnixNano())
+}
+
+// fileError says what a failed operation on a file means. [os.Root] refuses a
+// way out of the directory with an error that is no errno.
+func fileError(err error) error {
+	var errno syscall.Errno
+	switch {
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ENOTDIR), errors.Is(err, syscall.ELOOP),
+		errors.Is(err, syscall.ENAMETOOLONG), errors.Is(err, syscall.ENXIO):
+		return fmt.Errorf("%w: %w", ErrNotFound, err)
+	case errors.Is(err, fs.ErrPermission), !errors.As(err, &errno):
+		return fmt.Errorf("%w: %w", ErrDenied, err)
+	default:
+		return fmt.Errorf("%w: %w", ErrUnavailable, err)
+	}
+}
+
+// fileBody reads [pos, end) of a file and ends cleanly only when the file was
+// not written to meanwhile. Its errors stay.
+type fileBody struct {
+	ctx      context.Context
+	f        *os.File
+	opened   fs.FileInfo
+	pos, end int64
+	err      error
+}
+
+func (b *fileBody) Read(p []byte) (int, error) {
+	if b.err == nil {
+		b.err = context.Cause(b.ctx)
+	}
+	if b.err == nil && b.pos >= b.end {
+		if b.err = b.unchanged(); b.err == nil {
+			b.err = io.EOF
+		}
+	}
+	if b.err != nil {
+		return 0, b.err
+	}
+	n, err := b.f.ReadAt(p[:min(int64(len(p)), b.end-b.pos)], b.pos)
+	b.pos += int64(n)
+	switch {
+	case err == nil || n > 0 && errors.Is(err, io.EOF):
+		return n, nil
+	case errors.Is(err, io.EOF):
+		if b.err = b.unchanged(); b.err == nil { // more was asked for than there is
+			b.err = fmt.Errorf("%w: %w", ErrUnavailable, io.ErrUnexpectedEOF)
+		}
+	default:
+		b.err = fmt.Errorf("%w: %w", ErrUnavailable, err)
+	}
+	return n, b.err
+}
+
+func (b *fileBody) unchanged() error {
+	fi, err := b.f.Stat()
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrUnavailable, err)
+	}
+	if fi.Size() != b.opened.Size() || !fi.ModTime().Equal(b.opened.ModTime()) {
+		return fmt.Errorf("%w: %s was written to while it was read", ErrChanged, filepath.Base(b.f.Name()))
+	}
+	return nil
+}
+
+func (b *fileBody) Close() error { return b.f.Close() }

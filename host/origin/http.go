@@ -1,0 +1,378 @@
+package origin
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+	"sync/atomic"
+	"time"
+)
+
+// HTTPConfig says where an HTTP origin is. Name and Endpoint are required.
+type HTTPConfig struct {
+	Name            string
+	Endpoint        string            // an image is at Endpoint/NAME; a query stays behind it
+	RevalidateAfter time.Duration     // how long a version is trusted; 0: asked on each hit
+	ConnectTimeout  time.Duration     // until a connection is made; 0: no limit
+	IdleTimeout     time.Duration     // without headers or a byte of the body, while one is waited for; 0: no limit
+	Headers         map[string]string // sent to the endpoint's host with every request
+	AllowRedirects  bool              // follow redirects to other hosts, without Headers
+}
+
+// HTTP is an origin on an HTTP server. It stores nothing and retries nothing.
+type HTTP struct {
+	cfg      HTTPConfig
+	endpoint *url.URL // its path ends with a slash
+	client   *http.Client
+	noHead   atomic.Bool // the server does not know HEAD
+}
+
+// maxRedirects is the limit of net/http, which a CheckRedirect switches off.
+const maxRedirects = 10
+
+// errorBody is how much is read of the body of an error so that its
+// connection can be used again. More costs more than a new connection.
+const errorBody = 64 << 10
+
+// NewHTTP returns an HTTP origin. It connects to nobody yet.
+func NewHTTP(cfg HTTPConfig) (*HTTP, error) {
+	u, err := url.Parse(cfg.Endpoint)
+	if err != nil {
+		return nil, fmt.Errorf("origin %s: endpoint is no URL", cfg.Name) // the error shows a password in it
+	}
+	if u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "" || u.Fragment != "" {
+		return nil, fmt.Errorf("origin %s: endpoint %s is not of the form http://host/path or https://host/path", cfg.Name, u.Redacted())
+	}
+	if !strings.HasSuffix(u.Path, "/") {
+		*u = *u.JoinPath("/")
+	}
+	o := &HTTP{cfg: cfg, endpoint: u}
+	o.client = &http.Client{Transport: newTransport(cfg), CheckRedirect: o.checkRedirect}
+	return o, nil
+}
+
+func newTransport(cfg HTTPConfig) *http.Transport {
+	dialer := &net.Dialer{Timeout: cfg.ConnectTimeout}
+	return &http.Transport{
+		Proxy:                 http.ProxyFromEnvironment,
+		DialContext:           dialer.DialContext,
+		TLSHandshakeTimeout:   cfg.ConnectTimeout,
+		ResponseHeaderTimeout: cfg.IdleTimeout,
+		IdleConnTimeout:       90 * time.Second, // as http.DefaultTransport
+		MaxIdleConnsPerHost:   8,                // as many fills as usually run at once
+		ForceAttemptHTTP2:     true,
+		DisableCompression:    true,     // the image is the bytes as they are
+		ReadBufferSize:        64 << 10, // a sixteenth of the reads of the default 4 KiB
+	}
+}
+
+// Name implements [Origin].
+func (o *HTTP) Name() string { return o.cfg.Name }
+
+// RevalidateAfter implements [Origin].
+func (o *HTTP) RevalidateAfter() time.Duration { return o.cfg.RevalidateAfter }
+
+// Close closes the connections that are not in use.
+func (o *HTTP) Close() error {
+	o.client.CloseIdleConnections()
+	return nil
+}
+
+// Stat implements [Origin]. A server that knows no HEAD is asked for the
+// first byte.
+func (o *HTTP) Stat(ctx context.Context, name string) (Object, error) {
+	if !o.noHead.Load() {
+		obj, err := o.stat(ctx, http.MethodHead, name)
+		if !errors.Is(err, errNoHead) {
+			return obj, err
+		}
+		o.noHead.Store(true)
+	}
+	return o.stat(ctx, http.MethodGet, name)
+}
+
+// errNoHead says that another method must be used.
+var errNoHead = errors.New("the server knows no HEAD")
+
+func (o *HTTP) stat(ctx context.Context, method, name string) (Object, error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	req, err := o.request(ctx, method, name)
+	if err != nil {
+		return Object{}, err
+	}
+	if method == http.MethodGet {
+		req.Header.Set("Range", "bytes=0-0")
+	}
+	resp, err := o.do(req)
+	if err != nil {
+		return Object{}, err
+	}
+	body := &httpBody{ctx: ctx, rc: resp.Body, cancel: cancel, idle: o.cfg.IdleTimeout}
+	defer body.Close()
+	if resp.StatusCode != http.StatusOK { // a 200 holds the whole image
+		body.drain()
+	}
+	size := resp.ContentLength
+	switch code := resp.StatusCode; {
+	case method == http.MethodHead && (code == http.StatusMethodNotAllowed || code == http.StatusNotImplemented):
+		return Object{}, errNoHead
+	case method == http.MethodGet && (code == http.StatusPartialContent || code == http.StatusRequestedRangeNotSatisfiable):
+		// An image without bytes has no first one, and says so in a 416.
+		r, err := parseContentRange(resp.Header.Get("Content-Range"))
+		if err != nil || code == http.StatusRequestedRangeNotSatisfiable && r.total != 0 {
+			return Object{}, o.statusError(resp)
+		}
+		size = r.total
+	case code != http.StatusOK:
+		return Object{}, o.statusError(resp)
+	}
+	return o.object(name, resp, size), nil
+}
+
+// Open implements [Origin].
+func (o *HTTP) Open(ctx context.Context, r Request) (Object, io.ReadCloser, error) {
+	if r.Offset > 0 || r.Length > 0 {
+		obj, body, err := o.open(ctx, r, true)
+		if !errors.Is(err, errUnidentified) {
+			return obj, body, err
+		}
+		// The part does not say of which version it is. The whole may: its
+		// prefix is thrown away.
+	}
+	return o.open(ctx, r, false)
+}
+
+// errUnidentified says that a part does not tell of which version it is.
+var errUnidentified = errors.New("part of an unknown version")
+
+// open sends one request and checks that the response holds the bytes asked
+// for.
+func (o *HTTP) open(ctx context.Context, r Request, ranged bool) (obj Object, body io.ReadCloser, err error) {
+	rctx, cancel := context.WithCancelCause(ctx)
+	defer func() {
+		if err != nil {
+			cancel(nil)
+		}
+	}()
+	req, err := o.request(rctx, http.MethodGet, r.Name)
+	if err != nil {
+		return Object{}, nil, err
+	}
+	setConditions(req.Header, r, ranged)
+	resp, err := o.do(req)
+	if err != nil {
+		return Object{}, nil, err
+	}
+	b := &httpBody{ctx: ctx, rc: resp.Body, cancel: cancel, idle: o.cfg.IdleTimeout}
+	defer func() {
+		if err != nil {
+			b.Close()
+		}
+	}()
+	size, start, err := o.checkResponse(resp, r, ranged, b)
+	if err != nil {
+		return Object{}, nil, err
+	}
+	obj = o.object(r.Name, resp, size)
+	if r.Version != "" {
+		if err := checkVersion(r, resp, size); err != nil {
+			return Object{}, nil, err
+		}
+		obj.Version = r.Version
+	}
+	if err := b.skip(r.Offset - start); err != nil {
+		return Object{}, nil, err
+	}
+	b.limit(r, size)
+	return obj, b, nil
+}
+
+// setConditions asks for a part, and for one version if its kind allows it. A
+// server that does not know If-Match still sees If-Range, and sends the whole
+// of another version, by which it is recognised.
+func setConditions(h http.Header, r Request, ranged bool) {
+	if isETag(r.Version) {
+		h.Set("If-Match", r.Version)
+	}
+	if !ranged {
+		return
+	}
+	if isETag(r.Version) {
+		h.Set("If-Range", r.Version)
+	}
+	if r.Length < 0 {
+		h.Set("Range", fmt.Sprintf("bytes=%d-", r.Offset))
+	} else {
+		h.Set("Range", fmt.Sprintf("bytes=%d-%d", r.Offset, r.Offset+r.Length-1))
+	}
+}
+
+// checkResponse returns the size of the image and the offset at which the
+// body starts. Only a 200 is a whole image, and only a 206 that says exactly
+// the range asked for is a part.
+func (o *HTTP) checkResponse(resp *http.Response, r Request, ranged bool, b *httpBody) (size, start int64, err error) {
+	if enc := resp.Header.Get("Content-Encoding"); enc != "" && !strings.EqualFold(enc, "identity") {
+		return 0, 0, fmt.Errorf("%w: %s sends the image encoded as %q", ErrUnavailable, o.cfg.Name, enc)
+	}
+	switch code := resp.StatusCode; {
+	case code == http.StatusOK:
+		return resp.ContentLength, 0, nil
+	case code == http.StatusPartialContent && ranged:
+		got, err := parseContentRange(resp.Header.Get("Content-Range"))
+		if err == nil {
+			err = got.check(r, resp.ContentLength)
+		}
+		if err != nil {
+			return 0, 0, fmt.Errorf("%w: %s: %w", ErrUnavailable, o.cfg.Name, err)
+		}
+		return got.total, got.first, nil
+	case code == http.StatusRequestedRangeNotSatisfiable && r.Version != "":
+		if got, err := parseContentRange(resp.Header.Get("Content-Range")); err == nil && got.total < r.Offset {
+			return 0, 0, fmt.Errorf("%w: %s has %d bytes now, offset is %d", ErrChanged, r.Name, got.total, r.Offset)
+		}
+	}
+	b.drain()
+	return 0, 0, o.statusError(resp)
+}
+
+func checkVersion(r Request, resp *http.Response, size int64) error {
+	switch compare(r.Version, resp, size) {
+	case same:
+		return nil
+	case other:
+		return fmt.Errorf("%w: %s is %s now, not %s", ErrChanged, r.Name, versions(resp, size)[0], r.Version)
+	case unknown:
+		if resp.StatusCode == http.StatusPartialContent {
+			return errUnidentified
+		}
+	}
+	return fmt.Errorf("%w: %s does not say which version it is, asked was %s", ErrUnavailable, r.Name, r.Version)
+}
+
+// request makes a request for the image name.
+func (o *HTTP) request(ctx context.Context, method, name string) (*http.Request, error) {
+	u, err := o.url(name)
+	if err != nil {
+		return nil, err
+	}
+	req, err := http.NewRequestWithContext(ctx, method, u.String(), nil)
+	if err != nil {
+		return nil, fmt.Errorf("%w: make request: %w", ErrUnavailable, err)
+	}
+	for field, v := range o.cfg.Headers {
+		if strings.EqualFold(field, "Host") {
+			req.Host = v
+		}
+		req.Header.Set(field, v)
+	}
+	req.Header.Set("Accept-Encoding", "identity")
+	return req, nil
+}
+
+// url puts the segments of name, each escaped, behind the endpoint.
+func (o *HTTP) url(name string) (*url.URL, error) {
+	if !fs.ValidPath(name) || name == "." {
+		return nil, fmt.Errorf("%w: %q is no name of an image", ErrNotFound, name)
+	}
+	segments := strings.Split(name, "/")
+	for i, s := range segments {
+		segments[i] = url.PathEscape(s)
+	}
+	u := *o.endpoint
+	u.RawPath = u.EscapedPath() + strings.Join(segments, "/")
+	u.Path += name
+	return &u, nil
+}
+
+// do sends a request. Errors are those of the context or wrap ErrUnavailable.
+func (o *HTTP) do(req *http.Request) (*http.Response, error) {
+	resp, err := o.client.Do(req)
+	if err == nil {
+		return resp, nil
+	}
+	if cause := context.Cause(req.Context()); cause != nil {
+		return nil, cause
+	}
+	var uerr *url.Error
+	if errors.As(err, &uerr) {
+		err = uerr.Err // the URL may hold a secret in its query
+	}
+	return nil, fmt.Errorf("%w: %s: %w", ErrUnavailable, o.cfg.Name, err)
+}
+
+func (o *HTTP) statusError(resp *http.Response) error {
+	kind := ErrUnavailable
+	switch resp.StatusCode {
+	case http.StatusNotFound, http.StatusGone:
+		kind = ErrNotFound
+	case http.StatusUnauthorized, http.StatusForbidden:
+		kind = ErrDenied
+	case http.StatusPreconditionFailed:
+		kind = ErrChanged
+	}
+	return fmt.Errorf("%w: %s answered %d %s", kind, o.cfg.Name, resp.StatusCode, http.StatusText(resp.StatusCode))
+}
+
+// object describes the image of a response. The URL is the one that was asked
+// for, less what may be secret.
+func (o *HTTP) object(name string, resp *http.Response, size int64) Object {
+	obj := Object{Size: size, Digests: declared(resp), LastModified: lastModified(resp.Header)}
+	if list := versions(resp, size); len(list) > 0 {
+		obj.Version = list[0]
+	}
+	if u, err := o.url(name); err == nil {
+		u.User, u.RawQuery = nil, ""
+		obj.URL = u.String()
+	}
+	return obj
+}
+
+// checkRedirect keeps the configured headers, which may hold a token, on the
+// host of the endpoint, and everything else there too unless other hosts are
+// allowed.
+func (o *HTTP) checkRedirect(req *http.Request, via []*http.Request) error {
+	if len(via) >= maxRedirects {
+		return fmt.Errorf("more than %d redirects", maxRedirects)
+	}
+	if sameHost(o.endpoint, req.URL) {
+		return nil
+	}
+	if !o.cfg.AllowRedirects {
+		return fmt.Errorf("redirect to another host, %s, is not allowed", req.URL.Host)
+	}
+	if o.endpoint.Scheme == "https" && req.URL.Scheme != "https" {
+		return fmt.Errorf("redirect to %s gives up encryption", req.URL.Host)
+	}
+	for field := range o.cfg.Headers {
+		req.Header.Del(field)
+	}
+	req.Header.Del("Authorization") // made of the endpoint's user and password
+	req.Header.Del("Referer")       // the endpoint's query
+	return nil
+}
+
+// sameHost reports whether u is on the endpoint's server. A step from http to
+// https on the usual ports stays there.
+func sameHost(endpoint, u *url.URL) bool {
+	if !strings.EqualFold(endpoint.Hostname(), u.Hostname()) {
+		return false
+	}
+	if endpoint.Scheme == "http" && u.Scheme == "https" {
+		return port(endpoint) == "80" && port(u) == "443"
+	}
+	return endpoint.Scheme == u.Scheme && port(endpoint) == port(u)
+}
+
+func port(u *url.URL) string {
+	if p := u.Port(); p != "" {
+		return p
+	}
+	return map[string]string{"http": "80", "https": "443"}[u.Scheme]
+}
