@@ -19,7 +19,7 @@ const (
 )
 
 // digestBytes is the length of a sum by algorithm.
-var digestBytes = map[string]int{sha512: 64, sha256: 32, md5: 16}
+var digestBytes = map[string]int{algSHA512: 64, algSHA256: 32, algMD5: 16}
 
 func (d Digest) version() string { return d.Algorithm + ":" + hex.EncodeToString(d.Sum) }
 

@@ -58,7 +58,7 @@ func New(mounts ...Mount) (*Set, error) {
 			return nil, fmt.Errorf("origin %s: prefix %q does not begin and end with a slash", name, m.Prefix)
 		case prefixes[m.Prefix]:
 			return nil, fmt.Errorf("origin %s: prefix %s is that of another origin", name, m.Prefix)
-		case len(mounts) > 1 && (names[name] || strings.Contains(name, ".") || !store.ValidID(name)):
+		case len(mounts) > 1 && (names[name] || strings.Contains(name, ".") || !store.ValidID(name+"."+strings.Repeat("0", 32))):
 			return nil, fmt.Errorf("origin %s: the name cannot begin ids, or is taken", name)
 		}
 		prefixes[m.Prefix], names[name] = true, true
