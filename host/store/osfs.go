@@ -16,10 +16,10 @@ import (
 // exists for this package.
 var errNotRegular = fmt.Errorf("not a regular file: %w", fs.ErrNotExist)
 
-// DirFS returns the real operations on dir, which is made if it does not
+// OpenFS returns the real operations on dir, which is made if it does not
 // exist. No name leads out of dir, and no file is opened through a symbolic
 // link. The result is also an io.Closer.
-func DirFS(dir string) (FS, error) {
+func OpenFS(dir string) (FS, error) {
 	if err := os.MkdirAll(dir, dirPerm); err != nil {
 		return nil, err
 	}

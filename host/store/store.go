@@ -94,7 +94,7 @@ func Open(cfg Config) (*Store, error) {
 		s.now = time.Now
 	}
 	if s.fs == nil {
-		fsys, err := DirFS(cfg.Dir)
+		fsys, err := OpenFS(cfg.Dir)
 		if err != nil {
 			return nil, fmt.Errorf("open cache directory: %w", err)
 		}
