@@ -9,6 +9,7 @@ import (
 
 	"github.com/imgcache/imgcache-host/host/cache"
 	"github.com/imgcache/imgcache-host/host/origin"
+	"github.com/imgcache/imgcache-host/host/store"
 	"github.com/imgcache/imgcache-host/sdk"
 )
 
@@ -31,6 +32,7 @@ var statuses = []struct {
 	{errBodyBroken, http.StatusBadRequest},
 	{errBadRequest, http.StatusBadRequest},
 	{cache.ErrBadID, http.StatusBadRequest},
+	{store.ErrBadID, http.StatusBadRequest},
 	{cache.ErrConflict, http.StatusConflict},
 	{cache.ErrNoSpace, http.StatusInsufficientStorage},
 	{cache.ErrVerify, http.StatusUnprocessableEntity},

@@ -20,6 +20,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/imgcache/imgcache-host/host/cache"
 	"github.com/imgcache/imgcache-host/host/origin"
+	"github.com/imgcache/imgcache-host/host/store"
 	"github.com/imgcache/imgcache-host/sdk"
 )
 
@@ -251,6 +252,7 @@ func TestErrorsOfDownloads(t *testing.T) {
 		{fmt.Errorf("%w: %w", origin.ErrUnavailable, context.DeadlineExceeded), 504},
 		{fmt.Errorf("%w: %w", origin.ErrUnavailable, os.ErrDeadlineExceeded), 504},
 		{cache.ErrBadID, 400},
+		{store.ErrBadID, 400},
 		{cache.ErrNoSpace, 507},
 		{cache.ErrConflict, 409},
 		{cache.ErrVerify, 502},

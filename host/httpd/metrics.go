@@ -6,7 +6,6 @@ import (
 
 	"github.com/imgcache/imgcache-host/host/cache"
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
 
@@ -41,9 +40,12 @@ func newMetrics(c Config) *metrics {
 	registry.MustRegister(
 		m.requests, m.aborted, m.sent, m.running, build,
 		&engineCollector{engine: c.Engine, restarts: c.PluginRestarts},
-		collectors.NewGoCollector(),
-		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 	)
+	// Their successors in package collectors would link database/sql.
+	//lint:ignore SA1019 see above
+	registry.MustRegister(prometheus.NewGoCollector())
+	//lint:ignore SA1019 see above
+	registry.MustRegister(prometheus.NewProcessCollector(prometheus.ProcessCollectorOpts{}))
 	m.handler = promhttp.HandlerFor(registry, promhttp.HandlerOpts{})
 	return m
 }

@@ -31,7 +31,8 @@ type Config struct {
 	// Resolve turns the path of a request into the id of an image. The path
 	// is as the client sent it, with its escapes, without a query. The error
 	// wraps cache.ErrNotFound for a path that is no image's, and
-	// cache.ErrBadID for one that can be none. Nil: ResolveImages.
+	// cache.ErrBadID or store.ErrBadID for one that can be none. Nil:
+	// ResolveImages.
 	Resolve func(path string) (id string, err error)
 
 	// Ready says whether the service does all that it is configured to do,
