@@ -90,7 +90,7 @@ func (c *Cache) Delete(ctx context.Context, id string) error {
 			return nil // somebody else deleted it meanwhile
 		}
 	}
-	c.pool.leave(im.info.Size)
+	c.pool.leave(im.size)
 	c.evictor.discard(im, nil)
 	c.notes.add(id, errors.New("deleted by request"))
 	c.log.Info("deleted", "image", id)

@@ -99,7 +99,7 @@ func (a *advisor) observe(ctx context.Context, refused []*image) error {
 	}
 	at := a.now().UnixNano()
 	for _, im := range refused {
-		list = append(list, sdk.Event{Kind: sdk.EventRefused, Key: im.key, Size: uint64(im.info.Size), At: at})
+		list = append(list, sdk.Event{Kind: sdk.EventRefused, Key: im.key, Size: uint64(im.size), At: at})
 	}
 	a.built = false // until the policy has taken them all
 	for chunk := range slices.Chunk(list, sdk.MaxBatch) {

@@ -6,13 +6,14 @@ import (
 	"io"
 	"time"
 
+	"github.com/imgcache/imgcache-host/host/store"
 	"github.com/imgcache/imgcache-host/sdk"
 )
 
 // The failures that callers act on.
 var (
 	// ErrBadID says that the id does not follow the grammar of ids.
-	ErrBadID = errors.New("bad image id")
+	ErrBadID = store.ErrBadID
 	// ErrNotFound says that the image, queue entry or write does not exist.
 	ErrNotFound = sdk.ErrNotFound
 	// ErrConflict says that the image is cached or being written, or that a

@@ -121,7 +121,7 @@ type stats struct {
 }
 
 // errStopped ends the work of a cache that is closed.
-var errStopped = errors.New("the service is stopping")
+var errStopped = fmt.Errorf("the service is stopping: %w", sdk.ErrUnavailable)
 
 // New returns a cache that serves at once. [Cache.Start] begins the work in
 // the background.
@@ -471,7 +471,7 @@ func (c *Cache) commitStaged(st *store.Staged, m store.Meta, charged int64) (*im
 	c.pool.release(charged - info.Size)
 	switch {
 	case old != nil && replaced != nil:
-		c.pool.leave(old.info.Size)
+		c.pool.leave(old.size)
 		c.evictor.unlinkLater(trashed{file: *replaced, im: old})
 	case old != nil:
 		c.index.unlinked(old)
@@ -492,10 +492,10 @@ func (c *Cache) quarantine(im *image, why error) {
 	if !c.index.removeExactly(im, sdk.ReasonCorrupt, c.cfg.Now()) {
 		return
 	}
-	c.log.Error("a cached image is corrupt; its file is in invalid/", "image", im.info.ID, "error", why)
-	c.notes.add(im.info.ID, fmt.Errorf("quarantined: %w", why))
-	if _, err := c.store.Quarantine(im.info.ID); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		c.log.Error("quarantine", "image", im.info.ID, "error", err)
+	c.log.Error("a cached image is corrupt; its file is in invalid/", "image", im.id, "error", why)
+	c.notes.add(im.id, fmt.Errorf("quarantined: %w", why))
+	if _, err := c.store.Quarantine(im.id); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		c.log.Error("quarantine", "image", im.id, "error", err)
 	}
 	c.recount()
 	c.index.unlinked(im)

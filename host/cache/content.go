@@ -54,7 +54,7 @@ type cachedContent struct {
 // it. When a block is bad the image is quarantined and the rest comes from
 // the origin, if that still has the same version.
 func (k *cachedContent) CopyTo(ctx context.Context, w io.Writer, off, n int64) (int64, error) {
-	size := k.im.info.Size
+	size := k.im.size
 	end := size
 	if n >= 0 {
 		end = min(size, off+n)
@@ -284,8 +284,11 @@ func (k *fillContent) tail(ctx context.Context, w io.Writer, pos int64, buf []by
 		if errors.Is(err, io.EOF) {
 			break
 		}
+		if size := k.f.obj.Size; err == nil && size >= 0 && t.next > size {
+			err = fmt.Errorf("%w: the origin sent more than the %d bytes that it announced", ErrVerify, size)
+		}
 		if err == nil {
-			err = t.let(holdFrom(k.f.obj.Size, t.next))
+			err = t.let(min(t.next, holdFrom(k.f.obj.Size, t.next)))
 		}
 		if err != nil {
 			return t.copied(), err

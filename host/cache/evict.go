@@ -126,7 +126,7 @@ func (e *evictor) pick(n int64) (victims []victim, enough bool) {
 	take := func(v victim, since time.Time) {
 		if e.claim(v.im, r, since) {
 			victims = append(victims, v)
-			short -= v.im.info.Size
+			short -= v.im.size
 		}
 	}
 	for short > 0 && len(e.standing) > 0 {
@@ -157,30 +157,30 @@ func (e *evictor) claim(im *image, r rule, since time.Time) bool {
 		return false
 	}
 	e.index.dropLocked(im, sdk.ReasonEvicted, now)
-	e.index.log.delete(im.info.ID)
-	e.pool.leave(im.info.Size)
+	e.index.log.delete(im.id)
+	e.pool.leave(im.size)
 	return true
 }
 
 // evict moves the file of a claimed image to trash. The bytes return to the
 // pool when it is unlinked; done is called then.
 func (e *evictor) evict(v victim, done func()) {
-	e.log.Info("evicted", "image", v.im.info.ID, "bytes", v.im.info.Size, "why", v.why)
-	e.notes.add(v.im.info.ID, fmt.Errorf("evicted: %s", v.why))
+	e.log.Info("evicted", "image", v.im.id, "bytes", v.im.size, "why", v.why)
+	e.notes.add(v.im.id, fmt.Errorf("evicted: %s", v.why))
 	e.discard(v.im, done)
 }
 
 // discard moves the file of an image that left the index, and whose bytes
 // count as leaving, to trash.
 func (e *evictor) discard(im *image, done func()) {
-	file, err := e.store.Trash(im.info.ID)
+	file, err := e.store.Trash(im.id)
 	switch {
 	case err == nil:
 		e.unlinkLater(trashed{file, im, done})
 		return
 	case !errors.Is(err, fs.ErrNotExist):
 		// The file stays, and will be found again.
-		e.log.Warn("move image to trash", "image", im.info.ID, "error", err)
+		e.log.Warn("move image to trash", "image", im.id, "error", err)
 		defer e.index.found(im.info)
 	}
 	e.gone(im)
@@ -202,7 +202,7 @@ func (e *evictor) unlinkLater(t trashed) {
 }
 
 func (e *evictor) gone(im *image) {
-	e.pool.left(im.info.Size)
+	e.pool.left(im.size)
 	e.index.unlinked(im)
 }
 
@@ -255,7 +255,7 @@ func (e *evictor) standingBytes() (n int64) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	for _, v := range e.standing {
-		n += v.im.info.Size
+		n += v.im.size
 	}
 	return n
 }
@@ -353,7 +353,7 @@ func (c *choice) take(im *image, why string) {
 	}
 	c.taken[im] = true
 	c.list = append(c.list, v)
-	c.need -= im.info.Size
+	c.need -= im.size
 }
 
 func (c *choice) byRank(ctx context.Context) error {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/imgcache/imgcache-host/host/origin"
 	"github.com/imgcache/imgcache-host/host/store"
+	"github.com/imgcache/imgcache-host/sdk"
 )
 
 // blockSize is the unit of verification and of copying.
@@ -325,7 +326,7 @@ func (f *fill) leave() {
 
 // errAbandoned ends a fill that nobody follows where the configuration does
 // not let it go on.
-var errAbandoned = errors.New("every client left, and keep_filling is off")
+var errAbandoned = fmt.Errorf("every client left, and keep_filling is off: %w", sdk.ErrUnavailable)
 
 // release is called once, when the fill is over and nobody reads it.
 func (f *fill) release() {

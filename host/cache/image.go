@@ -11,11 +11,14 @@ import (
 )
 
 // image is one generation of a cached image: another version of the same id,
-// or the same version fetched again, is another image. The fields after info
-// belong to the index's mutex.
+// or the same version fetched again, is another image. Those fields that
+// can change belong to the index's mutex.
 type image struct {
+	id   string
 	key  sdk.Key
-	info store.Info
+	size int64 // bytes
+
+	info store.Info // may become richer when the file is opened
 
 	hits     uint64    // the driver's record plus what the record log holds
 	accessed time.Time // start of the last GET, or the commit
@@ -28,7 +31,7 @@ type image struct {
 func (im *image) record() sdk.Record {
 	r := sdk.Record{
 		Key:      im.key,
-		Size:     uint64(im.info.Size),
+		Size:     uint64(im.size),
 		Hits:     im.hits,
 		Admitted: im.info.ModTime.UnixNano(),
 		Accessed: im.accessed.UnixNano(),
@@ -42,9 +45,9 @@ func (im *image) record() sdk.Record {
 
 func (im *image) entry() sdk.Entry {
 	return sdk.Entry{
-		ID:           im.info.ID,
+		ID:           im.id,
 		Version:      im.info.Version,
-		Size:         im.info.Size,
+		Size:         im.size,
 		Hits:         im.hits,
 		LastAccessed: im.accessed,
 		LastModified: im.info.ModTime,
@@ -131,7 +134,7 @@ func (x *index) commit(info store.Info, now time.Time) (im, old *image) {
 }
 
 func (x *index) addLocked(info store.Info, accessed time.Time) *image {
-	im := &image{key: sdk.KeyOf(info.ID), info: info, accessed: accessed}
+	im := &image{id: info.ID, key: sdk.KeyOf(info.ID), size: info.Size, info: info, accessed: accessed}
 	x.images[info.ID], x.byKey[im.key] = im, im
 	x.events.add(sdk.Event{Kind: sdk.EventAdmitted, Key: im.key, Size: uint64(info.Size), At: accessed.UnixNano()})
 	return im
@@ -159,15 +162,15 @@ func (x *index) removeExactly(im *image, reason sdk.Reason, now time.Time) bool 
 		return false
 	}
 	x.dropLocked(im, reason, now)
-	x.log.delete(im.info.ID)
+	x.log.delete(im.id)
 	return true
 }
 
 func (x *index) dropLocked(im *image, reason sdk.Reason, now time.Time) {
 	im.removed = true
-	delete(x.images, im.info.ID)
+	delete(x.images, im.id)
 	delete(x.byKey, im.key)
-	x.events.add(sdk.Event{Kind: sdk.EventRemoved, Key: im.key, Size: uint64(im.info.Size), At: now.UnixNano(), Reason: reason})
+	x.events.add(sdk.Event{Kind: sdk.EventRemoved, Key: im.key, Size: uint64(im.size), At: now.UnixNano(), Reason: reason})
 }
 
 // unlinked says that the removed image's file has no name any more. Its bytes
@@ -184,7 +187,7 @@ func (x *index) unlinkedLocked(im *image) {
 	}
 	im.unlinked = true
 	if im.readers == 0 {
-		x.pool.release(im.info.Size)
+		x.pool.release(im.size)
 	}
 }
 
@@ -193,7 +196,7 @@ func (x *index) acquire(im *image) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	if im.unlinked && im.readers == 0 {
-		x.pool.charge(im.info.Size)
+		x.pool.charge(im.size)
 	}
 	im.readers++
 }
@@ -204,7 +207,7 @@ func (x *index) release(im *image) {
 	defer x.mu.Unlock()
 	im.readers--
 	if im.readers == 0 && im.unlinked {
-		x.pool.release(im.info.Size)
+		x.pool.release(im.size)
 	}
 }
 
@@ -218,8 +221,8 @@ func (x *index) access(im *image, now time.Time) {
 	if now.After(im.accessed) {
 		im.accessed = now
 	}
-	x.log.touch(im.info.ID, 0, im.accessed)
-	x.events.add(sdk.Event{Kind: sdk.EventAccessed, Key: im.key, Size: uint64(im.info.Size), At: now.UnixNano(), Count: 1})
+	x.log.touch(im.id, 0, im.accessed)
+	x.events.add(sdk.Event{Kind: sdk.EventAccessed, Key: im.key, Size: uint64(im.size), At: now.UnixNano(), Count: 1})
 }
 
 // hit counts a download whose last byte has left.
@@ -230,7 +233,7 @@ func (x *index) hit(im *image) {
 		return
 	}
 	im.hits++
-	x.log.touch(im.info.ID, 1, im.accessed)
+	x.log.touch(im.id, 1, im.accessed)
 }
 
 // confirm remembers that the origin has the image's version now.
@@ -280,9 +283,9 @@ func (x *index) all() []ImageInfo {
 // public must be called under the index's mutex.
 func (im *image) public() ImageInfo {
 	return ImageInfo{
-		ID:           im.info.ID,
+		ID:           im.id,
 		State:        StateCached,
-		Size:         im.info.Size,
+		Size:         im.size,
 		Hits:         im.hits,
 		LastAccessed: im.accessed.UTC(),
 		LastModified: im.info.ModTime.UTC(),
@@ -316,7 +319,7 @@ func (x *index) merge(entries []sdk.Entry) {
 			}
 			continue
 		}
-		if im.info.Version == "" && e.Size == im.info.Size {
+		if im.info.Version == "" && e.Size == im.size {
 			im.info.Version = e.Version // lost with the block table, or never there
 		}
 		if e.Version == im.info.Version {
@@ -325,7 +328,7 @@ func (x *index) merge(entries []sdk.Entry) {
 				im.accessed = e.LastAccessed
 			}
 		}
-		if e.Version != im.info.Version || e.Size != im.info.Size {
+		if e.Version != im.info.Version || e.Size != im.size {
 			x.log.put(im.entry())
 		}
 	}

@@ -45,7 +45,7 @@ func (c *Cache) Prune(ctx context.Context, o PruneOptions) (Result, error) {
 	var done Result
 	for _, v := range list {
 		done.Files++
-		done.Bytes += v.im.info.Size
+		done.Bytes += v.im.size
 	}
 	unlinked.Wait()
 	if !o.DryRun {
@@ -65,7 +65,7 @@ func (c *Cache) Victims(ctx context.Context, limit int) ([]Victim, error) {
 	c.evictor.judge(err)
 	victims := []Victim{}
 	for _, v := range list[:min(limit, len(list))] {
-		victims = append(victims, Victim{ID: v.im.info.ID, Size: v.im.info.Size, Why: v.why})
+		victims = append(victims, Victim{ID: v.im.id, Size: v.im.size, Why: v.why})
 	}
 	return victims, ctx.Err()
 }

@@ -60,12 +60,29 @@ func (d *faultyDriver) Apply(ctx context.Context, b sdk.Batch) error {
 		}()
 		<-ctx.Done()
 		return ctx.Err()
-	case 3: // its store was replaced by an empty one
-		d.mu.Lock()
-		d.entries, d.last = map[string]sdk.Entry{}, map[string]uint64{}
-		d.mu.Unlock()
 	}
 	return d.apply(b)
+}
+
+// settle ends the faults.
+func (d *faultyDriver) settle() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.faults = false
+}
+
+// records returns a copy of what is stored.
+func (d *faultyDriver) records() map[string]sdk.Entry {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return clone(d.entries)
+}
+
+// wipe loses everything, as a driver whose store was replaced by an empty one.
+func (d *faultyDriver) wipe() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.entries, d.last = map[string]sdk.Entry{}, map[string]uint64{}
 }
 
 func (d *faultyDriver) apply(b sdk.Batch) error {
@@ -143,23 +160,118 @@ func recordsEqualHits(t *testing.T, seed uint64, fsys store.FS) {
 			h.stop()
 		}
 	}
-	d.mu.Lock()
-	d.faults = false
-	d.mu.Unlock()
+	d.settle()
 	h := startRecorder(t, fsys, d, files)
 	time.Sleep(5 * time.Minute)
+	h.wantRecords(t, d, want, files)
+	h.stop()
+}
+
+// wantRecords checks that driver and index have exactly these hits.
+func (h *recording) wantRecords(t *testing.T, d *faultyDriver, want map[string]uint64, files map[string]store.Info) {
+	t.Helper()
+	entries := d.records()
 	for id, hits := range want {
-		if got := d.entries[id]; got.Hits != hits || got.Version != files[id].Version {
+		if got := entries[id]; got.Hits != hits || got.Version != files[id].Version {
 			t.Errorf("driver has %d hits of %s %q, want %d of %q", got.Hits, id, got.Version, hits, files[id].Version)
 		}
-		if im := h.index.get(id); im.hits != hits {
-			t.Errorf("index has %d hits of %s, want %d", im.hits, id, hits)
+		if got := h.index.view(h.index.get(id)); got.Hits != hits {
+			t.Errorf("index has %d hits of %s, want %d", got.Hits, id, hits)
 		}
 	}
-	if len(d.entries) != len(want) {
-		t.Errorf("driver has %d records, want %d", len(d.entries), len(want))
+	if len(entries) != len(want) {
+		t.Errorf("driver has %d records, want %d", len(entries), len(want))
 	}
-	h.stop()
+	if n := h.j.unsent(); n != 0 {
+		t.Errorf("%d operations were not sent", n)
+	}
+}
+
+// TestLostRecordsAreRebuilt empties the driver's store while the host lives:
+// the driver sees a gap, and everything is told again.
+func TestLostRecordsAreRebuilt(t *testing.T) {
+	fsys := newTestFS(t)
+	synctest.Test(t, func(t *testing.T) {
+		d := newFaultyDriver(1)
+		d.settle()
+		files := map[string]store.Info{}
+		want := map[string]uint64{}
+		for i := range 3 {
+			id := fmt.Sprintf("img%d", i)
+			files[id], want[id] = store.Info{ID: id, Size: 1, ModTime: time.Now(), Meta: store.Meta{Version: "v"}}, 0
+		}
+		h := startRecorder(t, fsys, d, files)
+		for i := range 20 {
+			if i%7 == 3 {
+				d.wipe()
+			}
+			for id := range want {
+				h.index.hit(h.index.get(id))
+				want[id]++
+			}
+			time.Sleep(2500 * time.Millisecond)
+		}
+		time.Sleep(5 * time.Minute)
+		h.wantRecords(t, d, want, files)
+		h.stop()
+	})
+}
+
+// TestJournalSurvivesDamage cuts the file at every byte: what is read back is
+// always a state that the log went through.
+func TestJournalSurvivesDamage(t *testing.T) {
+	fsys := newTestFS(t)
+	j, err := openJournal(fsys, "records.log")
+	if err != nil {
+		t.Fatal(err)
+	}
+	j.put(sdk.Entry{ID: "a", Version: "1"})
+	if _, err := j.flush(); err != nil {
+		t.Fatal(err)
+	}
+	j.touch("a", 2, time.Unix(5, 0))
+	j.touch("b", 1, time.Unix(6, 0))
+	if _, err := j.flush(); err != nil {
+		t.Fatal(err)
+	}
+	whole, err := readFile(fsys, "records.log")
+	if err != nil {
+		t.Fatal(err)
+	}
+	states := map[string]int{}
+	for n := range len(whole) + 1 {
+		var got journal
+		got.replay(whole[:n])
+		sent := 0
+		if got.sent != nil {
+			sent = len(got.sent.Ops)
+		}
+		states[fmt.Sprintf("source %v, %d sent, %d pending", got.source != "", sent, got.pending.len())]++
+	}
+	for _, want := range []string{
+		"source false, 0 sent, 0 pending", "source true, 0 sent, 0 pending",
+		"source true, 1 sent, 0 pending", "source true, 1 sent, 2 pending",
+	} {
+		if states[want] == 0 {
+			t.Errorf("no cut gives the state %q", want)
+		}
+		delete(states, want)
+	}
+	if len(states) > 0 {
+		t.Errorf("cuts give states that the log never had: %v", states)
+	}
+}
+
+func FuzzJournal(f *testing.F) {
+	f.Add(appendLine(nil, line{Source: "s", Seq: 3}))
+	f.Add(appendLine(appendLine(nil, line{Source: "s"}), line{Seq: 1, Send: toLines([]sdk.Op{sdk.Delete("a")})}))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		var j journal
+		j.replay(data)
+		if j.sent != nil && j.source == "" {
+			t.Error("a batch without a source")
+		}
+	})
 }
 
 // recording is a host reduced to index, journal and recorder.

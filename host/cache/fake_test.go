@@ -1,0 +1,209 @@
+package cache
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/imgcache/imgcache-host/host/origin"
+	"github.com/imgcache/imgcache-host/host/store"
+)
+
+// fakeOrigin has one image and every bad habit.
+type fakeOrigin struct {
+	mu      sync.Mutex
+	rng     *rand.Rand
+	data    []byte
+	version string
+	size    bool // announce the size
+	digest  bool // declare SHA-256
+	corrupt bool // send a wrong byte
+	down    bool
+	cuts    int // transfers still to be broken off
+	opens   int // transfers from the start
+	active  int
+}
+
+func (o *fakeOrigin) Name() string                   { return "fake" }
+func (o *fakeOrigin) RevalidateAfter() time.Duration { return 0 }
+
+func (o *fakeOrigin) ByID(string) (origin.Origin, string, error) { return o, "image", nil }
+
+func (o *fakeOrigin) object() origin.Object {
+	obj := origin.Object{Version: o.version, Size: -1}
+	if o.size {
+		obj.Size = int64(len(o.data))
+	}
+	if o.digest {
+		sum := sha256.Sum256(o.data)
+		obj.Digests = []origin.Digest{{Algorithm: "sha256", Sum: sum[:]}}
+		obj.Version = fmt.Sprintf("sha256:%x", sum)
+	}
+	return obj
+}
+
+func (o *fakeOrigin) Stat(context.Context, string) (origin.Object, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.down {
+		return origin.Object{}, origin.ErrUnavailable
+	}
+	return o.object(), nil
+}
+
+func (o *fakeOrigin) Open(ctx context.Context, r origin.Request) (origin.Object, io.ReadCloser, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	obj := o.object()
+	switch {
+	case o.down:
+		return origin.Object{}, nil, origin.ErrUnavailable
+	case r.Version != "" && r.Version != obj.Version:
+		return origin.Object{}, nil, origin.ErrChanged
+	case r.Offset == 0 && r.Length < 0:
+		o.opens++
+	}
+	b := &fakeBody{ctx: ctx, o: o, cut: -1, rest: o.data[min(r.Offset, int64(len(o.data))):]}
+	if r.Length >= 0 {
+		b.rest = b.rest[:min(r.Length, int64(len(b.rest)))]
+	}
+	if o.corrupt && len(b.rest) > 0 {
+		b.rest = append([]byte(nil), b.rest...)
+		b.rest[o.rng.IntN(len(b.rest))] ^= 1
+	}
+	if o.cuts > 0 && len(b.rest) > 0 {
+		o.cuts--
+		b.cut = o.rng.IntN(len(b.rest))
+	}
+	o.active++
+	return obj, b, nil
+}
+
+// fakeBody is a slow stream that may break off.
+type fakeBody struct {
+	ctx    context.Context
+	o      *fakeOrigin
+	rest   []byte
+	cut    int // bytes until it breaks off; -1: never
+	closed bool
+}
+
+func (b *fakeBody) Read(p []byte) (int, error) {
+	b.o.mu.Lock()
+	n, pause := min(1+b.o.rng.IntN(400<<10), len(p), len(b.rest)), time.Duration(b.o.rng.IntN(200))*time.Millisecond
+	b.o.mu.Unlock()
+	select {
+	case <-time.After(pause):
+	case <-b.ctx.Done():
+		return 0, context.Cause(b.ctx)
+	}
+	if b.cut >= 0 && b.cut <= n {
+		n := copy(p, b.rest[:b.cut])
+		b.cut, b.rest = 0, nil
+		return n, fmt.Errorf("%w: cut", origin.ErrUnavailable)
+	}
+	if len(b.rest) == 0 {
+		return 0, io.EOF
+	}
+	copy(p, b.rest[:n])
+	b.rest = b.rest[n:]
+	if b.cut >= 0 {
+		b.cut -= n
+	}
+	return n, nil
+}
+
+func (b *fakeBody) Close() error {
+	b.o.mu.Lock()
+	defer b.o.mu.Unlock()
+	if b.closed {
+		return errors.New("body closed twice")
+	}
+	b.closed = true
+	b.o.active--
+	return nil
+}
+
+// flakyFS fails now and then, and wholly after a crash.
+type flakyFS struct {
+	store.FS
+	mu      sync.Mutex
+	rng     *rand.Rand
+	odds    int // one operation in odds fails; 0: none
+	crashed atomic.Bool
+}
+
+func (f *flakyFS) fault() error {
+	if f.crashed.Load() {
+		return errors.New("the machine is gone")
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.odds > 0 && f.rng.IntN(f.odds) == 0 {
+		return []error{syscall.ENOSPC, syscall.EIO, syscall.EDQUOT}[f.rng.IntN(3)]
+	}
+	return nil
+}
+
+func (f *flakyFS) OpenFile(op, name string, flag int, perm fs.FileMode) (store.File, error) {
+	if err := f.fault(); err != nil {
+		return nil, err
+	}
+	file, err := f.FS.OpenFile(op, name, flag, perm)
+	if err != nil {
+		return nil, err
+	}
+	return &flakyFile{file, f}, nil
+}
+
+func (f *flakyFS) Rename(op, a, b string) error {
+	if err := f.fault(); err != nil {
+		return err
+	}
+	return f.FS.Rename(op, a, b)
+}
+
+func (f *flakyFS) Link(op, a, b string) error {
+	if err := f.fault(); err != nil {
+		return err
+	}
+	return f.FS.Link(op, a, b)
+}
+
+func (f *flakyFS) Remove(op, name string) error {
+	if f.crashed.Load() {
+		return errors.New("the machine is gone")
+	}
+	return f.FS.Remove(op, name)
+}
+
+type flakyFile struct {
+	store.File
+	f *flakyFS
+}
+
+func (f *flakyFile) Write(p []byte) (int, error) {
+	if err := f.f.fault(); err != nil {
+		n, _ := f.File.Write(p[:len(p)/2]) // as a full disk does
+		return n, err
+	}
+	return f.File.Write(p)
+}
+
+func (f *flakyFile) Sync() error {
+	if err := f.f.fault(); err != nil {
+		return err
+	}
+	return f.File.Sync()
+}
+
+// Lock passes on what the store wants of its lock file.
+func (f *flakyFile) Lock() error { return f.File.(interface{ Lock() error }).Lock() }
