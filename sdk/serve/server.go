@@ -1,0 +1,160 @@
+package serve
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"google.golang.org/grpc"
+
+	"github.com/imgcache/imgcache-host/pluginproto"
+	"github.com/imgcache/imgcache-host/pluginproto/abi"
+	pluginv1 "github.com/imgcache/imgcache-host/pluginproto/imgcache/plugin/v1"
+	"github.com/imgcache/imgcache-host/sdk"
+)
+
+// pluginServer answers what every plugin answers.
+type pluginServer struct {
+	pluginv1.UnimplementedPluginServiceServer
+	manifest sdk.Manifest
+	impl     any
+}
+
+func (s *pluginServer) Describe(context.Context, *pluginv1.DescribeRequest) (*pluginv1.DescribeResponse, error) {
+	return pluginproto.FromManifest(s.manifest), nil
+}
+
+func (s *pluginServer) Configure(ctx context.Context, in *pluginv1.ConfigureRequest) (*pluginv1.ConfigureResponse, error) {
+	if c, ok := s.impl.(sdk.Configurer); ok {
+		if err := c.Configure(ctx, pluginproto.ToSettings(in)); err != nil {
+			return nil, pluginproto.FromError(err)
+		}
+	}
+	return &pluginv1.ConfigureResponse{}, nil
+}
+
+// driverServer serves an sdk.Driver.
+type driverServer struct {
+	pluginv1.UnimplementedDriverServiceServer
+	driver sdk.Driver
+}
+
+// listBatch is how many entries travel in a message: fewer cost more calls,
+// more delay the first.
+const listBatch = 1000
+
+func (s *driverServer) List(_ *pluginv1.ListRequest, out grpc.ServerStreamingServer[pluginv1.ListResponse]) error {
+	err := s.driver.List(out.Context(), func(entries []sdk.Entry) error {
+		for len(entries) > 0 {
+			n := min(len(entries), listBatch)
+			m := &pluginv1.ListResponse{Entries: make([]*pluginv1.Entry, n)}
+			for i, e := range entries[:n] {
+				m.Entries[i] = pluginproto.FromEntry(e)
+			}
+			if err := out.Send(m); err != nil {
+				return err
+			}
+			entries = entries[n:]
+		}
+		return nil
+	})
+	return pluginproto.FromError(err)
+}
+
+func (s *driverServer) Apply(ctx context.Context, in *pluginv1.ApplyRequest) (*pluginv1.ApplyResponse, error) {
+	b := pluginproto.ToBatch(in)
+	err := b.Validate()
+	if err == nil {
+		err = s.driver.Apply(ctx, b)
+	}
+	return &pluginv1.ApplyResponse{}, pluginproto.FromError(err)
+}
+
+func (s *driverServer) Nodes(ctx context.Context, in *pluginv1.NodesRequest) (*pluginv1.NodesResponse, error) {
+	l, ok := s.driver.(sdk.NodeLister)
+	if !ok {
+		return nil, unsupported(sdk.CapNodes)
+	}
+	nodes, err := l.Nodes(ctx, in.GetId())
+	out := &pluginv1.NodesResponse{}
+	for _, n := range nodes {
+		out.Nodes = append(out.Nodes, pluginproto.FromNode(n))
+	}
+	return out, pluginproto.FromError(err)
+}
+
+func (s *driverServer) Heartbeat(ctx context.Context, _ *pluginv1.HeartbeatRequest) (*pluginv1.HeartbeatResponse, error) {
+	h, ok := s.driver.(sdk.Heartbeater)
+	if !ok {
+		return nil, unsupported(sdk.CapHeartbeat)
+	}
+	return &pluginv1.HeartbeatResponse{}, pluginproto.FromError(h.Heartbeat(ctx))
+}
+
+// policyServer serves an sdk.Scorer or sdk.Stateful.
+type policyServer struct {
+	pluginv1.UnimplementedPolicyServiceServer
+	impl any
+}
+
+func unsupported(c sdk.Capability) error {
+	return pluginproto.FromError(fmt.Errorf("%w: the plugin lacks the capability %q", sdk.ErrUnsupported, c))
+}
+
+func (s *policyServer) Score(ctx context.Context, in *pluginv1.ScoreRequest) (*pluginv1.ScoreResponse, error) {
+	p, ok := s.impl.(sdk.Scorer)
+	if !ok {
+		return nil, unsupported(sdk.CapScore)
+	}
+	now, records, err := abi.Records(nil, in.GetRecords())
+	if err != nil {
+		return nil, pluginproto.FromError(err)
+	}
+	scores := make([]float64, len(records))
+	if err := p.Score(ctx, time.Unix(0, now), records, scores); err != nil {
+		return nil, pluginproto.FromError(err)
+	}
+	return &pluginv1.ScoreResponse{Scores: scores}, nil
+}
+
+func (s *policyServer) Observe(ctx context.Context, in *pluginv1.ObserveRequest) (*pluginv1.ObserveResponse, error) {
+	p, ok := s.impl.(sdk.Stateful)
+	if !ok {
+		return nil, unsupported(sdk.CapStateful)
+	}
+	_, events, err := abi.Events(nil, in.GetEvents())
+	if err == nil {
+		err = p.Observe(ctx, events)
+	}
+	return &pluginv1.ObserveResponse{}, pluginproto.FromError(err)
+}
+
+func (s *policyServer) Select(ctx context.Context, in *pluginv1.SelectRequest) (*pluginv1.SelectResponse, error) {
+	p, ok := s.impl.(sdk.Stateful)
+	if !ok {
+		return nil, unsupported(sdk.CapStateful)
+	}
+	keys, err := p.Select(ctx, time.Unix(0, in.GetNowNs()), in.GetNeedBytes(), int(in.GetLimit()))
+	out := &pluginv1.SelectResponse{Keys: make([]uint64, len(keys))}
+	for i, k := range keys {
+		out.Keys[i] = uint64(k)
+	}
+	return out, pluginproto.FromError(err)
+}
+
+func (s *policyServer) Snapshot(ctx context.Context, _ *pluginv1.SnapshotRequest) (*pluginv1.SnapshotResponse, error) {
+	p, ok := s.impl.(sdk.Snapshotter)
+	if !ok {
+		return nil, unsupported(sdk.CapSnapshot)
+	}
+	b, err := p.Snapshot(ctx)
+	return &pluginv1.SnapshotResponse{Snapshot: b}, pluginproto.FromError(err)
+}
+
+func (s *policyServer) Restore(ctx context.Context, in *pluginv1.RestoreRequest) (*pluginv1.RestoreResponse, error) {
+	p, ok := s.impl.(sdk.Snapshotter)
+	if !ok {
+		return nil, unsupported(sdk.CapSnapshot)
+	}
+	return &pluginv1.RestoreResponse{}, pluginproto.FromError(p.Restore(ctx, in.GetSnapshot()))
+}
