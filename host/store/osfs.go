@@ -34,40 +34,42 @@ type osFS struct{ root *os.Root }
 
 func (o osFS) Close() error { return o.root.Close() }
 
-// OpenFile opens regular files only. It does not wait for the other end of a
-// FIFO. [os.Root] follows links that stay inside, so what was opened is
-// compared with what has the name.
+// OpenFile opens regular files only, and does not wait for the other end of a
+// FIFO.
 func (o osFS) OpenFile(_, name string, flag int, perm fs.FileMode) (File, error) {
-	f, err := o.root.OpenFile(name, flag|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, perm)
-	if errors.Is(err, syscall.ENXIO) { // a FIFO without a reader, or a socket
-		return nil, &fs.PathError{Op: "open", Path: name, Err: errNotRegular}
-	}
-	if err != nil {
-		return nil, err
-	}
-	if flag&os.O_EXCL != 0 {
+	f, err := o.root.OpenFile(name, flag|syscall.O_NONBLOCK, perm)
+	if err == nil && flag&os.O_EXCL != 0 {
 		return osFile{f}, nil // made by this call
 	}
-	if err := o.checkRegular(f, name); err != nil {
-		f.Close()
+	if flag&os.O_EXCL == 0 {
+		err = o.checkRegular(f, name, err)
+	}
+	if err != nil {
+		f.Close() // nil does no harm
 		return nil, err
 	}
 	return osFile{f}, nil
 }
 
-func (o osFS) checkRegular(f *os.File, name string) error {
-	opened, err := f.Stat()
-	if err != nil {
-		return err
-	}
+// checkRegular returns errNotRegular in place of openErr when name is not
+// that of a regular file. [os.Root] follows links that stay inside, so both
+// the name and what was opened are looked at.
+func (o osFS) checkRegular(f *os.File, name string, openErr error) error {
 	named, err := o.root.Lstat(name)
-	if err != nil {
+	if err == nil && openErr == nil {
+		var opened fs.FileInfo
+		if opened, err = f.Stat(); err == nil && !opened.Mode().IsRegular() {
+			named = opened
+		}
+	}
+	switch {
+	case err == nil && !named.Mode().IsRegular():
+		return &fs.PathError{Op: "open", Path: name, Err: errNotRegular}
+	case openErr != nil:
+		return openErr
+	default:
 		return err
 	}
-	if !opened.Mode().IsRegular() || named.Mode()&fs.ModeSymlink != 0 {
-		return &fs.PathError{Op: "open", Path: name, Err: errNotRegular}
-	}
-	return nil
 }
 
 func (o osFS) Mkdir(_, name string, perm fs.FileMode) error {
