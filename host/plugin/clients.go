@@ -1,0 +1,141 @@
+package plugin
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"google.golang.org/grpc"
+
+	"github.com/imgcache/imgcache-host/pluginproto"
+	"github.com/imgcache/imgcache-host/pluginproto/abi"
+	pluginv1 "github.com/imgcache/imgcache-host/pluginproto/imgcache/plugin/v1"
+	"github.com/imgcache/imgcache-host/sdk"
+)
+
+// listTimeout is for all records of a cache with millions of images.
+const listTimeout = 2 * time.Minute
+
+// Driver returns the plugin as a driver. Every error wraps a sentinel of
+// package sdk; while the plugin is down calls fail at once with
+// sdk.ErrUnavailable.
+func (p *Plugin) Driver() sdk.Driver { return driver{p} }
+
+type driver struct{ p *Plugin }
+
+// List implements sdk.Driver.
+func (d driver) List(ctx context.Context, yield func([]sdk.Entry) error) error {
+	var stopped error
+	err := d.p.call(ctx, "List", max(listTimeout, d.p.spec.timeout()), func(ctx context.Context, conn *grpc.ClientConn) error {
+		ctx, cancel := context.WithCancel(ctx) // ends the stream when yield stops
+		defer cancel()
+		stream, err := pluginv1.NewDriverServiceClient(conn).List(ctx, &pluginv1.ListRequest{}, callOptions...)
+		if err != nil {
+			return err
+		}
+		var batch []sdk.Entry
+		for {
+			m, err := stream.Recv()
+			if errors.Is(err, io.EOF) {
+				return nil
+			}
+			if err != nil {
+				return err
+			}
+			batch = batch[:0]
+			for _, e := range m.GetEntries() {
+				batch = append(batch, pluginproto.ToEntry(e))
+			}
+			if stopped = yield(batch); stopped != nil {
+				return nil
+			}
+		}
+	})
+	if stopped != nil {
+		return stopped
+	}
+	return err
+}
+
+// Apply implements sdk.Driver.
+func (d driver) Apply(ctx context.Context, b sdk.Batch) error {
+	return d.p.call(ctx, "Apply", d.p.spec.timeout(), func(ctx context.Context, conn *grpc.ClientConn) error {
+		_, err := pluginv1.NewDriverServiceClient(conn).Apply(ctx, pluginproto.FromBatch(b), callOptions...)
+		return err
+	})
+}
+
+// Scorer returns the plugin as a scoring policy.
+func (p *Plugin) Scorer() sdk.Scorer { return policy{p} }
+
+// Stateful returns the plugin as a stateful policy.
+func (p *Plugin) Stateful() sdk.Stateful { return policy{p} }
+
+// Snapshotter returns the plugin as one whose state can be saved.
+func (p *Plugin) Snapshotter() sdk.Snapshotter { return policy{p} }
+
+type policy struct{ p *Plugin }
+
+func (c policy) call(ctx context.Context, name string, f func(context.Context, pluginv1.PolicyServiceClient) error) error {
+	return c.p.call(ctx, name, c.p.spec.timeout(), func(ctx context.Context, conn *grpc.ClientConn) error {
+		return f(ctx, pluginv1.NewPolicyServiceClient(conn))
+	})
+}
+
+// Score implements sdk.Scorer.
+func (c policy) Score(ctx context.Context, now time.Time, records []sdk.Record, scores []float64) error {
+	frame := abi.AppendRecords(nil, now.UnixNano(), records)
+	return c.call(ctx, "Score", func(ctx context.Context, client pluginv1.PolicyServiceClient) error {
+		out, err := client.Score(ctx, &pluginv1.ScoreRequest{Records: frame}, callOptions...)
+		if err != nil {
+			return err
+		}
+		if got := len(out.GetScores()); got != len(records) {
+			return pluginproto.FromError(fmt.Errorf("%w: %d scores for %d records", sdk.ErrUnavailable, got, len(records)))
+		}
+		copy(scores, out.GetScores())
+		return nil
+	})
+}
+
+// Observe implements sdk.Stateful.
+func (c policy) Observe(ctx context.Context, events []sdk.Event) error {
+	frame := abi.AppendEvents(nil, time.Now().UnixNano(), events)
+	return c.call(ctx, "Observe", func(ctx context.Context, client pluginv1.PolicyServiceClient) error {
+		_, err := client.Observe(ctx, &pluginv1.ObserveRequest{Events: frame}, callOptions...)
+		return err
+	})
+}
+
+// Select implements sdk.Stateful.
+func (c policy) Select(ctx context.Context, now time.Time, need uint64, limit int) (keys []sdk.Key, err error) {
+	err = c.call(ctx, "Select", func(ctx context.Context, client pluginv1.PolicyServiceClient) error {
+		in := &pluginv1.SelectRequest{NeedBytes: need, NowNs: now.UnixNano(), Limit: uint32(limit)}
+		out, err := client.Select(ctx, in, callOptions...)
+		for _, k := range out.GetKeys()[:min(limit, len(out.GetKeys()))] {
+			keys = append(keys, sdk.Key(k))
+		}
+		return err
+	})
+	return keys, err
+}
+
+// Snapshot implements sdk.Snapshotter.
+func (c policy) Snapshot(ctx context.Context) (b []byte, err error) {
+	err = c.call(ctx, "Snapshot", func(ctx context.Context, client pluginv1.PolicyServiceClient) error {
+		out, err := client.Snapshot(ctx, &pluginv1.SnapshotRequest{}, callOptions...)
+		b = out.GetSnapshot()
+		return err
+	})
+	return b, err
+}
+
+// Restore implements sdk.Snapshotter.
+func (c policy) Restore(ctx context.Context, snapshot []byte) error {
+	return c.call(ctx, "Restore", func(ctx context.Context, client pluginv1.PolicyServiceClient) error {
+		_, err := client.Restore(ctx, &pluginv1.RestoreRequest{Snapshot: snapshot}, callOptions...)
+		return err
+	})
+}

@@ -1,0 +1,306 @@
+package plugin
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"runtime"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc"
+
+	"github.com/imgcache/imgcache-host/pluginproto"
+	"github.com/imgcache/imgcache-host/sdk"
+)
+
+const (
+	// firstBackoff and maxBackoff bound the pause before a restart, which
+	// doubles each time: a plugin that was killed is back before anybody
+	// notices, one that cannot start costs little.
+	firstBackoff = 100 * time.Millisecond
+	maxBackoff   = 30 * time.Second
+	// healthyAfter is how long a plugin must have run for its earlier
+	// failures to be forgotten.
+	healthyAfter = time.Minute
+	// breakerTrips is how many failures in a row open the breaker: from then
+	// on the plugin is called broken and tried every maxBackoff.
+	breakerTrips = 6
+	// probeEvery and probeTimeout find a plugin that hangs while nobody calls
+	// it.
+	probeEvery   = 3 * time.Second
+	probeTimeout = 2 * time.Second
+)
+
+// The states of a plugin.
+const (
+	stateRunning    = "running"
+	stateRestarting = "restarting"
+	stateBroken     = "broken"
+	stateStopped    = "stopped"
+)
+
+// Plugin is a plugin that is kept running. Its methods may be called
+// concurrently.
+type Plugin struct {
+	spec  Spec
+	sup   *Supervisor
+	log   *slog.Logger
+	stop  context.CancelFunc
+	ended chan struct{} // closed when supervise has returned
+
+	mu       sync.Mutex
+	proc     *process // nil while the plugin is down
+	settings *sdk.Settings
+	manifest sdk.Manifest
+	state    string
+	epoch    uint64
+	failures int // in a row
+	lastErr  error
+	calls    uint64
+	errs     uint64
+}
+
+// Manifest returns what the plugin says of itself.
+func (p *Plugin) Manifest() sdk.Manifest {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.manifest
+}
+
+// Epoch counts the starts of the plugin: a stateful policy has lost its state
+// when it changes.
+func (p *Plugin) Epoch() uint64 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.epoch
+}
+
+// Status returns what is known of the plugin.
+func (p *Plugin) Status() Status {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	s := Status{
+		Name: p.spec.Name, Kind: p.spec.Kind, Runtime: p.spec.runtime(), Path: p.spec.Path,
+		Version: p.manifest.Version, State: p.state, Restarts: p.epoch - 1, Calls: p.calls, Errors: p.errs,
+	}
+	if p.proc != nil {
+		s.PID, s.Started = p.proc.pid, p.proc.started
+	}
+	if p.lastErr != nil {
+		s.LastError = p.lastErr.Error()
+	}
+	return s
+}
+
+// Configure gives the plugin its settings, and again after each restart. An
+// error keeps the settings from being remembered.
+func (p *Plugin) Configure(ctx context.Context, s sdk.Settings) error {
+	p.mu.Lock()
+	proc := p.proc
+	p.mu.Unlock()
+	if proc == nil {
+		return p.away()
+	}
+	if err := proc.configure(ctx, s); err != nil {
+		return fmt.Errorf("%s: configure: %w", p.spec, err)
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.settings = &s
+	return nil
+}
+
+// Close stops the plugin and returns when its process has gone.
+func (p *Plugin) Close() error {
+	p.stop()
+	<-p.ended
+	return nil
+}
+
+// supervise runs the plugin until the context ends, and tells first how the
+// first start went.
+//
+// It keeps its OS thread to itself, because the kernel kills a child when the
+// thread that started it ends.
+func (p *Plugin) supervise(ctx context.Context, first chan<- error) {
+	runtime.LockOSThread()
+	defer close(p.ended)
+	for {
+		proc, err := p.launch(ctx)
+		if first != nil {
+			first <- err
+			if err != nil {
+				return
+			}
+			first = nil
+		}
+		if err == nil {
+			p.up(proc)
+			err = p.watch(ctx, proc)
+			p.down(ctx, proc, err)
+			proc.kill()
+		} else {
+			p.failed(ctx, err)
+		}
+		select {
+		case <-time.After(p.backoff()):
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// launch starts a process and, if the settings are known, configures it.
+func (p *Plugin) launch(ctx context.Context) (*process, error) {
+	proc, err := p.sup.start(ctx, p.spec)
+	if err != nil {
+		return nil, err
+	}
+	if m := proc.manifest; m.Kind != p.spec.Kind {
+		err = fmt.Errorf("it is a %s", m.Kind)
+	} else if p.spec.runtime() == runtimeProcess && m.Name != p.spec.Name {
+		p.log.Debug("the plugin calls itself otherwise", "name", m.Name)
+	}
+	p.mu.Lock()
+	settings := p.settings
+	p.mu.Unlock()
+	if err == nil && settings != nil {
+		err = proc.configure(ctx, *settings)
+	}
+	if err != nil {
+		proc.kill()
+		return nil, proc.explain(err)
+	}
+	return proc, nil
+}
+
+func (p *Plugin) up(proc *process) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.proc, p.manifest, p.state = proc, proc.manifest, stateRunning
+	p.epoch++
+	p.log.Info("plugin runs", "pid", proc.pid, "version", proc.manifest.Version, "start", p.epoch)
+}
+
+// watch returns when the process has ended, hangs, or the context ends.
+func (p *Plugin) watch(ctx context.Context, proc *process) error {
+	exit := time.NewTicker(exitPoll)
+	defer exit.Stop()
+	probe := time.NewTicker(probeEvery)
+	defer probe.Stop()
+	healthy := time.After(healthyAfter)
+	for {
+		select {
+		case <-exit.C:
+			if proc.client.Exited() {
+				return proc.explain(errors.New("the process ended"))
+			}
+		case <-probe.C:
+			if err := proc.alive(ctx); err != nil && ctx.Err() == nil && !proc.client.Exited() {
+				return proc.explain(fmt.Errorf("no sign of life within %v: %w", probeTimeout, err))
+			}
+		case <-healthy:
+			p.mu.Lock()
+			p.failures = 0
+			p.mu.Unlock()
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+func (p *Plugin) down(ctx context.Context, proc *process, err error) {
+	p.mu.Lock()
+	if p.proc == proc {
+		p.proc = nil
+	}
+	p.mu.Unlock()
+	p.failed(ctx, err)
+}
+
+// failed notes why the plugin is down.
+func (p *Plugin) failed(ctx context.Context, err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if ctx.Err() != nil {
+		p.state = stateStopped
+		return
+	}
+	p.failures++
+	p.state = stateRestarting
+	if p.failures >= breakerTrips {
+		p.state = stateBroken
+	}
+	if condemned := (*condemnedError)(nil); p.lastErr == nil || !errors.As(p.lastErr, &condemned) || condemned.epoch != p.epoch {
+		p.lastErr = err
+	}
+	p.log.Error("plugin is down", "failures", p.failures, "state", p.state, "error", p.lastErr)
+}
+
+func (p *Plugin) backoff() time.Duration {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.failures == 0 {
+		return 0
+	}
+	d := min(firstBackoff<<min(p.failures-1, 16), maxBackoff)
+	if p.state == stateBroken {
+		d = maxBackoff
+	}
+	return d/2 + rand.N(d/2) // so that several hosts do not come back in step
+}
+
+// away is the error of a call while the plugin is down.
+func (p *Plugin) away() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.lastErr == nil {
+		return fmt.Errorf("%s: %w", p.spec, sdk.ErrUnavailable)
+	}
+	return fmt.Errorf("%s: %w: %w", p.spec, sdk.ErrUnavailable, p.lastErr)
+}
+
+// condemnedError is why the host killed a process that it called.
+type condemnedError struct {
+	epoch uint64
+	after time.Duration
+	call  string
+}
+
+func (e *condemnedError) Error() string {
+	return fmt.Sprintf("it did not answer %s within %v and was killed", e.call, e.after)
+}
+
+// call makes one call with a deadline. A plugin that lets the deadline pass is
+// killed; a caller that gives up sooner is no fault of the plugin.
+func (p *Plugin) call(ctx context.Context, name string, limit time.Duration, f func(context.Context, *grpc.ClientConn) error) error {
+	p.mu.Lock()
+	proc, epoch := p.proc, p.epoch
+	p.calls++
+	p.mu.Unlock()
+	if proc == nil {
+		return p.away()
+	}
+	limited, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	err := pluginproto.ToError(f(limited, proc.conn))
+	if err == nil {
+		return nil
+	}
+	hung := limited.Err() != nil && ctx.Err() == nil
+	p.mu.Lock()
+	p.errs++
+	if hung && p.proc == proc {
+		p.lastErr = &condemnedError{epoch, limit, name}
+		p.proc = nil
+	}
+	p.mu.Unlock()
+	if hung {
+		proc.shoot()
+		return fmt.Errorf("%s: %w: %s: no answer within %v", p.spec, sdk.ErrUnavailable, name, limit)
+	}
+	return fmt.Errorf("%s: %s: %w", p.spec, name, err)
+}

@@ -1,0 +1,189 @@
+package plugin
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"os/exec"
+	"slices"
+	"strconv"
+	"syscall"
+	"time"
+
+	goplugin "github.com/hashicorp/go-plugin"
+	"google.golang.org/grpc"
+
+	"github.com/imgcache/imgcache-host/pluginproto"
+	pluginv1 "github.com/imgcache/imgcache-host/pluginproto/imgcache/plugin/v1"
+	"github.com/imgcache/imgcache-host/sdk"
+	"github.com/imgcache/imgcache-host/sdk/serve"
+)
+
+const (
+	// handshakeTimeout is how long a process may take to say where it
+	// listens; go-plugin's default of a minute is an outage.
+	handshakeTimeout = 5 * time.Second
+	// loadTimeout is how long a module may take to be compiled, which the
+	// runner does before the handshake: a Go guest takes a second on a quiet
+	// machine, and the compilation is kept for the next time.
+	loadTimeout = 30 * time.Second
+	// configureTimeout is for opening the store behind a driver.
+	configureTimeout = 30 * time.Second
+	// exitPoll is how soon the end of a process is noticed.
+	exitPoll = 50 * time.Millisecond
+)
+
+// process is one running instance of a plugin.
+type process struct {
+	client   *goplugin.Client
+	conn     *grpc.ClientConn
+	pid      int
+	lifeline *os.File // the end that the host holds
+	stderr   *tail
+	manifest sdk.Manifest
+	started  time.Time
+}
+
+// start runs the plugin and asks what it is. The caller's OS thread must stay
+// alive as long as the process: the kernel kills the child when the thread
+// that forked it ends, which is how no plugin outlives the host.
+func (s *Supervisor) start(ctx context.Context, spec Spec) (*process, error) {
+	if err := spec.checkSum(); err != nil {
+		return nil, err
+	}
+	theirs, ours, err := os.Pipe()
+	if err != nil {
+		return nil, fmt.Errorf("make lifeline: %w", err)
+	}
+	defer theirs.Close()
+	p := &process{lifeline: ours, stderr: &tail{}, started: time.Now()}
+	cmd := s.command(spec)
+	cmd.ExtraFiles = []*os.File{theirs} // descriptor 3: serve.LifelineFD
+	p.client = goplugin.NewClient(&goplugin.ClientConfig{
+		HandshakeConfig:  serve.Handshake,
+		Plugins:          goplugin.PluginSet{serve.PluginName: noPlugin{}},
+		Cmd:              cmd,
+		SkipHostEnv:      true,
+		AllowedProtocols: []goplugin.Protocol{goplugin.ProtocolGRPC},
+		StartTimeout:     startTimeout(spec),
+		Logger:           newLogger(s.cfg.Log.With("plugin", spec.Name)),
+		Stderr:           p.stderr,
+		UnixSocketConfig: &goplugin.UnixSocketConfig{TempDir: s.sockets},
+	})
+	if err := p.connect(ctx, cmd); err != nil {
+		p.kill()
+		return nil, p.explain(err)
+	}
+	return p, nil
+}
+
+func startTimeout(spec Spec) time.Duration {
+	if spec.runtime() == runtimeWasm {
+		return loadTimeout
+	}
+	return handshakeTimeout
+}
+
+// command returns the command line of a plugin with the few variables that it
+// may see. Nothing of the host's environment is among them.
+func (s *Supervisor) command(spec Spec) *exec.Cmd {
+	cmd := exec.Command(spec.Path, spec.Args...)
+	env := map[string]string{
+		"PATH":            "/usr/local/bin:/usr/bin:/bin",
+		"LANG":            "C.UTF-8",
+		serve.LifelineEnv: "1",
+	}
+	if spec.runtime() == runtimeWasm {
+		cmd = exec.Command(s.cfg.Executable, "wasm-runner", spec.Path)
+		env["IMGCACHE_WASM_CACHE"] = s.cfg.CacheDir
+		if spec.Memory > 0 {
+			env["IMGCACHE_WASM_MEMORY"] = strconv.FormatInt(spec.Memory, 10)
+		}
+	}
+	maps.Copy(env, spec.Env)
+	for _, name := range slices.Sorted(maps.Keys(env)) {
+		cmd.Env = append(cmd.Env, name+"="+env[name])
+	}
+	cmd.Dir = "/"
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	return cmd
+}
+
+func (p *process) connect(ctx context.Context, cmd *exec.Cmd) error {
+	if _, err := p.client.Start(); err != nil {
+		return fmt.Errorf("start: %w", err)
+	}
+	p.pid = cmd.Process.Pid
+	rpc, err := p.client.Client()
+	if err != nil {
+		return fmt.Errorf("connect: %w", err)
+	}
+	p.conn = rpc.(*goplugin.GRPCClient).Conn
+	ctx, cancel := context.WithTimeout(ctx, handshakeTimeout)
+	defer cancel()
+	out, err := pluginv1.NewPluginServiceClient(p.conn).Describe(ctx, &pluginv1.DescribeRequest{}, callOptions...)
+	if err != nil {
+		return fmt.Errorf("describe: %w", pluginproto.ToError(err))
+	}
+	p.manifest = pluginproto.ToManifest(out)
+	return p.manifest.Validate()
+}
+
+// callOptions bound what a plugin may answer.
+var callOptions = []grpc.CallOption{grpc.MaxCallRecvMsgSize(serve.MaxMessage)}
+
+func (p *process) configure(ctx context.Context, s sdk.Settings) error {
+	ctx, cancel := context.WithTimeout(ctx, configureTimeout)
+	defer cancel()
+	_, err := pluginv1.NewPluginServiceClient(p.conn).Configure(ctx, pluginproto.FromSettings(s), callOptions...)
+	return pluginproto.ToError(err)
+}
+
+// alive asks the process for a sign of life.
+func (p *process) alive(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
+	defer cancel()
+	_, err := pluginv1.NewPluginServiceClient(p.conn).Describe(ctx, &pluginv1.DescribeRequest{}, callOptions...)
+	return pluginproto.ToError(err)
+}
+
+// shoot kills the process and whatever it started. It does not wait.
+func (p *process) shoot() {
+	if p.pid > 0 && !p.client.Exited() {
+		_ = syscall.Kill(-p.pid, syscall.SIGKILL)
+	}
+}
+
+// kill ends the process and frees what belongs to it. The signal comes first,
+// because go-plugin's own Kill waits without limit for a process that is
+// stopped.
+func (p *process) kill() {
+	p.shoot()
+	p.client.Kill()
+	if p.conn != nil {
+		_ = p.conn.Close()
+	}
+	_ = p.lifeline.Close()
+}
+
+// explain adds what the process last said to an error.
+func (p *process) explain(err error) error {
+	if said := p.stderr.summary(); said != "" {
+		return fmt.Errorf("%w; it said: %s", err, said)
+	}
+	return err
+}
+
+// noPlugin is the client side that go-plugin wants; the host uses the
+// connection itself.
+type noPlugin struct {
+	goplugin.NetRPCUnsupportedPlugin
+}
+
+func (noPlugin) GRPCServer(*goplugin.GRPCBroker, *grpc.Server) error { return errors.ErrUnsupported }
+
+func (noPlugin) GRPCClient(_ context.Context, _ *goplugin.GRPCBroker, conn *grpc.ClientConn) (any, error) {
+	return conn, nil
+}

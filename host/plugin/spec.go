@@ -1,0 +1,135 @@
+package plugin
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/imgcache/imgcache-host/sdk"
+)
+
+// Spec says which plugin to run, and how.
+type Spec struct {
+	Name    string
+	Kind    sdk.Kind
+	Path    string   // of an executable, or of a WebAssembly module: NAME.wasm
+	Args    []string // of an executable
+	Env     map[string]string
+	SHA256  string        // lower-case hex of the file at Path; empty: not checked
+	Memory  int64         // bytes of a module's memory; 0: the runner's default
+	Timeout time.Duration // of one call; 0: 5s for a policy, 30s for a driver
+}
+
+// The runtimes of plugins.
+const (
+	runtimeProcess = "process"
+	runtimeWasm    = "wasm"
+)
+
+func (s Spec) runtime() string {
+	if strings.HasSuffix(s.Path, ".wasm") {
+		return runtimeWasm
+	}
+	return runtimeProcess
+}
+
+func (s Spec) timeout() time.Duration {
+	switch {
+	case s.Timeout > 0:
+		return s.Timeout
+	case s.Kind == sdk.KindDriver:
+		return 30 * time.Second // a database under load takes seconds, and nobody waits for it
+	}
+	return 5 * time.Second // a million candidates take a tenth of it
+}
+
+// String names the plugin in errors: "driver plugin sqlite".
+func (s Spec) String() string { return fmt.Sprintf("%s plugin %s", s.Kind, s.Name) }
+
+// fileNames returns the names under which a plugin is looked for: a driver is
+// an executable, a policy a module or an executable.
+func fileNames(kind sdk.Kind, name string) []string {
+	executable := fmt.Sprintf("imgcache-%s-%s", kind, name)
+	if kind == sdk.KindPolicy {
+		return []string{name + ".wasm", executable}
+	}
+	return []string{executable}
+}
+
+// pluginName returns the name of the plugin of that kind that a file holds, or
+// "".
+func pluginName(kind sdk.Kind, file string) string {
+	if name, ok := strings.CutPrefix(file, fmt.Sprintf("imgcache-%s-", kind)); ok {
+		return name
+	}
+	if name, ok := strings.CutSuffix(file, ".wasm"); ok && kind == sdk.KindPolicy {
+		return name
+	}
+	return ""
+}
+
+// Find looks a plugin up by name in the plugin directories, the first of
+// which wins. The error wraps sdk.ErrNotFound when none has it.
+func (s *Supervisor) Find(kind sdk.Kind, name string) (Spec, error) {
+	for _, dir := range s.cfg.Dirs {
+		for _, file := range fileNames(kind, name) {
+			path := filepath.Join(dir, file)
+			info, err := os.Stat(path)
+			if errors.Is(err, fs.ErrNotExist) {
+				continue
+			}
+			if err != nil {
+				return Spec{}, fmt.Errorf("find %s plugin %s: %w", kind, name, err)
+			}
+			if info.Mode().IsRegular() {
+				return Spec{Name: name, Kind: kind, Path: path}, nil
+			}
+		}
+	}
+	return Spec{}, fmt.Errorf("%s plugin %s: %w: no %s in %s", kind, name, sdk.ErrNotFound,
+		strings.Join(fileNames(kind, name), " or "), strings.Join(s.cfg.Dirs, ", "))
+}
+
+// Available returns the names of the plugins of a kind in the plugin
+// directories. What cannot be read holds none.
+func (s *Supervisor) Available(kind sdk.Kind) []string {
+	var names []string
+	for _, dir := range s.cfg.Dirs {
+		entries, _ := os.ReadDir(dir)
+		for _, e := range entries {
+			if name := pluginName(kind, e.Name()); name != "" && !slices.Contains(names, name) {
+				names = append(names, name)
+			}
+		}
+	}
+	slices.Sort(names)
+	return names
+}
+
+// checkSum compares the file with the sum that the configuration pins.
+func (s Spec) checkSum() error {
+	if s.SHA256 == "" {
+		return nil
+	}
+	f, err := os.Open(s.Path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	h := sha256.New()
+	if _, err := io.Copy(h, f); err != nil {
+		return fmt.Errorf("read %s: %w", s.Path, err)
+	}
+	if got := hex.EncodeToString(h.Sum(nil)); got != strings.ToLower(s.SHA256) {
+		return fmt.Errorf("%s has SHA-256 %s, the configuration pins %s: it is not started", s.Path, got, s.SHA256)
+	}
+	return nil
+}
