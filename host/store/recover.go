@@ -24,6 +24,8 @@ type RecoverReport struct {
 func (s *Store) Recover() (RecoverReport, error) {
 	var r RecoverReport
 	var errs []error
+	// Second names first: once a commit is completed, they look like trash.
+	errs = append(errs, s.dropSecondNames())
 	partials, err := s.Incomplete()
 	errs = append(errs, err)
 	for _, p := range partials {
@@ -37,15 +39,8 @@ func (s *Store) Recover() (RecoverReport, error) {
 		}
 	}
 	trash, err := s.Trashed()
-	errs = append(errs, err)
-	for _, t := range trash {
-		gone, err := s.dropSecondName(t)
-		errs = append(errs, err)
-		if !gone {
-			r.Trash++
-		}
-	}
-	return r, errors.Join(errs...)
+	r.Trash = len(trash)
+	return r, errors.Join(append(errs, err)...)
 }
 
 func (s *Store) recoverPartial(p Partial, r *RecoverReport) error {
@@ -96,15 +91,19 @@ func (s *Store) supersedes(fi fs.FileInfo, id string) (bool, error) {
 	return !os.SameFile(fi, image) && !image.ModTime().After(fi.ModTime()), nil
 }
 
-// dropSecondName removes a file from trash that is still an image, because
-// the commit that was to replace it did not come to its rename.
-func (s *Store) dropSecondName(t Trashed) (bool, error) {
-	image, err := s.lstat("recover.image", t.ID)
-	if err != nil || inode(image) != t.inode {
-		return false, nil // or cannot be told: to reclaim it is right as well
+// dropSecondNames removes files from trash that are still images, because the
+// commit that was to replace them did not come to its rename.
+func (s *Store) dropSecondNames() error {
+	trash, err := s.Trashed()
+	errs := []error{err}
+	for _, t := range trash {
+		image, err := s.lstat("recover.image", t.ID)
+		if err != nil || inode(image) != t.inode {
+			continue // or cannot be told: to reclaim it is right as well
+		}
+		if err := s.remove("recover.unlink", t.path()); err != nil {
+			errs = append(errs, fmt.Errorf("unlink second name in trash: %w", err))
+		}
 	}
-	if err := s.remove("recover.unlink", t.path()); err != nil {
-		return false, fmt.Errorf("unlink second name in trash: %w", err)
-	}
-	return true, nil
+	return errors.Join(errs...)
 }
