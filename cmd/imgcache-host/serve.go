@@ -2,10 +2,11 @@ package main
 
 import (
 	"context"
-	"errors"
 	"io"
 	"log/slog"
+	"os"
 
+	"github.com/imgcache/imgcache-host/host"
 	"github.com/imgcache/imgcache-host/host/config"
 	"github.com/spf13/cobra"
 )
@@ -27,9 +28,16 @@ func (a *app) serve() *cobra.Command {
 	}
 }
 
-// runHost is the service itself.
-var runHost = func(_ context.Context, _ *config.Config, _ *slog.Logger) error {
-	return errors.New("the service is not part of this build yet")
+// runHost is the service itself. It reads nothing from standard input, which
+// plugins would inherit.
+func runHost(ctx context.Context, c *config.Config, log *slog.Logger) error {
+	null, err := os.Open(os.DevNull)
+	if err != nil {
+		return err
+	}
+	defer null.Close()
+	os.Stdin = null
+	return host.Run(ctx, c, log, version)
 }
 
 func newLog(w io.Writer, c config.Log) *slog.Logger {

@@ -1,0 +1,180 @@
+// Package host assembles the service: store, plugins, origins, engine and
+// faces. Everything else is in the packages below.
+package host
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/imgcache/imgcache-host/host/cache"
+	"github.com/imgcache/imgcache-host/host/config"
+	"github.com/imgcache/imgcache-host/host/httpd"
+	"github.com/imgcache/imgcache-host/host/plugin"
+	"github.com/imgcache/imgcache-host/host/store"
+)
+
+// Host is an assembled service.
+type Host struct {
+	cfg     *config.Config
+	log     *slog.Logger
+	version string
+
+	store   *store.Store
+	plugins *plugin.Supervisor
+	cache   *cache.Cache
+	faces   []face // opened listeners
+
+	closers []func() error // what was opened, in this order
+}
+
+// face is an open listener with what it serves.
+type face struct {
+	config.Listener
+	ln      net.Listener
+	handler http.Handler
+}
+
+// Run runs the service until the context ends, lets running transfers end
+// within the drain timeout, and stops everything. Version is that of the
+// program.
+func Run(ctx context.Context, cfg *config.Config, log *slog.Logger, version string) error {
+	h, err := New(ctx, cfg, log, version)
+	if err != nil {
+		return err
+	}
+	return errors.Join(h.Serve(ctx), h.Close())
+}
+
+// New opens the cache directory, starts and configures the plugins, and opens
+// the listeners. Errors that come from the configuration show where in it.
+func New(ctx context.Context, cfg *config.Config, log *slog.Logger, version string) (h *Host, err error) {
+	h = &Host{cfg: cfg, log: log, version: version}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, h.Close())
+			h = nil
+		}
+	}()
+	if h.store, err = store.Open(store.Config{Dir: cfg.Cache.Dir, Logger: log}); err != nil {
+		return h, err
+	}
+	h.closers = append(h.closers, h.store.Close)
+	if err := h.openPlugins(); err != nil {
+		return h, err
+	}
+	driver, err := h.startDriver(ctx)
+	if err != nil {
+		return h, err
+	}
+	policy, err := h.startPolicy(ctx)
+	if err != nil {
+		return h, err
+	}
+	origins, err := openOrigins(cfg.Origins)
+	if err != nil {
+		return h, err
+	}
+	h.cache, err = cache.New(cache.Config{
+		Store: h.store, Origins: origins, Driver: driver, Policy: policy, Log: log,
+		MaxSize: cfg.Cache.MaxSize, Hard: cfg.Cache.Limit == config.LimitHard,
+		HighWatermark: cfg.Cache.Prune.HighWatermark, LowWatermark: cfg.Cache.Prune.LowWatermark,
+		MinAge: cfg.Cache.Prune.MinAge, PruneInterval: cfg.Cache.Prune.Interval, StallTime: cfg.Cache.StallTime,
+		Retries: cfg.Cache.Fill.Retries, KeepFilling: cfg.Cache.Fill.KeepFilling, Prefetchers: cfg.Cache.Prefetch.Workers,
+	})
+	if err != nil {
+		return h, err
+	}
+	h.closers = append(h.closers, h.cache.Close)
+	if err := h.listen(ctx); err != nil {
+		return h, err
+	}
+	return h, h.serveWith(origins)
+}
+
+func (h *Host) openPlugins() error {
+	executable, err := os.Executable()
+	if err != nil {
+		return fmt.Errorf("find this program: %w", err)
+	}
+	dirs := []string{filepath.Join(filepath.Dir(executable), "plugins")}
+	if h.cfg.PluginDir != "" {
+		dirs = append(dirs, h.cfg.PluginDir)
+	}
+	h.plugins, err = plugin.New(plugin.Config{
+		Dirs: dirs, RunDir: h.cfg.Node.RunDir, Executable: executable, Log: h.log,
+		CacheDir: filepath.Join(h.cfg.Cache.Dir, h.store.PrivateDir(), "wasm"),
+	})
+	if err != nil {
+		return err
+	}
+	h.closers = append(h.closers, h.plugins.Close)
+	return nil
+}
+
+// Close stops what runs, in the opposite order of opening.
+func (h *Host) Close() error {
+	var errs []error
+	for i := len(h.closers) - 1; i >= 0; i-- {
+		errs = append(errs, h.closers[i]())
+	}
+	h.closers = nil
+	return errors.Join(errs...)
+}
+
+// listen opens every listener, so that a port in use is an error at start.
+func (h *Host) listen(ctx context.Context) error {
+	for _, l := range h.cfg.Listeners {
+		var ln net.Listener
+		var err error
+		if l.Network == config.Unix {
+			if err = os.MkdirAll(filepath.Dir(l.Path), 0o750); err == nil {
+				ln, err = httpd.ListenUnix(ctx, l.Path, l.Mode, l.Group)
+			}
+		} else {
+			ln, err = httpd.ListenTCP(ctx, l.Address)
+		}
+		if err != nil {
+			return fmt.Errorf("listener %q: %w", l.Name, err)
+		}
+		h.faces = append(h.faces, face{Listener: l, ln: ln})
+		h.closers = append(h.closers, func() error {
+			if err := ln.Close(); !errors.Is(err, net.ErrClosed) {
+				return err
+			}
+			return nil
+		})
+		h.log.Info("listening", "listener", l.Name, "address", ln.Addr().String())
+	}
+	return nil
+}
+
+// Serve answers requests until the context ends and the running ones have
+// ended or were cut. The engine's background work begins here.
+func (h *Host) Serve(ctx context.Context) error {
+	if err := h.cache.Start(); err != nil {
+		return err
+	}
+	group, ctx := errgroup.WithContext(ctx)
+	for _, f := range h.faces {
+		group.Go(func() error { return httpd.Serve(ctx, f.ln, f.handler, h.limits(f.Listener)) })
+	}
+	err := group.Wait()
+	h.log.Info("stopping")
+	return err
+}
+
+func (h *Host) limits(l config.Listener) httpd.Limits {
+	return httpd.Limits{
+		MaxConnections: l.Limits.MaxConnections, HeaderTimeout: l.Limits.HeaderTimeout,
+		IdleTimeout: l.Limits.IdleTimeout, WriteStall: l.Limits.WriteStallTimeout,
+		DrainTimeout: h.cfg.Shutdown.DrainTimeout,
+	}
+}
