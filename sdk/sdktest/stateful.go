@@ -156,14 +156,14 @@ func (h *history) live(rnd *rand.Rand, steps int, capacity uint64, reply answer)
 	h.observe(sdk.Event{Kind: sdk.EventCapacity, Size: capacity})
 	for range steps {
 		key := sdk.Key(1 + rnd.IntN(8)*rnd.IntN(24))
-		size, hit := h.present[key]
+		_, hit := h.present[key]
 		switch {
 		case rnd.IntN(40) == 0:
 			h.observe(removed(key, sdk.Reason(2+rnd.IntN(3)))) // at times an absent one
 		case hit:
 			h.observe(accessed(key, 1+rnd.Uint32N(3)))
 		default:
-			size = 1 + rnd.Uint64N(capacity/8)
+			size := 1 + rnd.Uint64N(capacity/8)
 			for try := 0; h.used()+size > capacity && try < 3; try++ {
 				reply(h, h.propose(h.used()+size-capacity, 1+rnd.IntN(50)))
 			}
