@@ -103,7 +103,6 @@ func showImage(w io.Writer, i cache.ImageInfo) {
 	row(w, "version", i.Version)
 	row(w, "sha256", i.SHA256)
 	row(w, "verified on read", i.Verified)
-	row(w, "pinned", i.Pinned)
 	row(w, "readers", i.Readers)
 	row(w, "url", i.URL)
 	if i.Error != "" {

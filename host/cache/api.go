@@ -45,9 +45,8 @@ type ImageInfo struct {
 	LastAccessed time.Time `json:"last_accessed,omitzero"`
 	LastModified time.Time `json:"last_modified,omitzero"`
 	Version      string    `json:"version,omitempty"`
-	SHA256       string    `json:"sha256,omitempty"` // hex, of the cached bytes
-	Verified     bool      `json:"verified"`         // a block table guards each read
-	Pinned       bool      `json:"pinned,omitempty"`
+	SHA256       string    `json:"sha256,omitempty"`  // hex, of the cached bytes
+	Verified     bool      `json:"verified"`          // a block table guards each read
 	Readers      int       `json:"readers,omitempty"` // open now
 	Written      int64     `json:"written,omitempty"` // filling: bytes so far
 	Error        string    `json:"error,omitempty"`   // last failure to fetch

@@ -134,7 +134,7 @@ func New(cfg Config) (*Cache, error) {
 	ctx, stop := context.WithCancelCause(context.Background())
 	p := newPool(cfg.MaxSize, cfg.Hard)
 	ev := &events{keep: cfg.Policy.Stateful != nil, changed: true}
-	x := newIndex(p, j, ev)
+	x := newIndex(cfg.Now, p, j, ev)
 	c := &Cache{
 		cfg: cfg, store: cfg.Store, log: cfg.Log, pool: p, index: x,
 		notes: newNotes(), disk: &disk{now: cfg.Now, log: cfg.Log},
@@ -177,7 +177,9 @@ func (c *Cache) recover() error {
 	if err != nil {
 		return fmt.Errorf("recover cache directory: %w", err)
 	}
-	c.log.Info("recovered", "report", fmt.Sprintf("%+v", report))
+	if len(report.Committed) > 0 || report.Removed > 0 {
+		c.log.Info("dealt with what an earlier run left", "completed", len(report.Committed), "removed", report.Removed, "bytes", report.RemovedBytes)
+	}
 	left, err := c.store.Trashed()
 	if err != nil {
 		return fmt.Errorf("list trash: %w", err)

@@ -85,7 +85,7 @@ type rule struct {
 }
 
 func (e *evictor) may(im *image, r rule, now time.Time) bool {
-	return !im.removed && (r.inUse || im.readers == 0) && now.Sub(im.info.ModTime) >= r.minAge
+	return !im.removed && (r.inUse || im.readers == 0) && now.Sub(im.admitted) >= r.minAge
 }
 
 // candidates returns the images that may leave, in no order.

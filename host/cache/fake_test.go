@@ -30,12 +30,15 @@ type fakeOrigin struct {
 	cuts    int // transfers still to be broken off
 	opens   int // transfers from the start
 	active  int
+	missing string // a name that it does not have
 }
 
 func (o *fakeOrigin) Name() string                   { return "fake" }
 func (o *fakeOrigin) RevalidateAfter() time.Duration { return 0 }
 
-func (o *fakeOrigin) ByID(string) (origin.Origin, string, error) { return o, "image", nil }
+func (o *fakeOrigin) ByID(id string) (origin.Origin, string, error) { return o, id, nil }
+
+func newRand(seed uint64) *rand.Rand { return rand.New(rand.NewPCG(seed, 8)) }
 
 func (o *fakeOrigin) object() origin.Object {
 	obj := origin.Object{Version: o.version, Size: -1}
@@ -64,6 +67,8 @@ func (o *fakeOrigin) Open(ctx context.Context, r origin.Request) (origin.Object,
 	defer o.mu.Unlock()
 	obj := o.object()
 	switch {
+	case o.missing != "" && r.Name == o.missing:
+		return origin.Object{}, nil, origin.ErrNotFound
 	case o.down:
 		return origin.Object{}, nil, origin.ErrUnavailable
 	case r.Version != "" && r.Version != obj.Version:

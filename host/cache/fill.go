@@ -24,8 +24,8 @@ const (
 	// roomPatience is how long a fill waits for room before its image is
 	// passed through: evicting a GiB takes a quarter of a second.
 	roomPatience = 2 * time.Second
-	// growthStep is reserved at a time when the origin does not say how
-	// large the image is.
+	// growthStep is reserved at a time when nobody says how large the image
+	// is; less in a small cache.
 	growthStep = 16 << 20
 )
 
@@ -201,13 +201,15 @@ func (f *fill) toDisk() error {
 // grow reserves more when the size is not known and n more bytes would pass
 // what is reserved.
 func (f *fill) grow(ctx context.Context, n int64, r *room) error {
-	if f.obj.Size >= 0 || f.state.have+n <= r.bytes+f.charged {
+	short := f.state.have + n - r.bytes - f.charged
+	if f.obj.Size >= 0 || short <= 0 {
 		return nil
 	}
-	if err := f.c.reserve(ctx, growthStep); err != nil {
+	short = max(short, f.c.growth())
+	if err := f.c.reserve(ctx, short); err != nil {
 		return notStored(ctx, err)
 	}
-	f.charged += growthStep
+	f.charged += short
 	return nil
 }
 

@@ -18,7 +18,8 @@ type image struct {
 	key  sdk.Key
 	size int64 // bytes
 
-	info store.Info // may become richer when the file is opened
+	info     store.Info // may become richer when the file is opened
+	admitted time.Time  // when it was committed, on this host's clock
 
 	hits     uint64    // the driver's record plus what the record log holds
 	accessed time.Time // start of the last GET, or the commit
@@ -33,7 +34,7 @@ func (im *image) record() sdk.Record {
 		Key:      im.key,
 		Size:     uint64(im.size),
 		Hits:     im.hits,
-		Admitted: im.info.ModTime.UnixNano(),
+		Admitted: im.admitted.UnixNano(),
 		Accessed: im.accessed.UnixNano(),
 		FetchMS:  im.info.FetchMS,
 	}
@@ -50,7 +51,7 @@ func (im *image) entry() sdk.Entry {
 		Size:         im.size,
 		Hits:         im.hits,
 		LastAccessed: im.accessed,
-		LastModified: im.info.ModTime,
+		LastModified: im.admitted,
 	}
 }
 
@@ -61,6 +62,7 @@ func (im *image) entry() sdk.Entry {
 // The mutexes of pool, journal and events may be taken under mu, never the
 // other way round. None is held for I/O.
 type index struct {
+	now    func() time.Time
 	mu     sync.Mutex
 	images map[string]*image
 	byKey  map[sdk.Key]*image
@@ -75,8 +77,8 @@ type index struct {
 	events *events
 }
 
-func newIndex(p *pool, j *journal, e *events) *index {
-	return &index{images: map[string]*image{}, byKey: map[sdk.Key]*image{}, pool: p, log: j, events: e}
+func newIndex(now func() time.Time, p *pool, j *journal, e *events) *index {
+	return &index{now: now, images: map[string]*image{}, byKey: map[sdk.Key]*image{}, pool: p, log: j, events: e}
 }
 
 // found makes sure that a file on disk is known and returns its image. The
@@ -96,7 +98,11 @@ func (x *index) found(info store.Info) *image {
 		x.unlinkedLocked(im)
 	}
 	x.pool.charge(info.Size)
-	return x.addLocked(info, info.ModTime)
+	at := info.ModTime
+	if now := x.now(); at.After(now) {
+		at = now // the clock was set back since; the future has no images
+	}
+	return x.addLocked(info, at)
 }
 
 // sameFile reports whether two looks at an id saw one file.
@@ -133,10 +139,10 @@ func (x *index) commit(info store.Info, now time.Time) (im, old *image) {
 	return im, old
 }
 
-func (x *index) addLocked(info store.Info, accessed time.Time) *image {
-	im := &image{id: info.ID, key: sdk.KeyOf(info.ID), size: info.Size, info: info, accessed: accessed}
+func (x *index) addLocked(info store.Info, admitted time.Time) *image {
+	im := &image{id: info.ID, key: sdk.KeyOf(info.ID), size: info.Size, info: info, admitted: admitted, accessed: admitted}
 	x.images[info.ID], x.byKey[im.key] = im, im
-	x.events.add(sdk.Event{Kind: sdk.EventAdmitted, Key: im.key, Size: uint64(info.Size), At: accessed.UnixNano()})
+	x.events.add(sdk.Event{Kind: sdk.EventAdmitted, Key: im.key, Size: uint64(info.Size), At: admitted.UnixNano()})
 	return im
 }
 
@@ -288,7 +294,7 @@ func (im *image) public() ImageInfo {
 		Size:         im.size,
 		Hits:         im.hits,
 		LastAccessed: im.accessed.UTC(),
-		LastModified: im.info.ModTime.UTC(),
+		LastModified: im.admitted.UTC(),
 		Version:      im.info.Version,
 		SHA256:       im.info.SHA256,
 		Verified:     im.info.Verified,

@@ -288,7 +288,7 @@ func startRecorder(t *testing.T, fsys store.FS, d sdk.Driver, files map[string]s
 	if err != nil {
 		t.Fatal(err)
 	}
-	x := newIndex(newPool(1<<30, true), j, &events{})
+	x := newIndex(time.Now, newPool(1<<30, true), j, &events{})
 	scanned := make(chan struct{})
 	cut := &severable{Driver: d}
 	r := newRecorder(cut, slog.New(slog.DiscardHandler), x, j, time.Now, scanned)

@@ -18,7 +18,7 @@ type room struct {
 // first part when the size is not known.
 func (c *Cache) seekRoom(ctx context.Context, size int64) *room {
 	if size < 0 {
-		size = growthStep
+		size = c.growth()
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	r := &room{done: make(chan struct{}), cancel: cancel}
@@ -30,6 +30,9 @@ func (c *Cache) seekRoom(ctx context.Context, size int64) *room {
 	})
 	return r
 }
+
+// growth is what is reserved at a time for an image of unknown size.
+func (c *Cache) growth() int64 { return min(growthStep, c.cfg.MaxSize/16) }
 
 // poll reports whether the room is granted; with wait it waits for the
 // answer, which comes within roomPatience. The error is the refusal.

@@ -211,11 +211,11 @@ func (c *Cache) appendWrite(ctx context.Context, w *write, p []byte) error {
 	if w.size >= 0 && after > w.size {
 		return fmt.Errorf("%w: more than the declared %d bytes", ErrVerify, w.size)
 	}
-	if after > w.charged {
-		if err := c.reserve(ctx, growthStep); err != nil {
+	if short := after - w.charged; short > 0 {
+		if err := c.reserve(ctx, short); err != nil {
 			return err
 		}
-		w.charged += growthStep
+		w.charged += short
 	}
 	if _, err := w.staged.Write(p); err != nil {
 		return fmt.Errorf("%w: %w", ErrNoSpace, err)
