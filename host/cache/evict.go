@@ -20,6 +20,9 @@ const (
 	// standingShare is the part of the cache that the standing list is worth:
 	// enough for the fills of a few seconds.
 	standingShare = 8
+	// standingAge is how old the list of a scoring policy may be: an image that
+	// was accessed since is passed over anyway.
+	standingAge = 10 * time.Second
 	// adviceTimeout bounds one question to the policy; the supervisor has a
 	// deadline of its own for each call.
 	adviceTimeout = 30 * time.Second
@@ -236,10 +239,11 @@ func (e *evictor) keepStanding(ctx context.Context) {
 	tick := time.NewTicker(refreshEvery)
 	defer tick.Stop()
 	for {
-		if e.events().pending() && (e.advisor.policy.Stateful == nil || e.standingBytes() < e.standingWant()/2) {
-			// A stateful policy moves on with each question, so it is asked
-			// only when its last answer is used up.
-			e.refresh(ctx)
+		if e.events().pending() {
+			e.tell(ctx)
+			if e.wantsAdvice() {
+				e.refresh(ctx)
+			}
 		}
 		select {
 		case <-tick.C:
@@ -247,6 +251,44 @@ func (e *evictor) keepStanding(ctx context.Context) {
 			return
 		}
 	}
+}
+
+// tell brings a stateful policy up to date.
+func (e *evictor) tell(ctx context.Context) {
+	if e.advisor.policy.Stateful == nil || e.ask(ctx) != nil {
+		return
+	}
+	defer e.answered()
+	limited, cancel := context.WithTimeout(ctx, adviceTimeout)
+	defer cancel()
+	if err := e.advisor.observe(limited, nil); err != nil && ctx.Err() == nil {
+		e.judge(err)
+	}
+}
+
+// wantsAdvice reports whether the standing list is worth a question: when the
+// cache is filling up and the list is half used, or a scoring policy's is old.
+// A stateful policy moves on with each question, so it is not asked for its
+// list's age.
+func (e *evictor) wantsAdvice() bool {
+	if total, _ := e.pool.state(); total < e.pool.max/2 {
+		return false
+	}
+	e.mu.Lock()
+	old := e.advisor.policy.Scorer != nil && e.now().Sub(e.at) > standingAge
+	e.mu.Unlock()
+	return old || e.standingBytes() < e.standingWant()/2
+}
+
+// standingList returns those of the standing list that may still leave.
+func (e *evictor) standingList() []victim {
+	e.mu.Lock()
+	list := slices.Clone(e.standing)
+	e.mu.Unlock()
+	now := e.now()
+	e.index.mu.Lock()
+	defer e.index.mu.Unlock()
+	return slices.DeleteFunc(list, func(v victim) bool { return !e.may(v.im, rule{minAge: e.minAge}, now) })
 }
 
 func (e *evictor) standingWant() int64 { return e.pool.max/standingShare + 1 }

@@ -54,8 +54,13 @@ func (c *Cache) Prune(ctx context.Context, o PruneOptions) (Result, error) {
 	return done, ctx.Err()
 }
 
-// Victims returns who would leave next, in order, at most limit of them.
+// Victims returns who would leave next, in order, at most limit of them. A
+// stateful policy is not asked, since a question moves it on: its standing
+// list is shown, which is empty while the cache is not half full.
 func (c *Cache) Victims(ctx context.Context, limit int) ([]Victim, error) {
+	if c.cfg.Policy.Stateful != nil {
+		return shown(c.evictor.standingList(), limit), nil
+	}
 	if err := c.evictor.ask(ctx); err != nil {
 		return nil, err
 	}
@@ -63,11 +68,15 @@ func (c *Cache) Victims(ctx context.Context, limit int) ([]Victim, error) {
 	total, _ := c.pool.state()
 	list, err := c.evictor.advise(ctx, total, rule{minAge: c.cfg.MinAge}, nil)
 	c.evictor.judge(err)
+	return shown(list, limit), ctx.Err()
+}
+
+func shown(list []victim, limit int) []Victim {
 	victims := []Victim{}
 	for _, v := range list[:min(limit, len(list))] {
 		victims = append(victims, Victim{ID: v.im.id, Size: v.im.size, Why: v.why})
 	}
-	return victims, ctx.Err()
+	return victims
 }
 
 // pruneByItself prunes when the high watermark is passed, once the records
