@@ -20,8 +20,8 @@ import (
 //  3. The old file gets a second name in trash, so that the rename that
 //     replaces it does not pay for the unlink, a quarter of a second per GiB.
 //  4. One rename makes the file the image.
-//  5. The directories are synced. A failure is not one of the commit: until a
-//     loss of power the image is there, and after it the old one or none.
+//  5. The base directory is synced. A failure is not one of the commit: until
+//     a loss of power the image is there, and after it the old one or none.
 func (st *Staged) Commit(m Meta) (Info, *Trashed, error) {
 	s := st.s
 	fi, err := st.sync()
@@ -111,7 +111,6 @@ func (s *Store) settle(id string, old *Trashed) {
 		}
 	}
 	warn("sync cache directory", s.fs.SyncDir("commit.syncdir", "."))
-	warn("sync directory of incomplete files", s.fs.SyncDir("commit.syncdir", incompleteDir))
 	if old != nil {
 		s.dropTable("commit.oldtable", id, old.inode)
 	}

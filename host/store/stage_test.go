@@ -254,6 +254,9 @@ func TestFailedCommitChangesNothing(t *testing.T) {
 		if info := expect(t, s, "a", oldBytes); !info.Verified || info.Version != "old" {
 			t.Errorf("%s fails: the old image is %+v", c.Op, info)
 		}
+		if tables := names(t, dir, ".imgcache", "blocks"); len(tables) != 1 {
+			t.Errorf("%s fails: the block tables are %v", c.Op, tables)
+		}
 		if err := st.Keep(); err != nil {
 			t.Errorf("%s fails: Keep = %v", c.Op, err)
 		}
