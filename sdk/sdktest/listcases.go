@@ -73,7 +73,7 @@ func testListCancelled(s *store) {
 // testListDuringApply lists while batches are applied: a listing sees at
 // least what was acknowledged before it, and each id once.
 func testListDuringApply(s *store) {
-	const images, rounds = 500, 60
+	const images, rounds = 300, 15
 	all := many(images)
 	s.apply(puts(all)...)
 	ops := make([]sdk.Op, images)
