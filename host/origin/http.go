@@ -138,7 +138,7 @@ func (o *HTTP) stat(ctx context.Context, method, name string) (Object, error) {
 
 // Open implements [Origin].
 func (o *HTTP) Open(ctx context.Context, r Request) (Object, io.ReadCloser, error) {
-	if r.Offset > 0 || r.Length > 0 {
+	if r.Length > 0 || r.Offset > 0 && r.Length < 0 {
 		obj, body, err := o.open(ctx, r, true)
 		if !errors.Is(err, errUnidentified) {
 			return obj, body, err
@@ -187,8 +187,10 @@ func (o *HTTP) open(ctx context.Context, r Request, ranged bool) (obj Object, bo
 		}
 		obj.Version = r.Version
 	}
-	if err := b.skip(r.Offset - start); err != nil {
-		return Object{}, nil, err
+	if r.Length != 0 {
+		if err := b.skip(r.Offset - start); err != nil {
+			return Object{}, nil, err
+		}
 	}
 	b.limit(r, size)
 	return obj, b, nil
