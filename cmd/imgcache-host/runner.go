@@ -1,8 +1,9 @@
 package main
 
 import (
-	"errors"
+	"os"
 
+	"github.com/imgcache/imgcache-host/host/wasm"
 	"github.com/spf13/cobra"
 )
 
@@ -13,8 +14,11 @@ func (a *app) wasmRunner() *cobra.Command {
 		Use:                "wasm-runner MODULE",
 		Hidden:             true,
 		DisableFlagParsing: true,
-		RunE: func(*cobra.Command, []string) error {
-			return errors.New("the runner is not part of this build yet")
+		RunE: func(_ *cobra.Command, args []string) error {
+			if code := wasm.RunnerMain(args, a.stderr); code != 0 {
+				os.Exit(code)
+			}
+			return nil
 		},
 	}
 }
