@@ -159,6 +159,7 @@ func TestPolicy(t *testing.T) {
 		`(?m)^cheap-first +policy +wasm .*running`,
 		`(?m)^sqlite +driver +process .*running`,
 		`evicted.*cheap-first: score`,
+		`evicted.*image-big.*big-first: score`,
 	} {
 		if !regexp.MustCompile(want).Match(out) {
 			t.Errorf("the output has no %q", want)

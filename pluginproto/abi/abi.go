@@ -150,6 +150,21 @@ func ParseHeader(frame []byte, minStride int) (Header, error) {
 	return h, nil
 }
 
+// FrameSize returns the length of the frame that begins with the given bytes,
+// for readers that know only where it begins; HeaderSize bytes are enough. It
+// is HeaderSize when they are fewer, or no header, which ParseHeader refuses.
+func FrameSize(b []byte) uint64 {
+	if len(b) < HeaderSize {
+		return HeaderSize
+	}
+	le := binary.LittleEndian
+	size, stride, count := le.Uint32(b[0:]), le.Uint32(b[4:]), le.Uint32(b[8:])
+	if size < HeaderSize || count > sdk.MaxBatch {
+		return HeaderSize
+	}
+	return uint64(size) + uint64(count)*uint64(stride)
+}
+
 // Records appends the records of a frame to dst and returns its time. Errors
 // wrap sdk.ErrInvalid; dst is then returned as it was.
 func Records(dst []sdk.Record, frame []byte) (int64, []sdk.Record, error) {

@@ -1,6 +1,7 @@
 package abi_test
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"flag"
@@ -146,6 +147,22 @@ func TestBrokenFrames(t *testing.T) {
 		_, list, err := abi.Records(records[:1], frame)
 		if !errors.Is(err, sdk.ErrInvalid) || len(list) != 1 {
 			t.Errorf("%s: Records() = %d records, %v, want the one given and %v", name, len(list), err, sdk.ErrInvalid)
+		}
+	}
+}
+
+func TestFrameSize(t *testing.T) {
+	for name, frame := range golden {
+		if name == "config.bin" {
+			continue
+		}
+		if got := abi.FrameSize(frame[:abi.HeaderSize]); got != uint64(len(frame)) {
+			t.Errorf("FrameSize(%s) = %d, want %d", name, got, len(frame))
+		}
+	}
+	for _, broken := range [][]byte{nil, make([]byte, abi.HeaderSize), bytes.Repeat([]byte{0xff}, 40)} {
+		if got := abi.FrameSize(broken); got != abi.HeaderSize {
+			t.Errorf("FrameSize(%x) = %d, want %d", broken, got, abi.HeaderSize)
 		}
 	}
 }

@@ -81,7 +81,7 @@ struct imgcache_frame {
 	uint32_t stride;      /*  4: at least the size of the element, a multiple of 8 */
 	uint32_t count;       /*  8: number of elements, at most 65536 */
 	uint32_t flags;       /* 12: zero */
-	int64_t  now_ns;      /* 16: the time of the call */
+	int64_t  now_ns;      /* 16: the time of the call; 0 with events */
 	uint64_t need_bytes;  /* 24: zero in version 1 */
 };
 
