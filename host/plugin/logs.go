@@ -69,12 +69,14 @@ func (w *logWriter) emit(p []byte) {
 	}
 	message, _ := line["@message"].(string)
 	level := slog.LevelDebug
-	switch line["@level"] {
-	case "info":
+	_, theirs := line["@module"] // go-plugin's own lines repeat what the supervisor says
+	switch {
+	case !theirs:
+	case line["@level"] == "info":
 		level = slog.LevelInfo
-	case "warn":
+	case line["@level"] == "warn":
 		level = slog.LevelWarn
-	case "error":
+	case line["@level"] == "error":
 		level = slog.LevelError
 	}
 	var attrs []slog.Attr
@@ -89,10 +91,12 @@ func (w *logWriter) emit(p []byte) {
 	w.log.LogAttrs(context.Background(), level, message, attrs...)
 }
 
-// tail keeps the last bytes that a process wrote to standard error.
+// tail keeps what explains the end of a process: the line of a panic, and the
+// last bytes that it wrote to standard error.
 type tail struct {
-	mu  sync.Mutex
-	buf []byte
+	mu    sync.Mutex
+	panic string // the first line that looks like one
+	buf   []byte
 }
 
 // Write takes what the process says.
@@ -100,10 +104,22 @@ func (t *tail) Write(p []byte) (int, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.buf = append(t.buf, p...)
+	if t.panic == "" {
+		t.panic = panicLine(t.buf)
+	}
 	if over := len(t.buf) - tailSize; over > 0 {
 		t.buf = append(t.buf[:0], t.buf[over:]...)
 	}
 	return len(p), nil
+}
+
+func panicLine(b []byte) string {
+	for line := range bytes.Lines(b) {
+		if bytes.HasPrefix(line, []byte("panic:")) || bytes.HasPrefix(line, []byte("fatal error:")) {
+			return strings.TrimSpace(string(line))
+		}
+	}
+	return ""
 }
 
 // summary returns the line that explains most: that of a panic, or the last
@@ -111,13 +127,12 @@ func (t *tail) Write(p []byte) (int, error) {
 func (t *tail) summary() string {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if t.panic != "" {
+		return short(t.panic)
+	}
 	var last string
 	for line := range bytes.Lines(t.buf) {
-		text := strings.TrimSpace(string(line))
-		if strings.HasPrefix(text, "panic:") || strings.HasPrefix(text, "fatal error:") {
-			return short(text)
-		}
-		if text != "" && !strings.HasPrefix(text, "{") {
+		if text := strings.TrimSpace(string(line)); text != "" && !strings.HasPrefix(text, "{") {
 			last = text
 		}
 	}

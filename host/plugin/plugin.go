@@ -145,6 +145,9 @@ func (p *Plugin) supervise(ctx context.Context, first chan<- error) {
 		} else {
 			p.failed(ctx, err)
 		}
+		if ctx.Err() != nil {
+			return
+		}
 		select {
 		case <-time.After(p.backoff()):
 		case <-ctx.Done():

@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"slices"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
@@ -170,10 +171,15 @@ func (p *process) kill() {
 
 // explain adds what the process last said to an error.
 func (p *process) explain(err error) error {
-	if said := p.stderr.summary(); said != "" {
-		return fmt.Errorf("%w; it said: %s", err, said)
+	said := p.stderr.summary()
+	if said == "" {
+		return err
 	}
-	return err
+	if text, _, long := strings.Cut(err.Error(), "\n"); long {
+		// go-plugin's guesses about what is wrong; the plugin knows better.
+		return fmt.Errorf("%s it said: %s", text, said)
+	}
+	return fmt.Errorf("%w; it said: %s", err, said)
 }
 
 // noPlugin is the client side that go-plugin wants; the host uses the

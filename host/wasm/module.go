@@ -166,24 +166,30 @@ var (
 	}
 )
 
-// checkExports reports the functions that are missing or of another type.
+// checkExports reports a function that is missing or of another type.
 func checkExports(have map[string]api.FunctionDefinition, want []export) error {
 	for _, w := range want {
-		f, ok := have[w.name]
-		if !ok {
-			return fmt.Errorf("%w: the module does not export %s", sdk.ErrInvalid, w.name)
-		}
-		if !slices.Equal(f.ParamTypes(), w.params) || !slices.Equal(f.ResultTypes(), w.results) {
-			return fmt.Errorf("%w: the module's %s has the type %s, want %s", sdk.ErrInvalid, w.name,
-				signature(f.ParamTypes(), f.ResultTypes()), signature(w.params, w.results))
+		if err := w.check(have[w.name]); err != nil {
+			return err
 		}
 	}
 	for _, w := range optional {
-		if _, ok := have[w.name]; ok && !slices.ContainsFunc(want, func(e export) bool { return e.name == w.name }) {
-			if err := checkExports(have, append(want[:0:0], w)); err != nil {
+		if f := have[w.name]; f != nil {
+			if err := w.check(f); err != nil {
 				return err
 			}
 		}
+	}
+	return nil
+}
+
+func (w export) check(f api.FunctionDefinition) error {
+	if f == nil {
+		return fmt.Errorf("%w: the module does not export %s", sdk.ErrInvalid, w.name)
+	}
+	if !slices.Equal(f.ParamTypes(), w.params) || !slices.Equal(f.ResultTypes(), w.results) {
+		return fmt.Errorf("%w: the module's %s has the type %s, want %s", sdk.ErrInvalid, w.name,
+			signature(f.ParamTypes(), f.ResultTypes()), signature(w.params, w.results))
 	}
 	return nil
 }
