@@ -3,7 +3,6 @@ package sdk
 import (
 	"context"
 	"fmt"
-	"regexp"
 	"strconv"
 	"time"
 )
@@ -34,7 +33,7 @@ const (
 // Manifest is what a plugin says of itself before it is configured. It is a
 // constant of the plugin: it must not depend on configuration or environment.
 type Manifest struct {
-	Name         string       `json:"name"`    // matches [NamePattern]
+	Name         string       `json:"name"`    // follows [NamePattern]
 	Version      string       `json:"version"` // semantic version of the plugin, informative
 	Kind         Kind         `json:"kind"`
 	Capabilities []Capability `json:"capabilities,omitempty"`
@@ -51,14 +50,27 @@ func (m Manifest) Has(c Capability) bool {
 	return false
 }
 
-// NamePattern is the grammar of plugin and option names. Names become parts
-// of file names, log fields and metric labels.
-var NamePattern = regexp.MustCompile(`^[a-z][a-z0-9_-]{0,63}$`)
+// NamePattern is the grammar of plugin and option names, as a regular
+// expression. Names become parts of file names, log fields and metric labels.
+const NamePattern = `[a-z][a-z0-9_-]{0,63}`
+
+// ValidName reports whether name follows [NamePattern]. It is written out
+// because package regexp would add half a megabyte to every module.
+func ValidName(name string) bool {
+	for i := range len(name) {
+		c := name[i]
+		letter := 'a' <= c && c <= 'z'
+		if !letter && (i == 0 || !('0' <= c && c <= '9' || c == '_' || c == '-')) {
+			return false
+		}
+	}
+	return 0 < len(name) && len(name) <= 64
+}
 
 // Validate reports, wrapping [ErrInvalid], the first thing that is wrong with
 // the manifest.
 func (m Manifest) Validate() error {
-	if !NamePattern.MatchString(m.Name) {
+	if !ValidName(m.Name) {
 		return fmt.Errorf("%w: plugin name %q does not match %s", ErrInvalid, m.Name, NamePattern)
 	}
 	if m.Kind != KindDriver && m.Kind != KindPolicy {
@@ -106,7 +118,7 @@ type Option struct {
 }
 
 func (o Option) validate() error {
-	if !NamePattern.MatchString(o.Name) {
+	if !ValidName(o.Name) {
 		return fmt.Errorf("%w: option name %q does not match %s", ErrInvalid, o.Name, NamePattern)
 	}
 	if o.Default == "" {

@@ -38,7 +38,7 @@ func (d *decoder) unique(b *hcl.Block) bool {
 	key := b.Type
 	if n := len(b.Labels); n > 0 {
 		key += " " + b.Labels[n-1]
-		if !sdk.NamePattern.MatchString(b.Labels[n-1]) {
+		if !sdk.ValidName(b.Labels[n-1]) {
 			d.errorAt(b.LabelRanges[n-1], "Bad name",
 				"A name begins with a lower-case letter and goes on with at most 63 lower-case letters, digits, - or _; %q does not.", b.Labels[n-1])
 		}
@@ -141,7 +141,7 @@ func (d *decoder) pluginConfig(b *hcl.Block) {
 		dirs:   d.dirs,
 	}
 	d.decode(b.Body, b.DefRange, p.blockBody())
-	if !sdk.NamePattern.MatchString(p.Plugin) {
+	if !sdk.ValidName(p.Plugin) {
 		d.errorAt(p.label, "Bad name of a plugin", "The first label is the name of a plugin, such as %q.", DefaultDriver)
 	}
 	d.configs = append(d.configs, &p)

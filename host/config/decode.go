@@ -171,7 +171,7 @@ func (d *decoder) improve(diags hcl.Diagnostics, known []string) hcl.Diagnostics
 			continue
 		}
 		name := strings.Trim(string(diag.Subject.SliceBytes(file.Bytes)), `"`)
-		if !sdk.NamePattern.MatchString(strings.ToLower(name)) {
+		if !sdk.ValidName(strings.ToLower(name)) {
 			continue
 		}
 		hint := didYouMean(name, known)

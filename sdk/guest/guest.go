@@ -113,3 +113,10 @@ func (m *module) restore(b []byte) abi.Status {
 	}
 	return abi.StatusOf(p.Restore(context.Background(), b))
 }
+
+// frameSize is how many bytes a frame has that begins with this header.
+func frameSize(header []byte) uint64 {
+	le := binary.LittleEndian
+	size, stride, count := le.Uint32(header[0:]), le.Uint32(header[4:]), le.Uint32(header[8:])
+	return uint64(size) + uint64(stride)*uint64(count)
+}
