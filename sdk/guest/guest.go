@@ -17,6 +17,7 @@ package guest
 
 import (
 	"context"
+	"encoding/binary"
 	"time"
 
 	"github.com/imgcache/imgcache-host/pluginproto/abi"
