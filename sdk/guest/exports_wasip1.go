@@ -1,122 +1,78 @@
-//go:build wasip1
-
 package guest
 
 import (
 	"unsafe"
 
 	"github.com/imgcache/imgcache-host/pluginproto/abi"
-	"github.com/imgcache/imgcache-host/sdk"
 )
 
-// blocks keeps what the host allocated reachable until the host frees it. The
-// elements are words, because the ABI wants an alignment of 8.
-var blocks = map[uint32][]uint64{}
+// rooms holds what the host has allocated, by address: it keeps the garbage
+// collector from what only the host knows of.
+var rooms = map[uintptr][]uint64{}
 
 //go:wasmexport imgcache_abi_version
 func abiVersion() uint32 { return abi.Version }
 
 //go:wasmexport imgcache_alloc
-func alloc(size uint32) uint32 {
-	b := make([]uint64, size/8+1)
-	p := uint32(uintptr(unsafe.Pointer(&b[0])))
-	blocks[p] = b
+func alloc(size uint32) unsafe.Pointer {
+	room := make([]uint64, max(1, (uint64(size)+7)/8)) // aligned to 8
+	p := unsafe.Pointer(unsafe.SliceData(room))
+	rooms[uintptr(p)] = room
 	return p
 }
 
 //go:wasmexport imgcache_free
-func free(p, _ uint32) { delete(blocks, p) }
-
-// memory returns the n bytes at p.
-func memory(p, n uint32) []byte {
-	if n == 0 {
-		return nil
-	}
-	return unsafe.Slice((*byte)(unsafe.Pointer(uintptr(p))), n)
-}
-
-// frame returns the frame at p, whose header says how long it is.
-func frame(p uint32) []byte {
-	h := memory(p, abi.HeaderSize)
-	size := func(at int) uint32 { return *(*uint32)(unsafe.Pointer(&h[at])) }
-	return memory(p, size(0)+size(4)*size(8))
-}
-
-// give copies b to the n bytes at p if it fits, and returns its length.
-func give(b []byte, p, n uint32) int32 {
-	if len(b) <= int(n) {
-		copy(memory(p, n), b)
-	}
-	return int32(len(b))
-}
+func free(p unsafe.Pointer, _ uint32) { delete(rooms, uintptr(p)) }
 
 //go:wasmexport imgcache_manifest
-func manifest(p, n uint32) int32 {
-	if exported == nil {
-		return -int32(abi.StatusUnavailable)
-	}
-	return give(manifestJSON(exported.manifest), p, n)
+func writeManifest(buf unsafe.Pointer, size uint32) int32 {
+	return exported.writeManifest(view(buf, uint64(size)))
 }
 
 //go:wasmexport imgcache_configure
-func configure(p, n uint32) uint32 {
-	if exported == nil {
-		return uint32(abi.StatusUnavailable)
-	}
-	return uint32(exported.configure(memory(p, n)))
+func configure(options unsafe.Pointer, size uint32) uint32 {
+	return uint32(exported.configure(view(options, uint64(size))))
 }
 
 //go:wasmexport imgcache_score
-func score(f, out uint32) uint32 {
-	if exported == nil {
-		return uint32(abi.StatusUnavailable)
+func score(records, scores unsafe.Pointer) uint32 {
+	frame := frameAt(records)
+	h, err := abi.ParseHeader(frame, abi.RecordSize)
+	if err != nil {
+		return uint32(answer(err))
 	}
-	scores, status := exported.score(frame(f))
-	if status == abi.StatusOK && len(scores) > 0 {
-		copy(unsafe.Slice((*float64)(unsafe.Pointer(uintptr(out))), len(scores)), scores)
-	}
-	return uint32(status)
+	return uint32(exported.score(frame, unsafe.Slice((*float64)(scores), h.Count)))
 }
 
 //go:wasmexport imgcache_observe
-func observe(f uint32) uint32 {
-	if exported == nil {
-		return uint32(abi.StatusUnavailable)
-	}
-	return uint32(exported.observe(frame(f)))
+func observe(events unsafe.Pointer) uint32 {
+	return uint32(exported.observe(frameAt(events)))
 }
 
 //go:wasmexport imgcache_select
-func choose(need uint64, now int64, keys, n uint32) int32 {
-	if exported == nil {
-		return -int32(abi.StatusUnavailable)
-	}
-	chosen, status := exported.choose(need, now, int(n))
-	if status != abi.StatusOK {
-		return -int32(status)
-	}
-	if len(chosen) > 0 {
-		copy(unsafe.Slice((*sdk.Key)(unsafe.Pointer(uintptr(keys))), len(chosen)), chosen)
-	}
-	return int32(len(chosen))
+func choose(need uint64, now int64, keys unsafe.Pointer, limit uint32) int32 {
+	return exported.choose(need, now, view(keys, 8*uint64(limit)))
 }
 
 //go:wasmexport imgcache_snapshot
-func snapshot(p, n uint32) int32 {
-	if exported == nil {
-		return -int32(abi.StatusUnavailable)
-	}
-	b, status := exported.snapshot()
-	if status != abi.StatusOK {
-		return -int32(status)
-	}
-	return give(b, p, n)
+func snapshot(buf unsafe.Pointer, size uint32) int32 {
+	return exported.writeSnapshot(view(buf, uint64(size)))
 }
 
 //go:wasmexport imgcache_restore
-func restore(p, n uint32) uint32 {
-	if exported == nil {
-		return uint32(abi.StatusUnavailable)
+func restore(buf unsafe.Pointer, size uint32) uint32 {
+	return uint32(exported.restore(view(buf, uint64(size))))
+}
+
+// view is the memory of size bytes at p, which the host allocated.
+func view(p unsafe.Pointer, size uint64) []byte {
+	if size == 0 {
+		return nil // p has no meaning
 	}
-	return uint32(exported.restore(memory(p, n)))
+	return unsafe.Slice((*byte)(p), size)
+}
+
+// frameAt is the frame at p, whose length only its header knows.
+func frameAt(p unsafe.Pointer) []byte {
+	return view(p, abi.FrameSize(view(p, abi.HeaderSize)))
 }

@@ -1,123 +1,215 @@
-// Package guest exports a policy from a WebAssembly module. A policy is one
-// file,
+// Package guest exports a policy from a WebAssembly module that is written in
+// Go. The author registers it in an init function,
 //
-//	package main
-//
-//	func init() { guest.Export(manifest, sdk.ScoreFunc(score)) }
+//	func init() { guest.Export(manifest, policy) }
 //
 //	func main() {}
 //
-// built by
+// because main does not run in a module, and builds with
 //
-//	GOOS=wasip1 GOARCH=wasm go build -buildmode=c-shared -o policy.wasm
+//	GOOS=wasip1 GOARCH=wasm go build -buildmode=c-shared -o NAME.wasm
 //
-// Package pluginproto/abi has the ABI. On other platforms the package
-// compiles, so that a policy can be tested without WebAssembly.
+// What the policy writes to standard error appears in the log of the host. A
+// panic ends the instance, and the host goes on with a new one. On other
+// platforms the package compiles, so that a policy can be tested without
+// WebAssembly.
 package guest
 
 import (
 	"context"
 	"encoding/binary"
+	"fmt"
+	"math"
+	"os"
 	"time"
 
 	"github.com/imgcache/imgcache-host/pluginproto/abi"
 	"github.com/imgcache/imgcache-host/sdk"
 )
 
-// exported is what the module holds; nil until Export is called.
-var exported *module
+// exported is what the functions of the module serve.
+var exported module
 
+// Export registers the policy of the module: an sdk.Scorer or an sdk.Stateful
+// as m says, with sdk.Snapshotter if m declares it, and sdk.Configurer if it
+// wants its options. It is called once, from an init function, and panics
+// when m and policy do not fit together.
+func Export(m sdk.Manifest, policy any) {
+	if exported.policy != nil {
+		panic("guest.Export: called twice")
+	}
+	if err := check(m, policy); err != nil {
+		panic("guest.Export: " + err.Error())
+	}
+	exported = module{manifest: m, policy: policy}
+}
+
+// check reports whether policy has what m declares.
+func check(m sdk.Manifest, policy any) error {
+	if err := m.Validate(); err != nil {
+		return err
+	}
+	if m.Kind != sdk.KindPolicy {
+		return fmt.Errorf("%w: kind %q, and a module is a %q", sdk.ErrInvalid, m.Kind, sdk.KindPolicy)
+	}
+	for _, c := range m.Capabilities {
+		ok := true
+		switch c {
+		case sdk.CapScore:
+			_, ok = policy.(sdk.Scorer)
+		case sdk.CapStateful:
+			_, ok = policy.(sdk.Stateful)
+		case sdk.CapSnapshot:
+			_, ok = policy.(sdk.Snapshotter)
+		}
+		if !ok {
+			return fmt.Errorf("%w: capability %q is declared, and %T does not implement it", sdk.ErrInvalid, c, policy)
+		}
+	}
+	return nil
+}
+
+// module is a policy behind the functions of the ABI. They work on slices of
+// the module's memory, which makes them testable everywhere.
 type module struct {
 	manifest sdk.Manifest
-	policy   any
+	policy   any // nil: nothing is exported
 
-	records []sdk.Record // kept between calls, as is the rest
-	events  []sdk.Event
-	scores  []float64
+	records  []sdk.Record // reused from call to call
+	events   []sdk.Event
+	snapshot []byte // that did not fit into the buffer; nil: none
 }
 
-// Export makes policy, an sdk.Scorer or sdk.Stateful, the one of this module.
-// It is called from init, once: main does not run in a module.
-func Export(m sdk.Manifest, policy any) { exported = &module{manifest: m, policy: policy} }
+// lacks answers the call of a form that the policy does not have.
+func (m *module) lacks() abi.Status {
+	if m.policy == nil {
+		return abi.StatusUnavailable
+	}
+	return abi.StatusUnsupported
+}
 
-// configure gives the policy its options.
-func (m *module) configure(kv []byte) abi.Status {
-	options, err := abi.ParseConfig(kv)
+// answer turns an error into a status. The text, which a status cannot carry,
+// goes to standard error.
+func answer(err error) abi.Status {
 	if err != nil {
-		return abi.StatusOf(err)
+		fmt.Fprintln(os.Stderr, err)
 	}
-	c, ok := m.policy.(sdk.Configurer)
-	if !ok {
-		return abi.StatusOK
-	}
-	return abi.StatusOf(c.Configure(context.Background(), sdk.Settings{Options: options}))
+	return abi.StatusOf(err)
 }
 
-// score scores a frame of records; the scores stay valid until the next call.
-func (m *module) score(frame []byte) ([]float64, abi.Status) {
+// failed is the status of a function that answers a number.
+func failed(s abi.Status) int32 { return -int32(s) }
+
+// fill copies data to buf if it fits, and answers its length.
+func fill(buf, data []byte) int32 {
+	if len(data) > math.MaxInt32 {
+		return failed(abi.StatusUnavailable)
+	}
+	if len(data) <= len(buf) {
+		copy(buf, data)
+	}
+	return int32(len(data))
+}
+
+func (m *module) writeManifest(buf []byte) int32 {
+	if m.policy == nil {
+		return failed(m.lacks())
+	}
+	return fill(buf, manifestJSON(m.manifest))
+}
+
+func (m *module) configure(options []byte) abi.Status {
+	if m.policy == nil {
+		return m.lacks()
+	}
+	p, ok := m.policy.(sdk.Configurer)
+	if !ok {
+		return abi.StatusOK // it does not want to know
+	}
+	config, err := abi.ParseConfig(options)
+	if err != nil {
+		return answer(err)
+	}
+	return answer(p.Configure(context.Background(), sdk.Settings{Options: config}))
+}
+
+// score writes the scores of a frame of records.
+func (m *module) score(frame []byte, scores []float64) abi.Status {
 	p, ok := m.policy.(sdk.Scorer)
 	if !ok {
-		return nil, abi.StatusUnsupported
+		return m.lacks()
 	}
 	now, records, err := abi.Records(m.records[:0], frame)
-	if err != nil {
-		return nil, abi.StatusOf(err)
-	}
 	m.records = records
-	if cap(m.scores) < len(records) {
-		m.scores = make([]float64, len(records))
+	if err == nil && len(scores) != len(records) {
+		err = fmt.Errorf("%w: room for %d scores of %d records", sdk.ErrInvalid, len(scores), len(records))
 	}
-	m.scores = m.scores[:len(records)]
-	err = p.Score(context.Background(), time.Unix(0, now), records, m.scores)
-	return m.scores, abi.StatusOf(err)
+	if err != nil {
+		return answer(err)
+	}
+	return answer(p.Score(context.Background(), time.Unix(0, now), records, scores))
 }
 
-// observe takes a frame of events.
 func (m *module) observe(frame []byte) abi.Status {
 	p, ok := m.policy.(sdk.Stateful)
 	if !ok {
-		return abi.StatusUnsupported
+		return m.lacks()
 	}
+	m.snapshot = nil
 	_, events, err := abi.Events(m.events[:0], frame)
-	if err != nil {
-		return abi.StatusOf(err)
-	}
 	m.events = events
-	return abi.StatusOf(p.Observe(context.Background(), events))
+	if err != nil {
+		return answer(err)
+	}
+	return answer(p.Observe(context.Background(), events))
 }
 
-// choose proposes at most limit keys.
-func (m *module) choose(need uint64, now int64, limit int) ([]sdk.Key, abi.Status) {
+// choose writes the proposed keys to keys, 8 bytes each, and answers their
+// number. A policy that proposes more than it was asked for is found out by
+// the host.
+func (m *module) choose(need uint64, now int64, keys []byte) int32 {
 	p, ok := m.policy.(sdk.Stateful)
 	if !ok {
-		return nil, abi.StatusUnsupported
+		return failed(m.lacks())
 	}
-	keys, err := p.Select(context.Background(), time.Unix(0, now), need, limit)
-	return keys[:min(len(keys), limit)], abi.StatusOf(err)
+	m.snapshot = nil // the question may have moved a hand
+	limit := len(keys) / 8
+	proposed, err := p.Select(context.Background(), time.Unix(0, now), need, limit)
+	if err != nil {
+		return failed(answer(err))
+	}
+	for i, k := range proposed[:min(len(proposed), limit)] {
+		binary.LittleEndian.PutUint64(keys[8*i:], uint64(k))
+	}
+	return int32(len(proposed))
 }
 
-// snapshot returns the state.
-func (m *module) snapshot() ([]byte, abi.Status) {
+// writeSnapshot writes the snapshot to buf if it fits, and answers its length.
+// One that does not fit is kept for the next call, which comes with more room.
+func (m *module) writeSnapshot(buf []byte) int32 {
 	p, ok := m.policy.(sdk.Snapshotter)
 	if !ok {
-		return nil, abi.StatusUnsupported
+		return failed(m.lacks())
 	}
-	b, err := p.Snapshot(context.Background())
-	return b, abi.StatusOf(err)
+	snapshot := m.snapshot
+	if snapshot == nil {
+		var err error
+		if snapshot, err = p.Snapshot(context.Background()); err != nil {
+			return failed(answer(err))
+		}
+	}
+	m.snapshot = nil
+	if len(snapshot) > len(buf) {
+		m.snapshot = snapshot
+	}
+	return fill(buf, snapshot)
 }
 
-// restore replaces the state.
-func (m *module) restore(b []byte) abi.Status {
+func (m *module) restore(snapshot []byte) abi.Status {
 	p, ok := m.policy.(sdk.Snapshotter)
 	if !ok {
-		return abi.StatusUnsupported
+		return m.lacks()
 	}
-	return abi.StatusOf(p.Restore(context.Background(), b))
-}
-
-// frameSize is how many bytes a frame has that begins with this header.
-func frameSize(header []byte) uint64 {
-	le := binary.LittleEndian
-	size, stride, count := le.Uint32(header[0:]), le.Uint32(header[4:]), le.Uint32(header[8:])
-	return uint64(size) + uint64(stride)*uint64(count)
+	m.snapshot = nil
+	return answer(p.Restore(context.Background(), snapshot))
 }
