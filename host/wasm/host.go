@@ -1,111 +1,71 @@
 package wasm
 
 import (
-	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
-	"strings"
-	"sync"
+	"unicode/utf16"
 
 	"github.com/tetratelabs/wazero"
 	"github.com/tetratelabs/wazero/api"
+	"github.com/tetratelabs/wazero/imports/wasi_snapshot_preview1"
 
 	"github.com/imgcache/imgcache-host/pluginproto/abi"
 )
 
-const (
-	// maxLine is what is kept of a line that a module logs or prints.
-	maxLine = 4 << 10
-	// maxLines is how many lines a module may log between two calls of the
-	// host: the supervisor limits the rate over time.
-	maxLines = 100
-)
-
-// offerLog lets the module log.
-func offerLog(ctx context.Context, r wazero.Runtime, log *slog.Logger) error {
-	logged := 0
-	f := api.GoModuleFunc(func(ctx context.Context, mod api.Module, stack []uint64) {
-		level, p, n := uint32(stack[0]), uint32(stack[1]), uint32(stack[2])
-		text, ok := mod.Memory().Read(p, min(n, maxLine))
-		if logged++; !ok || logged > maxLines*maxLines {
-			return // a pointer outside of the memory, or a flood
-		}
-		log.Log(ctx, slogLevel(level), string(text))
-	})
-	_, err := r.NewHostModuleBuilder(abi.Module).NewFunctionBuilder().
-		WithGoModuleFunction(f, []api.ValueType{i32, i32, i32}, nil).
-		WithParameterNames("level", "ptr", "len").Export(abi.ImportLog).Instantiate(ctx)
-	if err != nil {
-		return fmt.Errorf("offer %s: %w", abi.ImportLog, err)
+// offers returns the modules that a guest may import from, by name.
+func (m *Module) offers() map[string]func(wazero.Runtime) wazero.HostModuleBuilder {
+	return map[string]func(wazero.Runtime) wazero.HostModuleBuilder{
+		abi.Module:                        m.offerLog,
+		"env":                             m.offerAbort,
+		wasi_snapshot_preview1.ModuleName: offerWASI,
 	}
-	return nil
 }
 
-// slogLevel translates 0 debug, 1 info, 2 warn, 3 error.
+// offerWASI offers what language runtimes want. The configuration of the
+// instance gives it no files, arguments or environment.
+func offerWASI(r wazero.Runtime) wazero.HostModuleBuilder {
+	b := r.NewHostModuleBuilder(wasi_snapshot_preview1.ModuleName)
+	wasi_snapshot_preview1.NewFunctionExporter().ExportFunctions(b)
+	return b
+}
+
+// offerLog offers the log.
+func (m *Module) offerLog(r wazero.Runtime) wazero.HostModuleBuilder {
+	log := func(_ context.Context, mod api.Module, level, ptr, size uint32) {
+		text, ok := mod.Memory().Read(ptr, size)
+		if !ok {
+			panic(fmt.Errorf("%s.%s of memory that the module does not have", abi.Module, abi.ImportLog))
+		}
+		m.output.line(slogLevel(level), text)
+	}
+	return r.NewHostModuleBuilder(abi.Module).NewFunctionBuilder().WithFunc(log).Export(abi.ImportLog)
+}
+
+// slogLevel translates 0 debug, 1 info, 2 warn, 3 error; others are errors.
 func slogLevel(level uint32) slog.Level {
-	return slog.LevelDebug + slog.Level(4*min(level, 3))
+	return slog.LevelDebug + slog.Level(min(level, 3))*(slog.LevelInfo-slog.LevelDebug)
 }
 
-// offerAbort is what AssemblyScript calls when it throws.
-func offerAbort(ctx context.Context, r wazero.Runtime) error {
-	f := api.GoModuleFunc(func(_ context.Context, _ api.Module, stack []uint64) {
-		panic(fmt.Errorf("abort called at line %d, column %d", uint32(stack[2]), uint32(stack[3])))
-	})
-	_, err := r.NewHostModuleBuilder("env").NewFunctionBuilder().
-		WithGoModuleFunction(f, []api.ValueType{i32, i32, i32, i32}, nil).
-		WithParameterNames("message", "file", "line", "column").Export("abort").Instantiate(ctx)
-	return err
-}
-
-// output takes what a module prints: into the log, and the last of it to
-// explain a trap.
-type output struct {
-	log *slog.Logger
-
-	mu    sync.Mutex
-	lines int
-	last  []byte
-}
-
-// Write takes a piece of output.
-func (o *output) Write(p []byte) (int, error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	o.last = append(o.last, p...)
-	if over := len(o.last) - maxLine; over > 0 {
-		o.last = append(o.last[:0], o.last[over:]...)
+// offerAbort offers what AssemblyScript calls before it traps.
+func (m *Module) offerAbort(r wazero.Runtime) wazero.HostModuleBuilder {
+	abort := func(_ context.Context, mod api.Module, message, _, line, column uint32) {
+		panic(fmt.Errorf("abort: %q at line %d, column %d", assemblyScriptText(mod.Memory(), message), line, column))
 	}
-	for line := range bytes.Lines(p) {
-		if o.lines++; o.lines <= maxLines {
-			o.log.Info("module prints", "line", string(bytes.TrimSpace(line)))
-		}
-	}
-	return len(p), nil
+	return r.NewHostModuleBuilder("env").NewFunctionBuilder().WithFunc(abort).Export("abort")
 }
 
-// reset forgets what was printed before a call.
-func (o *output) reset() {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	o.lines, o.last = 0, o.last[:0]
-}
-
-// explain shortens wazero's error to its first line and adds the panic that
-// the module printed.
-func (o *output) explain(err error) error {
-	text, _, _ := strings.Cut(err.Error(), "\n")
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	for line := range bytes.Lines(o.last) {
-		if s := strings.TrimSpace(string(line)); strings.HasPrefix(s, "panic:") || strings.HasPrefix(s, "fatal error:") {
-			text += ": " + s
-			break
-		}
+// assemblyScriptText reads a string of AssemblyScript: UTF-16, its length in
+// bytes in front. A pointer that cannot be one reads as nothing.
+func assemblyScriptText(mem api.Memory, ptr uint32) string {
+	if ptr < 4 {
+		return "" // null
 	}
-	if errors.Is(err, context.DeadlineExceeded) {
-		return fmt.Errorf("%s: %w", text, context.DeadlineExceeded)
+	size, _ := mem.ReadUint32Le(ptr - 4)
+	b, _ := mem.Read(ptr, min(size, maxLine)&^1)
+	units := make([]uint16, len(b)/2)
+	for i := range units {
+		units[i] = uint16(b[2*i]) | uint16(b[2*i+1])<<8
 	}
-	return errors.New(text)
+	return string(utf16.Decode(units))
 }

@@ -1,9 +1,12 @@
-// Package wasm runs WebAssembly policies on wazero. In the service it works
-// in the runner, a child process that can be killed, because compiled guest
-// code cannot be interrupted without a price; see RATIONALE.md.
+// Package wasm runs policies that are WebAssembly modules, on wazero.
 //
-// A module gets no file system, no network, no environment, a clock that
-// stands still and random numbers that repeat.
+// In the service a module runs in the runner, a child process that the
+// supervisor can kill: compiled guest code cannot be interrupted without a
+// price, and while it runs, the garbage collector of its process waits. Tools
+// that run a module in their own process set Options.Interruptible.
+//
+// A module gets no files, no network, no arguments, no environment, a clock
+// that only ticks, and random numbers that repeat.
 package wasm
 
 import (
@@ -12,244 +15,240 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
-	"slices"
+	"runtime"
 	"sync"
 
 	"github.com/tetratelabs/wazero"
-	"github.com/tetratelabs/wazero/api"
-	"github.com/tetratelabs/wazero/imports/wasi_snapshot_preview1"
+	"github.com/tetratelabs/wazero/experimental"
 
 	"github.com/imgcache/imgcache-host/pluginproto/abi"
 	"github.com/imgcache/imgcache-host/sdk"
 )
 
 const (
-	// maxModule bounds the size of a module file: a Go guest with all of
-	// protobuf has 6 MiB.
+	// maxModule bounds the size of a module in bytes. A Go guest has 2 to 3
+	// MiB, and compiling one takes twenty times its size in memory.
 	maxModule = 32 << 20
-	// pageSize is WebAssembly's unit of memory.
-	pageSize = 64 << 10
-	// DefaultMemory is the limit of a module's memory in bytes: a Go guest
-	// starts with 3 MiB and needs 12 more for the largest frame and its
-	// scores.
-	DefaultMemory = 64 << 20
+
+	// DefaultMemory is the limit of a module's memory in bytes: 64 MiB of its
+	// own, which is enough for a stateful policy of half a million images, and
+	// 8 MiB for the largest batch and the answer to it.
+	DefaultMemory = 72 << 20
+
+	pageSize = 64 << 10 // WebAssembly's unit of memory
+	maxPages = 1 << 16  // of a 32-bit memory
 )
 
 // Options says how a module is run.
 type Options struct {
-	Memory   int64        // limit in bytes; 0: DefaultMemory
-	CacheDir string       // for compiled code, owner only; empty: none is kept
-	Log      *slog.Logger // what the module logs and prints; nil: nowhere
-	// Interruptible makes calls end with their context, at 3 to 20 times the
-	// run time. The service does not set it: it kills the runner.
+	Memory   int64        // limit in bytes, rounded up to pages of 64 KiB; 0: DefaultMemory
+	CacheDir string       // for compiled code; made private to the user; empty: none is kept
+	Log      *slog.Logger // for what the module logs and prints; nil: nowhere
+
+	// Interruptible makes calls end with their context, and 3 to 20 times as
+	// slow. Without it a call ends when the module likes.
 	Interruptible bool
-	// OnLostState is called after a stateful module trapped; nil: its calls
-	// fail from then on.
+
+	// OnLostState is called when an instance of a stateful policy has
+	// trapped, before the call answers its error. May be nil.
 	OnLostState func()
 }
 
-// Module is a loaded policy module. It makes one call at a time.
+// Module is a policy that was loaded. It runs one call at a time.
 type Module struct {
 	opts     Options
-	manifest sdk.Manifest
+	output   *output
 	runtime  wazero.Runtime
 	compiled wazero.CompiledModule
-	output   *output
+	manifest sdk.Manifest
 
 	mu       sync.Mutex
-	guest    *guest // nil after a trap
-	settings *sdk.Settings
+	guest    *guest     // nil after a trap
+	options  sdk.Config // of Configure, for the instances to come; nil: not configured
+	lostWhat error      // the trap that took the state of a stateful policy
 }
 
-// Load compiles a module, checks that it is a policy of the ABI's version, and
-// makes one instance, so that whatever is wrong is known at once.
-func Load(ctx context.Context, code []byte, o Options) (_ *Module, err error) {
+// Load compiles a module, checks that it is a policy that this host can run,
+// and makes an instance of it. What is wrong with the module wraps
+// sdk.ErrInvalid and names the export, import or field of the manifest.
+func Load(ctx context.Context, code []byte, o Options) (*Module, error) {
 	if len(code) > maxModule {
 		return nil, fmt.Errorf("%w: the module has %d bytes, at most %d are loaded", sdk.ErrInvalid, len(code), maxModule)
 	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	if o.Memory == 0 {
-		o.Memory = DefaultMemory
+	m := &Module{opts: o, output: newOutput(o.Log)}
+	section, declared, err := manifestSection(code)
+	if err == nil && declared { // what is wrong with it is said before any of its code runs
+		m.manifest, err = parseManifest(section)
 	}
-	m := &Module{opts: o, output: &output{log: o.Log}}
-	if m.runtime, err = newRuntime(ctx, o); err != nil {
+	if err != nil {
 		return nil, err
 	}
-	defer func() {
-		if err != nil {
-			_ = m.runtime.Close(ctx)
-		}
-	}()
-	if m.compiled, err = m.runtime.CompileModule(ctx, code); err != nil {
-		return nil, fmt.Errorf("%w: compile: %w", sdk.ErrInvalid, err)
-	}
-	if err := checkExports(m.compiled.ExportedFunctions(), everyModule); err != nil {
+	if err := m.compile(ctx, code); err != nil {
 		return nil, err
 	}
-	if err := offer(ctx, m.runtime, m.compiled, o.Log); err != nil {
+	if err := m.open(ctx, declared); err != nil {
+		_ = m.Close(context.WithoutCancel(ctx))
 		return nil, err
 	}
-	if m.guest, err = m.instantiate(ctx); err != nil {
-		return nil, err
-	}
-	if m.manifest, err = m.readManifest(ctx); err != nil {
-		return nil, err
-	}
-	form := scoring
-	if m.manifest.Has(sdk.CapStateful) {
-		form = stateful
-	}
-	if m.manifest.Has(sdk.CapSnapshot) {
-		form = slices.Concat(form, saving)
-	}
-	return m, checkExports(m.compiled.ExportedFunctions(), form)
+	return m, nil
 }
 
-func newRuntime(ctx context.Context, o Options) (wazero.Runtime, error) {
-	cfg := wazero.NewRuntimeConfig().
-		WithCustomSections(true).
-		WithMemoryLimitPages(uint32(min(o.Memory/pageSize, 1<<16))).
-		WithCloseOnContextDone(o.Interruptible)
-	if o.CacheDir != "" {
-		// The directory holds machine code that will be run.
-		if err := os.MkdirAll(o.CacheDir, 0o700); err != nil {
-			return nil, fmt.Errorf("make directory of compiled modules: %w", err)
-		}
-		cache, err := wazero.NewCompilationCacheWithDir(o.CacheDir)
-		if err != nil {
-			return nil, fmt.Errorf("open directory of compiled modules: %w", err)
-		}
-		cfg = cfg.WithCompilationCache(cache)
+// open does what Load does after the module is compiled.
+func (m *Module) open(ctx context.Context, declared bool) (err error) {
+	if err := checkModule(m.compiled); err != nil {
+		return err
 	}
-	return wazero.NewRuntimeWithConfig(ctx, cfg), nil
+	if err := m.offer(ctx); err != nil {
+		return err
+	}
+	if m.guest, err = m.instantiate(ctx); err != nil {
+		return err
+	}
+	if !declared {
+		text, err := m.guest.manifest(ctx)
+		if err != nil {
+			return err
+		}
+		if m.manifest, err = parseManifest(text); err != nil {
+			return err
+		}
+	}
+	return checkForm(m.compiled, m.manifest)
+}
+
+// compile compiles the module with the cache of compiled code, and when that
+// fails without: a cache that is full or damaged must not stop a policy.
+func (m *Module) compile(ctx context.Context, code []byte) error {
+	ctx = experimental.WithCompilationWorkers(ctx, runtime.GOMAXPROCS(0))
+	if m.opts.CacheDir != "" {
+		cache, err := openCache(m.opts.CacheDir)
+		if err == nil {
+			err = m.compileWith(ctx, code, m.config().WithCompilationCache(cache))
+		}
+		if err == nil {
+			return nil
+		}
+		m.opts.Log.Debug("compile without the cache of compiled modules", "error", err)
+	}
+	if err := m.compileWith(ctx, code, m.config()); err != nil {
+		return fmt.Errorf("%w: compile: %w", sdk.ErrInvalid, err)
+	}
+	return nil
+}
+
+func (m *Module) compileWith(ctx context.Context, code []byte, config wazero.RuntimeConfig) (err error) {
+	m.runtime = wazero.NewRuntimeWithConfig(ctx, config)
+	if m.compiled, err = m.runtime.CompileModule(ctx, code); err != nil {
+		_ = m.runtime.Close(ctx)
+	}
+	return err
+}
+
+func (m *Module) config() wazero.RuntimeConfig {
+	memory := m.opts.Memory
+	if memory <= 0 {
+		memory = DefaultMemory
+	}
+	pages := min((uint64(memory)+pageSize-1)/pageSize, maxPages)
+	return wazero.NewRuntimeConfig().
+		WithMemoryLimitPages(uint32(pages)).
+		WithCloseOnContextDone(m.opts.Interruptible)
+}
+
+// openCache opens the directory of compiled code. It holds machine code that
+// will be run, so nobody else may write there.
+func openCache(dir string) (wazero.CompilationCache, error) {
+	const private = 0o700
+	if err := os.MkdirAll(dir, private); err != nil {
+		return nil, fmt.Errorf("make the cache of compiled modules: %w", err)
+	}
+	if err := os.Chmod(dir, private); err != nil {
+		return nil, fmt.Errorf("make the cache of compiled modules private: %w", err)
+	}
+	return wazero.NewCompilationCacheWithDir(dir)
+}
+
+// instantiate makes an instance and asks for its version.
+func (m *Module) instantiate(ctx context.Context) (*guest, error) {
+	m.output.begin()
+	mod, err := m.runtime.InstantiateModule(ctx, m.compiled, wazero.NewModuleConfig().
+		WithName(""). // instances of one name would exclude each other
+		WithStartFunctions("_initialize").
+		WithStdout(m.output).WithStderr(m.output))
+	if err != nil {
+		return nil, m.output.trap("start", err)
+	}
+	g := &guest{mod: mod, output: m.output}
+	version, err := g.call(ctx, abi.FuncVersion)
+	if err == nil && version != abi.Version {
+		err = fmt.Errorf("%w: the module is built for version %d of the ABI, this host speaks version %d",
+			sdk.ErrInvalid, version, abi.Version)
+	}
+	if err != nil {
+		g.close(ctx)
+		return nil, err
+	}
+	return g, nil
 }
 
 // Manifest returns what the module says of itself.
 func (m *Module) Manifest() sdk.Manifest { return m.manifest }
 
-// Close frees the module.
+// Close ends the module and gives its memory back. No call may be running.
 func (m *Module) Close(ctx context.Context) error { return m.runtime.Close(ctx) }
 
-// export is a function that a module must have.
-type export struct {
-	name            string
-	params, results []api.ValueType
-}
-
-const (
-	i32 = api.ValueTypeI32
-	i64 = api.ValueTypeI64
-)
-
-var (
-	everyModule = []export{
-		{abi.FuncVersion, nil, []api.ValueType{i32}},
-		{abi.FuncAlloc, []api.ValueType{i32}, []api.ValueType{i32}},
-		{abi.FuncFree, []api.ValueType{i32, i32}, nil},
+// use runs f with the instance, a new one if the last has trapped. A scoring
+// policy does not notice. A stateful one has lost its state: every call fails
+// from then on.
+func (m *Module) use(ctx context.Context, f func(*guest) error) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.lostWhat != nil {
+		return fmt.Errorf("%w: the policy has lost its state: %w", sdk.ErrUnavailable, m.lostWhat)
 	}
-	scoring = []export{
-		{abi.FuncScore, []api.ValueType{i32, i32}, []api.ValueType{i32}},
+	if err := context.Cause(ctx); err != nil {
+		return fmt.Errorf("%w: %w", sdk.ErrUnavailable, err)
 	}
-	stateful = []export{
-		{abi.FuncObserve, []api.ValueType{i32}, []api.ValueType{i32}},
-		{abi.FuncSelect, []api.ValueType{i64, i64, i32, i32}, []api.ValueType{i32}},
-	}
-	saving = []export{
-		{abi.FuncSnapshot, []api.ValueType{i32, i32}, []api.ValueType{i32}},
-		{abi.FuncRestore, []api.ValueType{i32, i32}, []api.ValueType{i32}},
-	}
-	optional = []export{
-		{abi.FuncConfigure, []api.ValueType{i32, i32}, []api.ValueType{i32}},
-		{abi.FuncManifest, []api.ValueType{i32, i32}, []api.ValueType{i32}},
-	}
-)
-
-// checkExports reports a function that is missing or of another type.
-func checkExports(have map[string]api.FunctionDefinition, want []export) error {
-	for _, w := range want {
-		if err := w.check(have[w.name]); err != nil {
+	if m.guest == nil {
+		if err := m.renew(ctx); err != nil {
 			return err
 		}
 	}
-	for _, w := range optional {
-		if f := have[w.name]; f != nil {
-			if err := w.check(f); err != nil {
-				return err
-			}
-		}
+	err := f(m.guest)
+	if errors.As(err, new(*trap)) {
+		m.drop(ctx, err)
 	}
-	return nil
+	return err
 }
 
-func (w export) check(f api.FunctionDefinition) error {
-	if f == nil {
-		return fmt.Errorf("%w: the module does not export %s", sdk.ErrInvalid, w.name)
-	}
-	if !slices.Equal(f.ParamTypes(), w.params) || !slices.Equal(f.ResultTypes(), w.results) {
-		return fmt.Errorf("%w: the module's %s has the type %s, want %s", sdk.ErrInvalid, w.name,
-			signature(f.ParamTypes(), f.ResultTypes()), signature(w.params, w.results))
-	}
-	return nil
-}
-
-func signature(params, results []api.ValueType) string {
-	names := func(types []api.ValueType) (list []string) {
-		for _, t := range types {
-			list = append(list, api.ValueTypeName(t))
-		}
-		return list
-	}
-	return fmt.Sprintf("%v -> %v", names(params), names(results))
-}
-
-// instantiate makes an instance and asks for its version.
-func (m *Module) instantiate(ctx context.Context) (*guest, error) {
-	cfg := wazero.NewModuleConfig().WithName("").WithStartFunctions("_initialize").
-		WithStdout(m.output).WithStderr(m.output)
-	mod, err := m.runtime.InstantiateModule(ctx, m.compiled, cfg)
+// renew makes an instance and configures it as the one before.
+func (m *Module) renew(ctx context.Context) error {
+	g, err := m.instantiate(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("%w: start the module: %w", sdk.ErrInvalid, m.output.explain(err))
+		return err
 	}
-	g := &guest{mod: mod, output: m.output}
-	version, err := g.call(ctx, abi.FuncVersion)
-	if err != nil {
-		return nil, err
-	}
-	if version != abi.Version {
-		return nil, fmt.Errorf("%w: the module is built for version %d of the ABI, this host speaks version %d", sdk.ErrInvalid, version, abi.Version)
-	}
-	return g, nil
-}
-
-// offer instantiates what the module imports, and only that.
-func offer(ctx context.Context, r wazero.Runtime, compiled wazero.CompiledModule, log *slog.Logger) error {
-	modules := map[string]bool{}
-	for _, f := range compiled.ImportedFunctions() {
-		module, name, _ := f.Import()
-		modules[module] = true
-		known := module == wasi_snapshot_preview1.ModuleName ||
-			module == abi.Module && name == abi.ImportLog || module == "env" && name == "abort"
-		if !known {
-			return fmt.Errorf("%w: the module imports %s.%s, which is not offered", sdk.ErrInvalid, module, name)
-		}
-	}
-	if modules[wasi_snapshot_preview1.ModuleName] {
-		if _, err := wasi_snapshot_preview1.Instantiate(ctx, r); err != nil {
-			return fmt.Errorf("offer WASI: %w", err)
-		}
-	}
-	if modules[abi.Module] {
-		if err := offerLog(ctx, r, log); err != nil {
+	if m.options != nil {
+		if err := g.configure(ctx, m.options); err != nil {
+			g.close(ctx)
 			return err
 		}
 	}
-	if modules["env"] {
-		return offerAbort(ctx, r)
-	}
+	m.guest = g
 	return nil
 }
 
-// errTrapped is why a call fails after a stateful module has trapped.
-var errTrapped = errors.New("the module trapped and has lost its state")
+// drop throws the instance away: a trap leaves its memory in any state.
+func (m *Module) drop(ctx context.Context, why error) {
+	m.guest.close(ctx)
+	m.guest = nil
+	if !m.manifest.Has(sdk.CapStateful) {
+		return
+	}
+	m.lostWhat = why
+	if m.opts.OnLostState != nil {
+		m.opts.OnLostState()
+	}
+}

@@ -2,7 +2,6 @@ package wasm
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
 
@@ -11,101 +10,83 @@ import (
 )
 
 // Policy returns the module as what its manifest declares: a value that
-// implements sdk.Configurer, and exactly one of sdk.Scorer and sdk.Stateful,
-// the latter perhaps with sdk.Snapshotter.
+// implements sdk.Configurer, and either sdk.Scorer, or sdk.Stateful, the
+// latter with sdk.Snapshotter if it is declared.
 func (m *Module) Policy() any {
 	switch {
+	case m.manifest.Has(sdk.CapScore):
+		return scorer{m}
 	case m.manifest.Has(sdk.CapSnapshot):
-		return savedPolicy{statefulPolicy{m}}
-	case m.manifest.Has(sdk.CapStateful):
-		return statefulPolicy{m}
+		return snapshotter{stateful{m}}
 	}
-	return scoringPolicy{m}
+	return stateful{m}
 }
 
-// use makes one call of an instance. An instance that trapped is thrown away,
-// as its memory may be damaged: a scoring module gets a new one at the next
-// call, a stateful one has lost its state.
-func (m *Module) use(ctx context.Context, f func(*guest) error) error {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if m.guest == nil {
-		if m.manifest.Has(sdk.CapStateful) {
-			return fmt.Errorf("%w: %w", sdk.ErrUnavailable, errTrapped)
-		}
-		if err := m.renew(ctx); err != nil {
-			return err
-		}
-	}
-	err := f(m.guest)
-	if trap := (*trapError)(nil); errors.As(err, &trap) {
-		_ = m.guest.mod.Close(context.WithoutCancel(ctx))
-		m.guest = nil
-		if m.manifest.Has(sdk.CapStateful) && m.opts.OnLostState != nil {
-			m.opts.OnLostState()
-		}
-	}
-	return err
-}
-
-func (m *Module) renew(ctx context.Context) error {
-	g, err := m.instantiate(ctx)
-	if err != nil {
-		return fmt.Errorf("%w: %w", sdk.ErrUnavailable, err)
-	}
-	if m.settings != nil {
-		if err := g.configure(ctx, m.settings.Options); err != nil {
-			return err
-		}
-	}
-	m.guest = g
-	return nil
-}
-
-// Configure gives the module its options, and again to each new instance.
+// Configure gives the module its options; each later instance gets them too.
 func (m *Module) Configure(ctx context.Context, s sdk.Settings) error {
-	err := m.use(ctx, func(g *guest) error { return g.configure(ctx, s.Options) })
-	if err == nil {
-		m.settings = &s
-	}
-	return err
+	return m.use(ctx, func(g *guest) error {
+		if err := g.configure(ctx, s.Options); err != nil {
+			return err
+		}
+		m.options = s.Options
+		return nil
+	})
 }
 
-type scoringPolicy struct{ *Module }
+type scorer struct{ *Module }
 
-// Score implements sdk.Scorer.
-func (p scoringPolicy) Score(ctx context.Context, now time.Time, records []sdk.Record, scores []float64) error {
+// Score implements [sdk.Scorer].
+func (p scorer) Score(ctx context.Context, now time.Time, records []sdk.Record, scores []float64) error {
+	if len(scores) != len(records) {
+		return fmt.Errorf("%w: room for %d scores of %d records", sdk.ErrInvalid, len(scores), len(records))
+	}
+	if err := checkBatch(len(records)); err != nil {
+		return err
+	}
 	return p.use(ctx, func(g *guest) error { return g.score(ctx, now, records, scores) })
 }
 
-type statefulPolicy struct{ *Module }
+func checkBatch(n int) error {
+	if n > sdk.MaxBatch {
+		return fmt.Errorf("%w: batch of %d, at most %d are sent at once", sdk.ErrInvalid, n, sdk.MaxBatch)
+	}
+	return nil
+}
 
-// Observe implements sdk.Stateful.
-func (p statefulPolicy) Observe(ctx context.Context, events []sdk.Event) error {
+type stateful struct{ *Module }
+
+// Observe implements [sdk.Stateful].
+func (p stateful) Observe(ctx context.Context, events []sdk.Event) error {
+	if err := checkBatch(len(events)); err != nil {
+		return err
+	}
 	return p.use(ctx, func(g *guest) error { return g.observe(ctx, events) })
 }
 
-// Select implements sdk.Stateful.
-func (p statefulPolicy) Select(ctx context.Context, now time.Time, need uint64, limit int) (keys []sdk.Key, err error) {
+// Select implements [sdk.Stateful].
+func (p stateful) Select(ctx context.Context, now time.Time, need uint64, limit int) (keys []sdk.Key, err error) {
+	if limit <= 0 {
+		return nil, nil
+	}
 	err = p.use(ctx, func(g *guest) (err error) {
-		keys, err = g.choose(ctx, now, need, limit)
+		keys, err = g.choose(ctx, now, need, min(limit, sdk.MaxBatch))
 		return err
 	})
 	return keys, err
 }
 
-type savedPolicy struct{ statefulPolicy }
+type snapshotter struct{ stateful }
 
-// Snapshot implements sdk.Snapshotter.
-func (p savedPolicy) Snapshot(ctx context.Context) (b []byte, err error) {
+// Snapshot implements [sdk.Snapshotter].
+func (p snapshotter) Snapshot(ctx context.Context) (snapshot []byte, err error) {
 	err = p.use(ctx, func(g *guest) (err error) {
-		b, err = g.bytes(ctx, abi.FuncSnapshot, 64<<10)
+		snapshot, err = g.text(ctx, abi.FuncSnapshot)
 		return err
 	})
-	return b, err
+	return snapshot, err
 }
 
-// Restore implements sdk.Snapshotter.
-func (p savedPolicy) Restore(ctx context.Context, snapshot []byte) error {
+// Restore implements [sdk.Snapshotter].
+func (p snapshotter) Restore(ctx context.Context, snapshot []byte) error {
 	return p.use(ctx, func(g *guest) error { return g.restore(ctx, snapshot) })
 }

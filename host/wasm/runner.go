@@ -25,7 +25,7 @@ func RunnerMain(args []string, stderr io.Writer) int {
 		fmt.Fprintln(stderr, "wasm-runner: want the path of one module")
 		return 2
 	}
-	m, err := load(args[0])
+	m, err := loadFile(args[0])
 	if err != nil {
 		fmt.Fprintf(stderr, "load %s: %v\n", args[0], err)
 		return 1
@@ -34,7 +34,7 @@ func RunnerMain(args []string, stderr io.Writer) int {
 	return 0
 }
 
-func load(path string) (*Module, error) {
+func loadFile(path string) (*Module, error) {
 	code, err := os.ReadFile(path)
 	if err != nil {
 		return nil, err

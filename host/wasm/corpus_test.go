@@ -1,0 +1,201 @@
+package wasm
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/imgcache/imgcache-host/sdk"
+)
+
+// misbehaved reads a module of the corpus.
+func misbehaved(t *testing.T, name string) []byte {
+	t.Helper()
+	code, err := os.ReadFile(filepath.Join("..", "..", "testdata", "wasm", name+".wasm"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return code
+}
+
+func load(t *testing.T, code []byte, o Options) *Module {
+	t.Helper()
+	m, err := Load(t.Context(), code, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := m.Close(context.Background()); err != nil {
+			t.Error(err)
+		}
+	})
+	return m
+}
+
+// TestLoadRefuses: what is wrong with a module is said by name.
+func TestLoadRefuses(t *testing.T) {
+	huge := make([]byte, maxModule+1)
+	damaged := misbehaved(t, "trap")
+	damaged[len(preamble)+3] ^= 0xff // in the section of types
+	for name, c := range map[string]struct {
+		code []byte
+		want string
+	}{
+		"missing":    {misbehaved(t, "missing"), "does not export imgcache_score"},
+		"oldabi":     {misbehaved(t, "oldabi"), "version 99"},
+		"import":     {misbehaved(t, "import"), "imports imgcache.open"},
+		"huge":       {huge, "33554433 bytes"},
+		"empty":      {nil, "no WebAssembly module"},
+		"text":       {[]byte("#!/bin/sh"), "no WebAssembly module"},
+		"no memory":  {[]byte(preamble), `memory as "memory"`},
+		"half of it": {misbehaved(t, "trap")[:100], "middle of a section"},
+		"damaged":    {damaged, "compile"},
+	} {
+		_, err := Load(t.Context(), c.code, Options{})
+		if !errors.Is(err, sdk.ErrInvalid) || !strings.Contains(fmt.Sprint(err), c.want) {
+			t.Errorf("%s: Load() = %v, want %v with %q", name, err, sdk.ErrInvalid, c.want)
+		}
+	}
+}
+
+// TestMisbehaviour calls each module twice: the second call finds a fresh
+// instance and fails in the same way.
+func TestMisbehaviour(t *testing.T) {
+	for name, c := range map[string]struct {
+		timeout time.Duration
+		is      error
+		want    string
+	}{
+		"spin": {50 * time.Millisecond, context.DeadlineExceeded, "imgcache_score: module closed"},
+		"trap": {time.Minute, sdk.ErrUnavailable, "imgcache_score: wasm error: unreachable"},
+		"bomb": {time.Minute, sdk.ErrUnavailable, "imgcache_score: wasm error: out of bounds memory access"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := load(t, misbehaved(t, name), Options{Interruptible: true})
+			if m.Manifest().Name != name {
+				t.Errorf("the manifest has the name %q", m.Manifest().Name)
+			}
+			for range 2 {
+				ctx, cancel := context.WithTimeout(t.Context(), c.timeout)
+				defer cancel()
+				err := m.Policy().(sdk.Scorer).Score(ctx, time.Now(), make([]sdk.Record, 3), make([]float64, 3))
+				if !errors.Is(err, sdk.ErrUnavailable) || !errors.Is(err, c.is) || !strings.Contains(fmt.Sprint(err), c.want) {
+					t.Errorf("Score() = %v, want %q", err, c.want)
+				}
+				if strings.Contains(fmt.Sprint(err), "\n") {
+					t.Errorf("the error has several lines: %v", err)
+				}
+			}
+		})
+	}
+}
+
+// TestBadAdvice passes on what only the host can judge.
+func TestBadAdvice(t *testing.T) {
+	scores := []float64{1, 1, 1}
+	err := load(t, misbehaved(t, "nan"), Options{}).Policy().(sdk.Scorer).Score(t.Context(), time.Now(), make([]sdk.Record, 3), scores)
+	if err != nil || scores[0] != 0 || scores[1] != 0 || !math.IsNaN(scores[2]) {
+		t.Errorf("nan: Score() = %v, %v", scores, err)
+	}
+	foreign := load(t, misbehaved(t, "foreign"), Options{}).Policy().(sdk.Stateful)
+	if err := foreign.Observe(t.Context(), []sdk.Event{{Key: 77, Kind: sdk.EventAdmitted}}); err != nil {
+		t.Errorf("foreign: Observe() = %v", err)
+	}
+	for _, limit := range []int{-1, 0, 3, sdk.MaxBatch, math.MaxInt} {
+		keys, err := foreign.Select(t.Context(), time.Now(), 1, limit)
+		want := max(0, min(limit, sdk.MaxBatch))
+		if err != nil || len(keys) != want || want > 0 && keys[want-1] != sdk.Key(want) {
+			t.Errorf("foreign: Select(%d) = %d keys, %v, want %d", limit, len(keys), err, want)
+		}
+	}
+	if _, ok := foreign.(sdk.Snapshotter); ok {
+		t.Error("foreign does not declare snapshots, and has them")
+	}
+}
+
+// TestFlood: of 100000 lines in a call some are logged, and the next second
+// says how many were not.
+func TestFlood(t *testing.T) {
+	var log bytes.Buffer
+	m := load(t, misbehaved(t, "flood"), Options{Log: slog.New(slog.NewTextHandler(&log, nil))})
+	now := time.Unix(1000, 0)
+	m.output.now = func() time.Time { return now }
+	score := func() {
+		if err := m.Policy().(sdk.Scorer).Score(t.Context(), now, make([]sdk.Record, 1), make([]float64, 1)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	score()
+	if got := strings.Count(log.String(), `level=INFO msg="look at me"`); got != maxLines {
+		t.Errorf("%d lines are logged, want %d", got, maxLines)
+	}
+	now = now.Add(time.Second)
+	score()
+	if want := fmt.Sprintf("dropped=%d", 100_000-maxLines); !strings.Contains(log.String(), want) {
+		t.Errorf("the log does not say %s", want)
+	}
+}
+
+// TestLostState: a stateful policy whose instance has trapped stays silent,
+// and says so once.
+func TestLostState(t *testing.T) {
+	lost := 0
+	m := load(t, misbehaved(t, "foreign"), Options{OnLostState: func() { lost++ }})
+	p := m.Policy().(sdk.Stateful)
+	boom := m.guest.output.trap("test", errors.New("boom"))
+	if err := m.use(t.Context(), func(*guest) error { return boom }); !errors.Is(err, sdk.ErrUnavailable) {
+		t.Errorf("use() = %v", err)
+	}
+	for range 2 {
+		err := p.Observe(t.Context(), nil)
+		if !errors.Is(err, sdk.ErrUnavailable) || !strings.Contains(err.Error(), "boom") {
+			t.Errorf("Observe() after a trap = %v", err)
+		}
+	}
+	if lost != 1 {
+		t.Errorf("OnLostState was called %d times, want once", lost)
+	}
+}
+
+// TestMemoryLimit: a module whose memory cannot grow has no room for a batch.
+func TestMemoryLimit(t *testing.T) {
+	score := func(memory int64, n int) error {
+		m := load(t, misbehaved(t, "nan"), Options{Memory: memory})
+		return m.Policy().(sdk.Scorer).Score(t.Context(), time.Now(), make([]sdk.Record, n), make([]float64, n))
+	}
+	if err := score(5<<20, sdk.MaxBatch); err != nil {
+		t.Errorf("5 MiB are not enough for a full batch: %v", err)
+	}
+	err := score(2<<20, sdk.MaxBatch)
+	if !errors.Is(err, sdk.ErrUnavailable) || !strings.Contains(fmt.Sprint(err), "no memory") {
+		t.Errorf("2 MiB: Score() = %v, want that there is no memory", err)
+	}
+	if _, err := Load(t.Context(), misbehaved(t, "nan"), Options{Memory: 1}); err != nil {
+		t.Errorf("a module of one page does not load into one page: %v", err)
+	}
+}
+
+// TestCalls: arguments that the host must not send, and a context that is
+// over.
+func TestCalls(t *testing.T) {
+	p := load(t, misbehaved(t, "nan"), Options{}).Policy().(sdk.Scorer)
+	for _, c := range [][2]int{{1, 2}, {sdk.MaxBatch + 1, sdk.MaxBatch + 1}} {
+		err := p.Score(t.Context(), time.Now(), make([]sdk.Record, c[0]), make([]float64, c[1]))
+		if !errors.Is(err, sdk.ErrInvalid) {
+			t.Errorf("Score() of %d records to %d scores = %v, want %v", c[0], c[1], err, sdk.ErrInvalid)
+		}
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := p.Score(ctx, time.Now(), nil, nil); !errors.Is(err, sdk.ErrUnavailable) || !errors.Is(err, context.Canceled) {
+		t.Errorf("Score() with a cancelled context = %v", err)
+	}
+}

@@ -1,0 +1,35 @@
+;; Proposes the keys 1, 2, 3 and so on, whatever is in the cache.
+(module
+  (memory (export "memory") 1)
+  (global $next (mut i32) (i32.const 1024))
+  (data (i32.const 512) "{\"name\":\"foreign\",\"version\":\"1.0.0\",\"kind\":\"policy\",\"capabilities\":[\"stateful\"]}")
+  (func (export "imgcache_manifest") (param $buf i32) (param $cap i32) (result i32)
+    (if (i32.ge_u (local.get $cap) (i32.const 80))
+      (then (memory.copy (local.get $buf) (i32.const 512) (i32.const 80))))
+    (i32.const 80))
+  (func (export "imgcache_abi_version") (result i32) (i32.const 1))
+  ;; alloc hands out ever more memory and grows it as needed; free forgets.
+  (func (export "imgcache_alloc") (param $size i32) (result i32)
+    (local $p i32)
+    (local.set $p (global.get $next))
+    (global.set $next (i32.and (i32.add (i32.add (local.get $p) (local.get $size)) (i32.const 7)) (i32.const -8)))
+    (loop $grow
+      (if (i32.gt_u (global.get $next) (i32.mul (memory.size) (i32.const 65536)))
+        (then
+          (if (i32.eq (memory.grow (i32.const 1)) (i32.const -1)) (then (return (i32.const 0))))
+          (br $grow))))
+    (local.get $p))
+  (func (export "imgcache_free") (param i32 i32))
+  (func (export "imgcache_observe") (param i32) (result i32) (i32.const 0))
+  (func (export "imgcache_select") (param $need i64) (param $now i64) (param $keys i32) (param $cap i32) (result i32)
+    (local $i i32)
+    (loop $next
+      (if (i32.lt_u (local.get $i) (local.get $cap))
+        (then
+          (i64.store
+            (i32.add (local.get $keys) (i32.mul (local.get $i) (i32.const 8)))
+            (i64.extend_i32_u (i32.add (local.get $i) (i32.const 1))))
+          (local.set $i (i32.add (local.get $i) (i32.const 1)))
+          (br $next))))
+    (local.get $cap))
+)
