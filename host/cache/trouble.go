@@ -117,5 +117,9 @@ func (c *Cache) fetchFailed(id string, err error) {
 		return
 	}
 	c.notes.add(id, err)
+	if errors.Is(err, ErrNotFound) {
+		c.log.Info("the origin has no such image", "image", id, "error", err)
+		return
+	}
 	c.log.Warn("image could not be fetched", "image", id, "error", err)
 }

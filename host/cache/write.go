@@ -59,13 +59,20 @@ func (ws *writes) find(id string) *write {
 	return nil
 }
 
-func (ws *writes) get(name string) (*write, error) {
+// use calls f with a write that takes more, under the write's mutex.
+func (ws *writes) use(name string, f func(*write) error) error {
 	ws.mu.Lock()
-	defer ws.mu.Unlock()
-	if w := ws.byName[name]; w != nil {
-		return w, nil
+	w := ws.byName[name]
+	ws.mu.Unlock()
+	if w == nil {
+		return fmt.Errorf("write %.40q: %w", name, ErrNotFound)
 	}
-	return nil, fmt.Errorf("write %.40q: %w", name, ErrNotFound)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.ended != nil {
+		return w.ended
+	}
+	return f(w)
 }
 
 // add registers a write unless its image is being written already.
@@ -112,7 +119,8 @@ func (c *Cache) BeginWrite(ctx context.Context, o WriteOptions) (WriteStatus, er
 		c.writes.forget(w)
 		return WriteStatus{}, err
 	}
-	return c.touchWrite(w), nil
+	c.putOff(w)
+	return w.status(), nil
 }
 
 // declare checks the declared digests and prepares their computation.
@@ -164,44 +172,43 @@ func (c *Cache) openWrite(ctx context.Context, w *write) error {
 	return nil
 }
 
-// touchWrite puts the expiry off and returns the status.
-func (c *Cache) touchWrite(w *write) WriteStatus {
-	w.expires = c.cfg.Now().Add(c.cfg.StallTime)
-	return w.status()
-}
+// putOff puts the expiry off.
+func (c *Cache) putOff(w *write) { w.expires = c.cfg.Now().Add(c.cfg.StallTime) }
 
 func (w *write) status() WriteStatus {
 	return WriteStatus{Write: w.name, Offset: w.staged.Size(), Expires: w.expires.UTC()}
 }
 
 // WriteData appends what r yields: see [Engine].
-func (c *Cache) WriteData(ctx context.Context, name string, offset int64, r io.Reader) (WriteStatus, error) {
-	w, err := c.writes.get(name)
-	if err != nil {
-		return WriteStatus{}, err
-	}
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if w.ended != nil {
-		return WriteStatus{}, w.ended
-	}
-	if at := w.staged.Size(); offset >= 0 && offset != at {
-		return w.status(), fmt.Errorf("%w: the write continues at offset %d, not %d", ErrConflict, at, offset)
-	}
+func (c *Cache) WriteData(ctx context.Context, name string, offset int64, r io.Reader) (status WriteStatus, err error) {
+	err = c.writes.use(name, func(w *write) error {
+		if at := w.staged.Size(); offset >= 0 && offset != at {
+			status = w.status()
+			return fmt.Errorf("%w: the write continues at offset %d, not %d", ErrConflict, at, offset)
+		}
+		err := c.copyWrite(ctx, w, r)
+		status = w.status()
+		return err
+	})
+	return status, err
+}
+
+func (c *Cache) copyWrite(ctx context.Context, w *write, r io.Reader) error {
 	buf := blocks.get()
 	defer blocks.put(buf)
 	for {
 		n, err := r.Read(buf)
 		if n > 0 {
 			if err := c.appendWrite(ctx, w, buf[:n]); err != nil {
-				return w.status(), err
+				return err
 			}
 		}
 		switch {
 		case errors.Is(err, io.EOF):
-			return c.touchWrite(w), nil
+			c.putOff(w)
+			return nil
 		case err != nil:
-			return c.touchWrite(w), fmt.Errorf("read body: %w", err)
+			return fmt.Errorf("read body: %w", err)
 		}
 	}
 }
@@ -223,36 +230,30 @@ func (c *Cache) appendWrite(ctx context.Context, w *write, p []byte) error {
 	for _, h := range w.sums {
 		h.Write(p)
 	}
-	w.expires = c.cfg.Now().Add(c.cfg.StallTime)
+	c.putOff(w)
 	return nil
 }
 
 // WriteState returns how far a write is.
-func (c *Cache) WriteState(name string) (WriteStatus, error) {
-	w, err := c.writes.get(name)
-	if err != nil {
-		return WriteStatus{}, err
-	}
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if w.ended != nil {
-		return WriteStatus{}, w.ended
-	}
-	return w.status(), nil
+func (c *Cache) WriteState(name string) (status WriteStatus, err error) {
+	err = c.writes.use(name, func(w *write) error {
+		status = w.status()
+		return nil
+	})
+	return status, err
 }
 
 // CommitWrite publishes the image if size and digests are as declared. If not
 // the file goes to invalid/ and the error wraps ErrVerify.
-func (c *Cache) CommitWrite(_ context.Context, name string) (ImageInfo, error) {
-	w, err := c.writes.get(name)
-	if err != nil {
-		return ImageInfo{}, err
-	}
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if w.ended != nil {
-		return ImageInfo{}, w.ended
-	}
+func (c *Cache) CommitWrite(_ context.Context, name string) (info ImageInfo, err error) {
+	err = c.writes.use(name, func(w *write) (err error) {
+		info, err = c.commitWrite(w)
+		return err
+	})
+	return info, err
+}
+
+func (c *Cache) commitWrite(w *write) (ImageInfo, error) {
 	if err := w.verify(); err != nil {
 		c.endWrite(w, errWriteEnded)
 		c.notes.add(w.opts.ID, err)
@@ -265,6 +266,7 @@ func (c *Cache) CommitWrite(_ context.Context, name string) (ImageInfo, error) {
 	im, err := c.commitStaged(w.staged, store.Meta{Version: "sha256:" + sum, SHA256: sum}, w.charged)
 	if err != nil {
 		c.disk.fail(err)
+		c.endWrite(w, errWriteEnded)
 		return ImageInfo{}, err
 	}
 	w.ended = errWriteEnded
@@ -288,17 +290,10 @@ func (w *write) verify() error {
 
 // AbortWrite ends a write; what was written goes to invalid/.
 func (c *Cache) AbortWrite(_ context.Context, name string) error {
-	w, err := c.writes.get(name)
-	if err != nil {
-		return err
-	}
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if w.ended != nil {
-		return w.ended
-	}
-	c.endWrite(w, errWriteEnded)
-	return nil
+	return c.writes.use(name, func(w *write) error {
+		c.endWrite(w, errWriteEnded)
+		return nil
+	})
 }
 
 // endWrite ends a write without a commit, keeping the file for inspection.
