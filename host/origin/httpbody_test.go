@@ -4,9 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"fmt"
 	"io"
-	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -75,14 +73,11 @@ func FuzzParseContentRange(f *testing.F) {
 		if err != nil {
 			return
 		}
-		want := fmt.Sprintf("%d-%d/%d", r.first, r.last, r.total)
-		if r.first < 0 {
-			want = fmt.Sprintf("*/%d", r.total)
-		} else if r.first > r.last || r.last >= r.total {
+		if unsatisfied := r.first == -1 && r.last == -1; !unsatisfied && (r.first < 0 || r.first > r.last || r.last >= r.total) {
 			t.Errorf("%q is %+v", v, r)
 		}
-		if got := strings.TrimSpace(strings.TrimPrefix(v, "bytes ")); got != want && !strings.Contains(v, "0") {
-			t.Errorf("%q is %s", v, want)
+		if r.total < 0 {
+			t.Errorf("%q has the total %d", v, r.total)
 		}
 	})
 }

@@ -5,7 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -27,52 +27,99 @@ func OpenFS(dir string) (FS, error) {
 	if err != nil {
 		return nil, err
 	}
-	return osFS{root}, nil
+	top, err := root.Open(".")
+	if err != nil {
+		return nil, errors.Join(err, root.Close())
+	}
+	return &osFS{root: root, top: top}, nil
 }
 
-type osFS struct{ root *os.Root }
+type osFS struct {
+	root *os.Root
+	top  *os.File // the directory of root
 
-func (o osFS) Close() error { return o.root.Close() }
+	// noOpenat2 says that the kernel, or a filter in front of it, does not
+	// offer openat2.
+	noOpenat2 atomic.Bool
+}
+
+func (o *osFS) Close() error { return errors.Join(o.top.Close(), o.root.Close()) }
 
 // OpenFile opens regular files only, and does not wait for the other end of a
 // FIFO.
-func (o osFS) OpenFile(_, name string, flag int, perm fs.FileMode) (File, error) {
-	f, err := o.root.OpenFile(name, flag|syscall.O_NONBLOCK, perm)
-	if err == nil && flag&os.O_EXCL != 0 {
-		return osFile{f}, nil // made by this call
-	}
-	if flag&os.O_EXCL == 0 {
-		err = o.checkRegular(f, name, err)
+func (o *osFS) OpenFile(_, name string, flag int, perm fs.FileMode) (File, error) {
+	flag |= unix.O_NONBLOCK
+	f, err := o.openat2(name, flag, perm)
+	if errors.Is(err, errors.ErrUnsupported) {
+		f, err = o.openInRoot(name, flag, perm)
 	}
 	if err != nil {
-		f.Close() // nil does no harm
+		return nil, err
+	}
+	fi, err := f.Stat()
+	if err == nil && !fi.Mode().IsRegular() {
+		err = &fs.PathError{Op: "open", Path: name, Err: errNotRegular}
+	}
+	if err != nil {
+		f.Close()
 		return nil, err
 	}
 	return osFile{f}, nil
 }
 
-// checkRegular returns errNotRegular in place of openErr when name is not
-// that of a regular file. [os.Root] follows links that stay inside, so both
-// the name and what was opened are looked at.
-func (o osFS) checkRegular(f *os.File, name string, openErr error) error {
-	named, err := o.root.Lstat(name)
-	if err == nil && openErr == nil {
-		var opened fs.FileInfo
-		if opened, err = f.Stat(); err == nil && !opened.Mode().IsRegular() {
-			named = opened
-		}
+// openat2 opens without a way through links or out of the directory, in one
+// system call where [os.Root] needs one for each step of the path and cannot
+// refuse links. The error is errors.ErrUnsupported where it is not offered.
+func (o *osFS) openat2(name string, flag int, perm fs.FileMode) (*os.File, error) {
+	if o.noOpenat2.Load() {
+		return nil, errors.ErrUnsupported
 	}
-	switch {
-	case err == nil && !named.Mode().IsRegular():
-		return &fs.PathError{Op: "open", Path: name, Err: errNotRegular}
-	case openErr != nil:
-		return openErr
-	default:
+	how := unix.OpenHow{
+		Flags:   uint64(flag | unix.O_CLOEXEC),
+		Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS,
+	}
+	if flag&os.O_CREATE != 0 {
+		how.Mode = uint64(perm.Perm())
+	}
+	var fd int
+	err := control(o.top, func(top int) (err error) {
+		fd, err = unix.Openat2(top, name, &how)
 		return err
+	})
+	switch err {
+	case nil:
+		return os.NewFile(uintptr(fd), name), nil
+	case unix.ENOSYS, unix.EPERM: // the latter is the answer of old filters
+		o.noOpenat2.Store(true)
+		return nil, errors.ErrUnsupported
+	case unix.ELOOP, unix.EXDEV, unix.ENXIO, unix.EISDIR: // a link, a way out, a FIFO or socket, a directory
+		err = errNotRegular
 	}
+	return nil, &fs.PathError{Op: "open", Path: name, Err: err}
 }
 
-func (o osFS) Mkdir(_, name string, perm fs.FileMode) error {
+// openInRoot is openat2 where there is none. As [os.Root] follows links that
+// stay inside, the name is looked at too.
+func (o *osFS) openInRoot(name string, flag int, perm fs.FileMode) (*os.File, error) {
+	f, err := o.root.OpenFile(name, flag, perm)
+	if flag&os.O_EXCL != 0 {
+		return f, err // made by this call, or not opened
+	}
+	fi, lerr := o.root.Lstat(name)
+	switch {
+	case lerr == nil && !fi.Mode().IsRegular():
+		err = &fs.PathError{Op: "open", Path: name, Err: errNotRegular}
+	case err == nil:
+		err = lerr
+	}
+	if err != nil {
+		f.Close() // does no harm to nil
+		return nil, err
+	}
+	return f, nil
+}
+
+func (o *osFS) Mkdir(_, name string, perm fs.FileMode) error {
 	err := o.root.Mkdir(name, perm)
 	if !isExist(err) {
 		return err
@@ -85,26 +132,54 @@ func (o osFS) Mkdir(_, name string, perm fs.FileMode) error {
 	return nil
 }
 
-func (o osFS) Rename(_, oldname, newname string) error { return o.root.Rename(oldname, newname) }
-func (o osFS) Link(_, oldname, newname string) error   { return o.root.Link(oldname, newname) }
-func (o osFS) Remove(_, name string) error             { return o.root.Remove(name) }
+func (o *osFS) Rename(_, oldname, newname string) error { return o.root.Rename(oldname, newname) }
+func (o *osFS) Link(_, oldname, newname string) error   { return o.root.Link(oldname, newname) }
+func (o *osFS) Remove(_, name string) error             { return o.root.Remove(name) }
 
-func (o osFS) Lstat(_, name string) (fs.FileInfo, error) { return o.root.Lstat(name) }
+func (o *osFS) Lstat(_, name string) (fs.FileInfo, error) { return o.root.Lstat(name) }
 
-func (o osFS) ReadDir(_, name string) ([]fs.DirEntry, error) {
+// ReadDir reads names alone. What a name is, an entry finds out when asked:
+// the store looks at each file itself in any case.
+func (o *osFS) ReadDir(_, name string) ([]fs.DirEntry, error) {
 	d, err := o.root.Open(name)
 	if err != nil {
 		return nil, err
 	}
 	defer d.Close()
-	return d.ReadDir(-1)
+	names, err := d.Readdirnames(-1)
+	if err != nil {
+		return nil, err
+	}
+	entries := make([]fs.DirEntry, len(names))
+	for i, n := range names {
+		entries[i] = entry{o.root, name, n}
+	}
+	return entries, nil
 }
 
-func (o osFS) Chtimes(_, name string, mtime time.Time) error {
+// entry is a name in a directory.
+type entry struct {
+	root      *os.Root
+	dir, name string
+}
+
+func (e entry) Name() string               { return e.name }
+func (e entry) IsDir() bool                { return e.Type().IsDir() }
+func (e entry) Info() (fs.FileInfo, error) { return e.root.Lstat(join(e.dir, e.name)) }
+
+func (e entry) Type() fs.FileMode {
+	fi, err := e.Info()
+	if err != nil {
+		return fs.ModeIrregular
+	}
+	return fi.Mode().Type()
+}
+
+func (o *osFS) Chtimes(_, name string, mtime time.Time) error {
 	return o.root.Chtimes(name, time.Time{}, mtime)
 }
 
-func (o osFS) SyncDir(_, name string) error {
+func (o *osFS) SyncDir(_, name string) error {
 	d, err := o.root.Open(name)
 	if err != nil {
 		return err
@@ -112,21 +187,12 @@ func (o osFS) SyncDir(_, name string) error {
 	return errors.Join(d.Sync(), d.Close())
 }
 
-func (o osFS) Free(string) (int64, error) {
-	d, err := o.root.Open(".")
-	if err != nil {
-		return 0, err
-	}
-	defer d.Close()
-	conn, err := d.SyscallConn()
-	if err != nil {
-		return 0, err
-	}
+func (o *osFS) Free(string) (int64, error) {
 	var st unix.Statfs_t
-	if cerr := conn.Control(func(fd uintptr) { err = unix.Fstatfs(int(fd), &st) }); cerr != nil {
-		return 0, cerr
+	if err := control(o.top, func(fd int) error { return unix.Fstatfs(fd, &st) }); err != nil {
+		return 0, os.NewSyscallError("fstatfs", err)
 	}
-	return int64(st.Bavail) * st.Frsize, os.NewSyscallError("fstatfs", err)
+	return int64(st.Bavail) * st.Frsize, nil
 }
 
 // osFile is a [File] that can also do what only some file systems can.
@@ -140,36 +206,35 @@ var (
 // Allocate reserves blocks for n bytes and leaves the size of the file as it
 // is.
 func (f osFile) Allocate(n int64) error {
-	return f.control("fallocate", func(fd int) error {
+	return os.NewSyscallError("fallocate", control(f.File, func(fd int) error {
 		return unix.Fallocate(fd, unix.FALLOC_FL_KEEP_SIZE, 0, n)
-	})
+	}))
 }
 
 // Lock takes an exclusive lock, which ends with the process at the latest.
 func (f osFile) Lock() error {
-	return f.control("flock", func(fd int) error {
+	return os.NewSyscallError("flock", control(f.File, func(fd int) error {
 		return unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB)
-	})
+	}))
 }
 
-func (f osFile) control(name string, call func(fd int) error) error {
+// control makes a system call on a descriptor, again while it is interrupted.
+func control(f *os.File, call func(fd int) error) error {
 	conn, err := f.SyscallConn()
 	if err != nil {
 		return err
 	}
-	if cerr := conn.Control(func(fd uintptr) {
+	cerr := conn.Control(func(fd uintptr) {
 		for {
 			if err = call(int(fd)); err != unix.EINTR {
 				return
 			}
 		}
-	}); cerr != nil {
+	})
+	if cerr != nil {
 		return cerr
 	}
-	if err != nil {
-		return &fs.PathError{Op: name, Path: path.Base(f.Name()), Err: err}
-	}
-	return nil
+	return err
 }
 
 // inode returns the number that, with size and modification time, tells one

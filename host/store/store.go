@@ -168,9 +168,6 @@ func (s *Store) files(op, dir string, f func(fs.FileInfo) error) error {
 		return err
 	}
 	for _, e := range entries {
-		if !e.Type().IsRegular() {
-			continue
-		}
 		fi, err := s.lstat(op+".stat", join(dir, e.Name()))
 		switch {
 		case errors.Is(err, fs.ErrNotExist):
