@@ -92,6 +92,37 @@ func (m Manifest) Validate() error {
 	return nil
 }
 
+// Fits reports, wrapping [ErrInvalid], whether the manifest is valid and impl
+// implements what it declares: Driver exactly when it is a driver, and the
+// interface of each capability.
+func (m Manifest) Fits(impl any) error {
+	if err := m.Validate(); err != nil {
+		return err
+	}
+	if _, driver := impl.(Driver); driver != (m.Kind == KindDriver) {
+		return fmt.Errorf("%w: the kind is %q, and that %T implements Driver is %v", ErrInvalid, m.Kind, impl, driver)
+	}
+	for _, c := range m.Capabilities {
+		ok := true
+		switch c {
+		case CapScore:
+			_, ok = impl.(Scorer)
+		case CapStateful:
+			_, ok = impl.(Stateful)
+		case CapSnapshot:
+			_, ok = impl.(Snapshotter)
+		case CapNodes:
+			_, ok = impl.(NodeLister)
+		case CapHeartbeat:
+			_, ok = impl.(Heartbeater)
+		}
+		if !ok {
+			return fmt.Errorf("%w: the capability %q is declared, and %T does not implement it", ErrInvalid, c, impl)
+		}
+	}
+	return nil
+}
+
 // OptionType is the type of a plugin's option, with the text in which its
 // value travels.
 type OptionType string

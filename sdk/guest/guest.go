@@ -38,35 +38,13 @@ func Export(m sdk.Manifest, policy any) {
 	if exported.policy != nil {
 		panic("guest.Export: called twice")
 	}
-	if err := check(m, policy); err != nil {
+	if err := m.Fits(policy); err != nil {
 		panic("guest.Export: " + err.Error())
 	}
-	exported = module{manifest: m, policy: policy}
-}
-
-// check reports whether policy has what m declares.
-func check(m sdk.Manifest, policy any) error {
-	if err := m.Validate(); err != nil {
-		return err
-	}
 	if m.Kind != sdk.KindPolicy {
-		return fmt.Errorf("%w: kind %q, and a module is a %q", sdk.ErrInvalid, m.Kind, sdk.KindPolicy)
+		panic(fmt.Sprintf("guest.Export: a module is a policy, not a %s", m.Kind))
 	}
-	for _, c := range m.Capabilities {
-		ok := true
-		switch c {
-		case sdk.CapScore:
-			_, ok = policy.(sdk.Scorer)
-		case sdk.CapStateful:
-			_, ok = policy.(sdk.Stateful)
-		case sdk.CapSnapshot:
-			_, ok = policy.(sdk.Snapshotter)
-		}
-		if !ok {
-			return fmt.Errorf("%w: capability %q is declared, and %T does not implement it", sdk.ErrInvalid, c, policy)
-		}
-	}
-	return nil
+	exported = module{manifest: m, policy: policy}
 }
 
 // module is a policy behind the functions of the ABI. They work on slices of

@@ -29,7 +29,7 @@ import (
 // standard error, when there is no host or impl does not fit m. With the
 // argument --describe it prints m as JSON and ends.
 func Main(m sdk.Manifest, impl any) {
-	if err := check(m, impl); err != nil {
+	if err := m.Fits(impl); err != nil {
 		fmt.Fprintf(os.Stderr, "%s: the plugin is not what its manifest says: %v\n", m.Name, err)
 		os.Exit(1)
 	}
@@ -60,36 +60,6 @@ func describe(w io.Writer, m sdk.Manifest) error {
 	enc := json.NewEncoder(w)
 	enc.SetIndent("", "  ")
 	return enc.Encode(m)
-}
-
-// check reports whether impl has what m declares.
-func check(m sdk.Manifest, impl any) error {
-	if err := m.Validate(); err != nil {
-		return err
-	}
-	_, driver := impl.(sdk.Driver)
-	if (m.Kind == sdk.KindDriver) != driver {
-		return fmt.Errorf("kind is %q, and %T implements sdk.Driver: %v", m.Kind, impl, driver)
-	}
-	for _, c := range m.Capabilities {
-		ok := true
-		switch c {
-		case sdk.CapScore:
-			_, ok = impl.(sdk.Scorer)
-		case sdk.CapStateful:
-			_, ok = impl.(sdk.Stateful)
-		case sdk.CapSnapshot:
-			_, ok = impl.(sdk.Snapshotter)
-		case sdk.CapNodes:
-			_, ok = impl.(sdk.NodeLister)
-		case sdk.CapHeartbeat:
-			_, ok = impl.(sdk.Heartbeater)
-		}
-		if !ok {
-			return fmt.Errorf("capability %q is declared, and %T does not implement it", c, impl)
-		}
-	}
-	return nil
 }
 
 // watchLifeline ends the process when the host does, however that happens.
