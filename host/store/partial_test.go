@@ -7,9 +7,11 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/imgcache/imgcache-host/host/store"
+	"github.com/imgcache/imgcache-host/host/store/storetest"
 )
 
 func TestTrashAndReclaim(t *testing.T) {
@@ -158,5 +160,32 @@ func TestScanFindsImagesOnly(t *testing.T) {
 	}
 	if _, err := os.Stat(filepath.Join(dir, "cache.db")); err != nil {
 		t.Error(err)
+	}
+}
+
+// One file that cannot be looked at does not hide the others.
+func TestScanGoesOn(t *testing.T) {
+	fsys := storetest.New(t, memoryDir(t))
+	s, err := openFS(fsys)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, id := range []string{"a", "b", "c"} {
+		put(t, s, id, oldBytes, store.Meta{})
+	}
+	fsys.Inject(func(c storetest.Call) error {
+		if c.Op == "scan.stat" && c.Name == "b" {
+			return syscall.EIO
+		}
+		return nil
+	})
+	var found []string
+	err = s.Scan(func(info store.Info) error {
+		found = append(found, info.ID)
+		return nil
+	})
+	slices.Sort(found)
+	if !errors.Is(err, syscall.EIO) || !slices.Equal(found, []string{"a", "c"}) {
+		t.Errorf("Scan found %v, %v, want a and c, and EIO", found, err)
 	}
 }
