@@ -47,6 +47,10 @@ type face struct {
 // program.
 func Run(ctx context.Context, cfg *config.Config, log *slog.Logger, version string) error {
 	h, err := New(ctx, cfg, log, version)
+	if err != nil && ctx.Err() != nil {
+		log.Info("stopped while starting", "error", err)
+		return nil
+	}
 	if err != nil {
 		return err
 	}
