@@ -78,7 +78,7 @@ func testSnapshotBroken(t T, open func() *history) {
 		return
 	}
 	broken := [][]byte{nil, []byte("no snapshot"), append(slices.Clone(snapshot), 0)}
-	for n := 1; n < len(snapshot); n += 1 + len(snapshot)/50 {
+	for n := 1; n < len(snapshot); n += 1 + len(snapshot)/6 {
 		broken = append(broken, snapshot[:n])
 	}
 	for _, b := range broken {
