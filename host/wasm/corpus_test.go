@@ -52,7 +52,7 @@ func TestLoadRefuses(t *testing.T) {
 		"missing":    {misbehaved(t, "missing"), "does not export imgcache_score"},
 		"oldabi":     {misbehaved(t, "oldabi"), "version 99"},
 		"import":     {misbehaved(t, "import"), "imports imgcache.open"},
-		"huge":       {huge, "33554433 bytes"},
+		"huge":       {huge, "at most 33554432"},
 		"empty":      {nil, "no WebAssembly module"},
 		"text":       {[]byte("#!/bin/sh"), "no WebAssembly module"},
 		"no memory":  {[]byte(preamble), `memory as "memory"`},
@@ -74,12 +74,13 @@ func TestMisbehaviour(t *testing.T) {
 		is      error
 		want    string
 	}{
-		"spin": {50 * time.Millisecond, context.DeadlineExceeded, "imgcache_score: module closed"},
-		"trap": {time.Minute, sdk.ErrUnavailable, "imgcache_score: wasm error: unreachable"},
-		"bomb": {time.Minute, sdk.ErrUnavailable, "imgcache_score: wasm error: out of bounds memory access"},
+		"abort": {time.Minute, sdk.ErrUnavailable, `abort: "no idé" at line 7, column 3`},
+		"spin":  {50 * time.Millisecond, context.DeadlineExceeded, "imgcache_score: module closed"},
+		"trap":  {time.Minute, sdk.ErrUnavailable, "imgcache_score: wasm error: unreachable"},
+		"bomb":  {time.Minute, sdk.ErrUnavailable, "imgcache_score: wasm error: out of bounds memory access"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			m := load(t, misbehaved(t, name), Options{Interruptible: true})
+			m := load(t, misbehaved(t, name), Options{Interruptible: true, Memory: 8 << 20})
 			if m.Manifest().Name != name {
 				t.Errorf("the manifest has the name %q", m.Manifest().Name)
 			}
@@ -198,4 +199,24 @@ func TestCalls(t *testing.T) {
 	if err := p.Score(ctx, time.Now(), nil, nil); !errors.Is(err, sdk.ErrUnavailable) || !errors.Is(err, context.Canceled) {
 		t.Errorf("Score() with a cancelled context = %v", err)
 	}
+}
+
+// TestDamagedCache: what is wrong with the cache of compiled code does not keep
+// a module from loading.
+func TestDamagedCache(t *testing.T) {
+	dir := t.TempDir()
+	load(t, misbehaved(t, "nan"), Options{CacheDir: dir})
+	damaged := 0
+	err := filepath.WalkDir(dir, func(path string, d os.DirEntry, err error) error {
+		if err == nil && d.Type().IsRegular() {
+			damaged++
+			return os.WriteFile(path, []byte("WAZEVO damaged"), 0o600)
+		}
+		return err
+	})
+	if err != nil || damaged == 0 {
+		t.Fatalf("%d files of compiled code, %v", damaged, err)
+	}
+	load(t, misbehaved(t, "nan"), Options{CacheDir: dir})
+	load(t, misbehaved(t, "nan"), Options{CacheDir: filepath.Join(os.DevNull, "compiled")})
 }

@@ -58,6 +58,7 @@ type Options struct {
 type Module struct {
 	opts     Options
 	output   *output
+	cache    wazero.CompilationCache // nil: none is kept
 	runtime  wazero.Runtime
 	compiled wazero.CompiledModule
 	manifest sdk.Manifest
@@ -70,10 +71,11 @@ type Module struct {
 
 // Load compiles a module, checks that it is a policy that this host can run,
 // and makes an instance of it. What is wrong with the module wraps
-// sdk.ErrInvalid and names the export, import or field of the manifest.
+// sdk.ErrInvalid and names the export, import or field of the manifest; a
+// trap before the first call is sdk.ErrUnavailable.
 func Load(ctx context.Context, code []byte, o Options) (*Module, error) {
 	if len(code) > maxModule {
-		return nil, fmt.Errorf("%w: the module has %d bytes, at most %d are loaded", sdk.ErrInvalid, len(code), maxModule)
+		return nil, fmt.Errorf("%w: the module is too large, at most %d bytes are loaded", sdk.ErrInvalid, maxModule)
 	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
@@ -124,10 +126,7 @@ func (m *Module) open(ctx context.Context, declared bool) (err error) {
 func (m *Module) compile(ctx context.Context, code []byte) error {
 	ctx = experimental.WithCompilationWorkers(ctx, runtime.GOMAXPROCS(0))
 	if m.opts.CacheDir != "" {
-		cache, err := openCache(m.opts.CacheDir)
-		if err == nil {
-			err = m.compileWith(ctx, code, m.config().WithCompilationCache(cache))
-		}
+		err := m.compileCached(ctx, code)
 		if err == nil {
 			return nil
 		}
@@ -136,6 +135,19 @@ func (m *Module) compile(ctx context.Context, code []byte) error {
 	if err := m.compileWith(ctx, code, m.config()); err != nil {
 		return fmt.Errorf("%w: compile: %w", sdk.ErrInvalid, err)
 	}
+	return nil
+}
+
+func (m *Module) compileCached(ctx context.Context, code []byte) error {
+	cache, err := openCache(m.opts.CacheDir)
+	if err != nil {
+		return err
+	}
+	if err := m.compileWith(ctx, code, m.config().WithCompilationCache(cache)); err != nil {
+		_ = cache.Close(ctx)
+		return err
+	}
+	m.cache = cache
 	return nil
 }
 
@@ -198,7 +210,13 @@ func (m *Module) instantiate(ctx context.Context) (*guest, error) {
 func (m *Module) Manifest() sdk.Manifest { return m.manifest }
 
 // Close ends the module and gives its memory back. No call may be running.
-func (m *Module) Close(ctx context.Context) error { return m.runtime.Close(ctx) }
+func (m *Module) Close(ctx context.Context) error {
+	err := m.runtime.Close(ctx)
+	if m.cache != nil {
+		err = errors.Join(err, m.cache.Close(ctx))
+	}
+	return err
+}
 
 // use runs f with the instance, a new one if the last has trapped. A scoring
 // policy does not notice. A stateful one has lost its state: every call fails

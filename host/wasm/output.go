@@ -58,9 +58,11 @@ func (o *output) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// print takes a line that was printed. Modules print what is worth reading
-// only when something is wrong.
+// print takes a line that was printed.
 func (o *output) print(line []byte) {
+	if len(bytes.TrimSpace(line)) == 0 {
+		return
+	}
 	if len(o.printed)+len(line) < maxPrinted {
 		o.printed = append(append(o.printed, line...), '\n')
 	}
@@ -116,13 +118,11 @@ func (o *output) trap(step string, cause error) *trap {
 func (o *output) lastWords() string {
 	last := ""
 	for line := range strings.Lines(string(o.printed)) {
-		line = strings.ToValidUTF8(strings.TrimSpace(line), "\uFFFD")
+		line = strings.ToValidUTF8(strings.TrimSuffix(line, "\n"), "\uFFFD")
 		if strings.HasPrefix(line, "panic: ") || strings.HasPrefix(line, "fatal error: ") {
 			return line
 		}
-		if line != "" {
-			last = line
-		}
+		last = line
 	}
 	return last
 }

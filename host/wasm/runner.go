@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/imgcache/imgcache-host/sdk"
 	"github.com/imgcache/imgcache-host/sdk/serve"
 )
 
@@ -18,14 +19,14 @@ const (
 )
 
 // RunnerMain loads the module that the only argument names and serves it as a
-// process plugin until the host goes away. It returns the exit code of a
-// start that failed, having said why on stderr.
+// process plugin until the host goes away, which ends the process. It returns
+// only when it cannot start, with the exit code, after a line on stderr.
 func RunnerMain(args []string, stderr io.Writer) int {
 	if len(args) != 1 {
 		fmt.Fprintln(stderr, "wasm-runner: want the path of one module")
 		return 2
 	}
-	m, err := loadFile(args[0])
+	m, err := loadFile(context.Background(), args[0])
 	if err != nil {
 		fmt.Fprintf(stderr, "load %s: %v\n", args[0], err)
 		return 1
@@ -34,22 +35,36 @@ func RunnerMain(args []string, stderr io.Writer) int {
 	return 0
 }
 
-func loadFile(path string) (*Module, error) {
-	code, err := os.ReadFile(path)
+func loadFile(ctx context.Context, path string) (*Module, error) {
+	o := Options{CacheDir: os.Getenv(cacheEnv), Log: serve.Logger(), OnLostState: exitSoon}
+	if text := os.Getenv(memoryEnv); text != "" {
+		limit, err := strconv.ParseUint(text, 10, 63)
+		if err != nil {
+			return nil, fmt.Errorf("%w: %s: %w", sdk.ErrInvalid, memoryEnv, err)
+		}
+		o.Memory = int64(limit)
+	}
+	code, err := readModule(path)
 	if err != nil {
 		return nil, err
 	}
-	o := Options{CacheDir: os.Getenv(cacheEnv), Log: serve.Logger(), OnLostState: exitSoon}
-	if text := os.Getenv(memoryEnv); text != "" {
-		if o.Memory, err = strconv.ParseInt(text, 10, 64); err != nil {
-			return nil, fmt.Errorf("%s: %w", memoryEnv, err)
-		}
-	}
-	return Load(context.Background(), code, o)
+	return Load(ctx, code, o)
 }
 
-// exitSoon ends the runner, so that the supervisor starts a new one and the
-// policy is rebuilt. The answer that carries the error goes out first.
+// readModule reads no more of a file than a module may have.
+func readModule(path string) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return io.ReadAll(io.LimitReader(f, maxModule+1))
+}
+
+// exitSoon ends the runner after a stateful policy has lost its state, so that
+// the supervisor starts a new one and rebuilds the policy. The answer that
+// carries the error is on its way first.
 func exitSoon() {
-	time.AfterFunc(100*time.Millisecond, func() { os.Exit(1) })
+	const onItsWay = 100 * time.Millisecond
+	time.AfterFunc(onItsWay, func() { os.Exit(1) })
 }
