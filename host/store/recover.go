@@ -97,13 +97,21 @@ func (s *Store) dropSecondNames() error {
 	trash, err := s.Trashed()
 	errs := []error{err}
 	for _, t := range trash {
-		image, err := s.lstat("recover.image", t.ID)
-		if err != nil || inode(image) != t.inode {
-			continue // or cannot be told: to reclaim it is right as well
-		}
-		if err := s.remove("recover.unlink", t.path()); err != nil {
+		if err := s.dropSecondName(t); err != nil {
 			errs = append(errs, fmt.Errorf("unlink second name in trash: %w", err))
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// dropSecondName looks and unlinks under the lock, so that no commit is just
+// between its link and its rename. To unlink one of two names is quick.
+func (s *Store) dropSecondName(t Trashed) error {
+	s.publishing.Lock()
+	defer s.publishing.Unlock()
+	image, err := s.lstat("recover.image", t.ID)
+	if err != nil || inode(image) != t.inode {
+		return nil // or cannot be told: to reclaim it is right as well
+	}
+	return s.remove("recover.unlink", t.path())
 }

@@ -69,7 +69,8 @@ type Store struct {
 	closer   io.Closer // of an FS that Open made; may be nil
 
 	// publishing is held while names in the base directory change, which
-	// takes several renames. It is never held for an unlink or a sync.
+	// takes several renames. It is never held for a sync, nor for an unlink
+	// that frees space.
 	publishing sync.Mutex
 
 	mu     sync.Mutex

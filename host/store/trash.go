@@ -44,6 +44,13 @@ func (s *Store) Quarantine(id string) (int64, error) {
 	if err := checkID(id); err != nil {
 		return 0, err
 	}
+	if _, err := s.lstat("quarantine.lstat", id); err != nil {
+		return 0, fmt.Errorf("quarantine image: %w", err)
+	}
+	// Else the rename would unlink the older file, under the lock.
+	if err := s.remove("quarantine.older", join(invalidDir, id)); err != nil {
+		return 0, fmt.Errorf("remove older file from %s/: %w", invalidDir, err)
+	}
 	fi, err := s.withdraw("quarantine", id, join(invalidDir, id))
 	if err != nil {
 		return 0, fmt.Errorf("move image to %s/: %w", invalidDir, err)
