@@ -149,17 +149,18 @@ func TestFlood(t *testing.T) {
 // and says so once.
 func TestLostState(t *testing.T) {
 	lost := 0
-	m := load(t, misbehaved(t, "foreign"), Options{OnLostState: func() { lost++ }})
-	p := m.Policy().(sdk.Stateful)
-	boom := m.guest.output.trap("test", errors.New("boom"))
-	if err := m.use(t.Context(), func(*guest) error { return boom }); !errors.Is(err, sdk.ErrUnavailable) {
-		t.Errorf("use() = %v", err)
+	p := load(t, misbehaved(t, "forget"), Options{OnLostState: func() { lost++ }}).Policy().(sdk.Stateful)
+	if err := p.Observe(t.Context(), nil); err != nil {
+		t.Errorf("Observe() of nothing = %v", err)
 	}
-	for range 2 {
-		err := p.Observe(t.Context(), nil)
-		if !errors.Is(err, sdk.ErrUnavailable) || !strings.Contains(err.Error(), "boom") {
-			t.Errorf("Observe() after a trap = %v", err)
+	for range 3 {
+		err := p.Observe(t.Context(), make([]sdk.Event, 1))
+		if !errors.Is(err, sdk.ErrUnavailable) || !strings.Contains(fmt.Sprint(err), "unreachable") {
+			t.Errorf("Observe() of an event = %v", err)
 		}
+	}
+	if keys, err := p.Select(t.Context(), time.Now(), 1, 1); !errors.Is(err, sdk.ErrUnavailable) {
+		t.Errorf("Select() without a state = %v, %v", keys, err)
 	}
 	if lost != 1 {
 		t.Errorf("OnLostState was called %d times, want once", lost)

@@ -18,6 +18,7 @@ package guest
 import (
 	"context"
 	"encoding/binary"
+	"encoding/json"
 	"fmt"
 	"math"
 	"os"
@@ -93,7 +94,11 @@ func (m *module) writeManifest(buf []byte) int32 {
 	if m.policy == nil {
 		return failed(m.lacks())
 	}
-	return fill(buf, manifestJSON(m.manifest))
+	text, err := json.Marshal(m.manifest)
+	if err != nil {
+		return failed(answer(err))
+	}
+	return fill(buf, text)
 }
 
 func (m *module) configure(options []byte) abi.Status {
