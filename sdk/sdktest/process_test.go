@@ -75,6 +75,7 @@ func TestDriverThroughProcess(t *testing.T) {
 		t.Cleanup(func() { end() })
 		return func() sdk.Driver {
 			end()
+			end = func() {}
 			d, pid, stop := startDriver(t, path, dir)
 			end = func() {
 				if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
