@@ -53,6 +53,7 @@ type evictor struct {
 	stopped <-chan struct{}
 	advisor *advisor
 	asking  chan struct{} // holds a token while nobody uses the advisor
+	used    chan struct{} // the standing list was drawn on
 
 	// mu guards what follows; it is held for no I/O and no question.
 	mu       sync.Mutex
@@ -67,7 +68,7 @@ func newEvictor(c *Cache) *evictor {
 		now: c.cfg.Now, minAge: c.cfg.MinAge,
 		trash: make(chan trashed, 1024), stopped: c.ctx.Done(),
 		advisor: &advisor{policy: c.cfg.Policy, index: c.index, events: c.index.events, max: c.cfg.MaxSize, now: c.cfg.Now},
-		asking:  make(chan struct{}, 1),
+		asking:  make(chan struct{}, 1), used: make(chan struct{}, 1),
 		verdict: "nothing was evicted yet",
 	}
 	e.asking <- struct{}{}
@@ -136,6 +137,10 @@ func (e *evictor) pick(n int64) (victims []victim, enough bool) {
 		v := e.standing[0]
 		e.standing = e.standing[1:]
 		take(v, e.at)
+	}
+	select {
+	case e.used <- struct{}{}:
+	default:
 	}
 	if short > 0 {
 		list := e.candidates(r)
@@ -247,6 +252,7 @@ func (e *evictor) keepStanding(ctx context.Context) {
 		}
 		select {
 		case <-tick.C:
+		case <-e.used:
 		case <-ctx.Done():
 			return
 		}
