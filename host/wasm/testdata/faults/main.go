@@ -8,6 +8,7 @@ import (
 	"os"
 	"time"
 
+	"github.com/imgcache/imgcache-host/plugins/builtin/lru"
 	"github.com/imgcache/imgcache-host/sdk"
 	"github.com/imgcache/imgcache-host/sdk/guest"
 )
@@ -34,7 +35,7 @@ func (p *policy) Configure(_ context.Context, s sdk.Settings) error {
 }
 
 // Score answers base plus the number of the call, or what else is asked for.
-func (p *policy) Score(_ context.Context, _ time.Time, records []sdk.Record, scores []float64) error {
+func (p *policy) Score(ctx context.Context, now time.Time, records []sdk.Record, scores []float64) error {
 	p.calls++
 	if len(records) == 0 {
 		return nil
@@ -71,6 +72,8 @@ func (p *policy) Score(_ context.Context, _ time.Time, records []sdk.Record, sco
 		if _, err := os.ReadFile("/etc/passwd"); err == nil || len(os.Args) > 1 || len(os.Environ()) > 0 {
 			return errors.New("the world can be seen")
 		}
+	case 12:
+		return lru.New().Score(ctx, now, records, scores)
 	}
 	return nil
 }
