@@ -77,10 +77,8 @@ func testSnapshotBroken(t T, open func() *history) {
 	if !ok {
 		return
 	}
-	broken := [][]byte{nil, []byte("no snapshot"), append(slices.Clone(snapshot), 0)}
-	for n := 1; n < len(snapshot); n += 1 + len(snapshot)/6 {
-		broken = append(broken, snapshot[:n])
-	}
+	n := len(snapshot)
+	broken := [][]byte{nil, []byte("no snapshot"), snapshot[:1], snapshot[:n/2], snapshot[:n-1], append(slices.Clone(snapshot), 0)}
 	for _, b := range broken {
 		err := open().policy.(sdk.Snapshotter).Restore(t.Context(), b)
 		if !errors.Is(err, sdk.ErrInvalid) {
