@@ -12,7 +12,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"imgcache-host": main})
+	testscript.Main(tidy{m}, map[string]func(){"imgcache-host": main})
 }
 
 // TestScripts runs the command as users do.
