@@ -114,7 +114,7 @@ func (h *Host) openPlugins() error {
 	}
 	h.plugins, err = plugin.New(plugin.Config{
 		Dirs: dirs, RunDir: h.cfg.Node.RunDir, Executable: executable, Log: h.log,
-		CacheDir: filepath.Join(h.cfg.Cache.Dir, h.store.PrivateDir(), "wasm"),
+		CacheDir: filepath.Join(h.cfg.Node.DataDir, "wasm"),
 	})
 	if err != nil {
 		return err

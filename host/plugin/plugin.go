@@ -130,6 +130,9 @@ func (p *Plugin) supervise(ctx context.Context, first chan<- error) {
 	defer close(p.ended)
 	for {
 		proc, err := p.launch(ctx)
+		if err == nil {
+			p.up(proc)
+		}
 		if first != nil {
 			first <- err
 			if err != nil {
@@ -138,7 +141,6 @@ func (p *Plugin) supervise(ctx context.Context, first chan<- error) {
 			first = nil
 		}
 		if err == nil {
-			p.up(proc)
 			err = p.watch(ctx, proc)
 			p.down(ctx, proc, err)
 			proc.kill()
