@@ -130,7 +130,9 @@ func prepare(t *testing.T, s setup) *daemon {
 	return d
 }
 
-// compose writes a configuration.
+// compose writes a configuration. The data directory is one for all daemons,
+// so that the modules are compiled once: under the race detector that takes
+// ten seconds.
 func (d *daemon) compose(s setup) string {
 	origin := s.origin
 	if origin == "" {
@@ -157,7 +159,7 @@ shutdown {
 }
 %s
 %s
-`, d.t.TempDir(), d.runDir, d.dir, s.cache, origin, s.more)
+`, filepath.Join(d.bin, "data"), d.runDir, d.dir, s.cache, origin, s.more)
 }
 
 func directoryOrigin(path string) string {
