@@ -18,6 +18,7 @@ import (
 	"syscall"
 	"testing"
 	"time"
+	"unsafe"
 
 	"github.com/imgcache/imgcache-host/host/cache"
 	"github.com/imgcache/imgcache-host/host/client"
@@ -102,7 +103,9 @@ func start(t *testing.T, s setup) *daemon {
 // prepare makes all that a daemon needs, without starting it.
 func prepare(t *testing.T, s setup) *daemon {
 	t.Helper()
-	d := &daemon{t: t, bin: s.bin, dir: s.dir, web: &http.Client{Transport: &http.Transport{DisableCompression: true}}}
+	d := &daemon{t: t, bin: s.bin, dir: s.dir, web: &http.Client{Transport: &http.Transport{
+		DisableCompression: true, DialContext: dialQuiet,
+	}}}
 	if d.bin == "" {
 		var err error
 		if d.bin, err = built(); err != nil {
@@ -164,6 +167,48 @@ shutdown {
 
 func directoryOrigin(path string) string {
 	return fmt.Sprintf("origin \"directory\" \"files\" {\n  path = %q\n}\n", path)
+}
+
+// dialQuiet makes a connection of which the race detector does not note each
+// byte that is read. That would be most of the work of a test with gigabytes.
+func dialQuiet(ctx context.Context, network, address string) (net.Conn, error) {
+	c, err := (&net.Dialer{}).DialContext(ctx, network, address)
+	if err != nil {
+		return nil, err
+	}
+	raw, err := c.(*net.TCPConn).SyscallConn()
+	if err != nil {
+		return nil, errors.Join(err, c.Close())
+	}
+	return &quietConn{Conn: c, raw: raw}, nil
+}
+
+type quietConn struct {
+	net.Conn
+	raw syscall.RawConn
+}
+
+// Read implements [net.Conn].
+func (c *quietConn) Read(p []byte) (n int, err error) {
+	if len(p) == 0 {
+		return 0, nil
+	}
+	var errno syscall.Errno
+	err = c.raw.Read(func(fd uintptr) bool {
+		var r uintptr
+		r, _, errno = syscall.Syscall(syscall.SYS_READ, fd, uintptr(unsafe.Pointer(&p[0])), uintptr(len(p)))
+		n = int(r)
+		return errno != syscall.EAGAIN
+	})
+	switch {
+	case err != nil:
+		return 0, err
+	case errno != 0:
+		return 0, errno
+	case n == 0:
+		return 0, io.EOF
+	}
+	return n, nil
 }
 
 // launch starts the process and waits until it is ready for everything.
