@@ -28,8 +28,9 @@ const (
 	handshakeTimeout = 5 * time.Second
 	// loadTimeout is how long a module may take to be compiled, which the
 	// runner does before the handshake: a Go guest takes a second on a quiet
-	// machine, and the compilation is kept for the next time.
-	loadTimeout = 30 * time.Second
+	// machine and twenty under the race detector, and the compiled code is
+	// kept for the next time.
+	loadTimeout = time.Minute
 	// configureTimeout is for opening the store behind a driver.
 	configureTimeout = 30 * time.Second
 	// exitPoll is how soon the end of a process is noticed.
