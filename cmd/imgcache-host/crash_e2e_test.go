@@ -135,9 +135,14 @@ func gone(pid int) bool {
 func TestPluginsDie(t *testing.T) {
 	t.Parallel()
 	origin := newOrigin(t)
-	images := offerMany(origin, 10)
-	steady := origin.add("steady", 100_000) // read all the time, so never the least recently used
-	d := start(t, setup{origin: origin.block(), cache: `max_size = "14MiB"`})
+	// The eight clients hold at most half of the cache, so that there is always
+	// somebody less recently used than the image that is read all the time.
+	images := make([]*offered, 30)
+	for i := range images {
+		images[i] = origin.add(fmt.Sprintf("img%d", i), mib-int64(i*1000))
+	}
+	steady := origin.add("steady", 100_000)
+	d := start(t, setup{origin: origin.block(), cache: `max_size = "16MiB"`})
 	if err := steady.check(d.get("steady")); err != nil {
 		t.Fatal(err)
 	}
