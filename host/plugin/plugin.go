@@ -300,7 +300,7 @@ func (p *Plugin) call(ctx context.Context, name string, limit time.Duration, f f
 	p.errs++
 	if hung && p.proc == proc {
 		p.lastErr = &condemnedError{epoch, limit, name}
-		p.proc = nil
+		p.proc, p.state = nil, stateRestarting
 	}
 	p.mu.Unlock()
 	if hung {

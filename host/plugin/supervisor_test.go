@@ -1,0 +1,395 @@
+package plugin
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/imgcache/imgcache-host/sdk"
+	"github.com/imgcache/imgcache-host/sdk/sdktest"
+	"github.com/imgcache/imgcache-host/sdk/serve"
+)
+
+// patience bounds every wait; nothing is expected to take so long.
+const patience = time.Minute
+
+// actAs tells the test binary, started as a plugin or as a host, what to be.
+const actAs = "IMGCACHE_TEST_ACT_AS"
+
+func TestMain(m *testing.M) {
+	switch role := os.Getenv(actAs); role {
+	case "":
+		goleak.VerifyTestMain(m)
+	case "mute":
+		select {}
+	case "garbage":
+		for {
+			fmt.Println(strings.Repeat("x", 1000))
+		}
+	case "host":
+		actAsHost()
+	default:
+		serve.Main(manifest, &actor{role: role})
+	}
+}
+
+var manifest = sdk.Manifest{
+	Name: "actor", Version: "1.2.3", Kind: sdk.KindDriver,
+	Options: []sdk.Option{{Name: "greeting", Type: sdk.TypeString}},
+}
+
+// actor is a driver that plays a role at its first batch with an operation on
+// the id "now".
+type actor struct {
+	sdktest.Memory
+	role     string
+	settings sdk.Settings
+}
+
+func (a *actor) Configure(_ context.Context, s sdk.Settings) error {
+	a.settings = s
+	if s.Options["greeting"] == "refuse" {
+		return fmt.Errorf("%w: greeting: nobody greets like that", sdk.ErrInvalid)
+	}
+	return nil
+}
+
+func (a *actor) Apply(ctx context.Context, b sdk.Batch) error {
+	if len(b.Ops) == 0 || b.Ops[0].Entry.ID != "now" {
+		return a.Memory.Apply(ctx, b)
+	}
+	switch a.role {
+	case "crash":
+		panic("the actor crashes as told")
+	case "hang":
+		<-make(chan struct{})
+	case "exit":
+		os.Exit(7)
+	case "notfound":
+		return fmt.Errorf("no such thing: %w", sdk.ErrNotFound)
+	case "unsupported":
+		return fmt.Errorf("not here: %w", sdk.ErrUnsupported)
+	case "other":
+		return errors.New("an error of its own")
+	case "environment":
+		return fmt.Errorf("%w: %s greeting=%s", sdk.ErrInvalid, strings.Join(os.Environ(), " "), a.settings.Options["greeting"])
+	case "flood":
+		for range 200_000 {
+			fmt.Fprintln(os.Stderr, "level=ERROR msg=forged \x1b[31m")
+		}
+	}
+	return nil
+}
+
+// now is the batch that makes the actor play.
+func now() sdk.Batch {
+	return sdk.Batch{Source: "s", Seq: 1, Ops: []sdk.Op{sdk.Delete("now")}}
+}
+
+// stage is a supervisor under test.
+type stage struct {
+	*Supervisor
+	log *lockedBuffer
+}
+
+type lockedBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *lockedBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *lockedBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
+
+func newStage(t *testing.T) *stage {
+	t.Helper()
+	dir, err := os.MkdirTemp("/tmp", "ic") // a socket has a short path
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	log := &lockedBuffer{}
+	s, err := New(Config{RunDir: dir, Executable: os.Args[0], Log: slog.New(slog.NewJSONHandler(log, nil))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+		if t.Failed() {
+			text := log.String()
+			t.Log(text[max(0, len(text)-4000):])
+		}
+	})
+	return &stage{s, log}
+}
+
+func spec(role string) Spec {
+	return Spec{
+		Name: "actor", Kind: sdk.KindDriver, Path: os.Args[0],
+		Env: map[string]string{actAs: role}, Timeout: 3 * time.Second,
+	}
+}
+
+// play starts a plugin in a role and configures it.
+func (s *stage) play(t *testing.T, role string) *Plugin {
+	t.Helper()
+	p, err := s.Start(t.Context(), spec(role))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := p.Configure(t.Context(), sdk.Settings{Options: sdk.Config{"greeting": "hello"}}); err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+func until(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(patience); !ok(); time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("waited %v in vain until %s", patience, what)
+		}
+	}
+}
+
+func TestConformanceThroughAProcess(t *testing.T) {
+	s := newStage(t)
+	sdktest.Driver(t, func(t *testing.T) sdk.Driver { return s.play(t, "well").Driver() })
+}
+
+func TestErrorsKeepTheirMeaning(t *testing.T) {
+	s := newStage(t)
+	for role, want := range map[string]error{
+		"notfound": sdk.ErrNotFound, "unsupported": sdk.ErrUnsupported, "environment": sdk.ErrInvalid, "other": sdk.ErrUnavailable,
+	} {
+		p := s.play(t, role)
+		if err := p.Driver().Apply(t.Context(), now()); !errors.Is(err, want) || !strings.Contains(err.Error(), "driver plugin actor") {
+			t.Errorf("%s: %v, want %v of the driver plugin actor", role, err, want)
+		}
+		if st := p.Status(); st.State != stateRunning || st.Restarts != 0 || st.Errors != 1 {
+			t.Errorf("%s: %+v, want a plugin that runs on", role, st)
+		}
+	}
+}
+
+// TestPluginThatEnds crashes, exits, hangs, is killed and is stopped. Each
+// time it comes back, configured, and the reason is known.
+func TestPluginThatEnds(t *testing.T) {
+	for _, tt := range []struct {
+		role, why string
+		signal    syscall.Signal
+	}{
+		{role: "crash", why: "panic: the actor crashes as told"},
+		{role: "exit", why: "the process ended"},
+		{role: "hang", why: "did not answer Apply within 3s"},
+		{role: "environment", signal: syscall.SIGKILL, why: "the process ended"},
+		{role: "environment", signal: syscall.SIGSTOP, why: "no sign of life"},
+	} {
+		t.Run(tt.role+" "+tt.signal.String(), func(t *testing.T) {
+			t.Parallel()
+			s := newStage(t)
+			p := s.play(t, tt.role)
+			epoch, pid := p.Epoch(), p.Status().PID
+			if tt.signal != 0 {
+				if err := syscall.Kill(pid, tt.signal); err != nil {
+					t.Fatal(err)
+				}
+			} else if err := p.Driver().Apply(t.Context(), now()); !errors.Is(err, sdk.ErrUnavailable) {
+				t.Errorf("the call ended with %v", err)
+			}
+			until(t, "the plugin is back", func() bool { st := p.Status(); return st.State == stateRunning && st.PID != pid })
+			if st := p.Status(); st.Restarts != 1 || !strings.Contains(st.LastError, tt.why) || p.Epoch() != epoch+1 {
+				t.Errorf("status %+v, epoch %d; want one restart because of %q", st, p.Epoch(), tt.why)
+			}
+			until(t, "the old process is gone", func() bool { return syscall.Kill(pid, 0) != nil })
+			if tt.role == "environment" {
+				if err := p.Driver().Apply(t.Context(), now()); err == nil || !strings.Contains(err.Error(), "greeting=hello") {
+					t.Errorf("after the restart the plugin is not configured: %v", err)
+				}
+			}
+		})
+	}
+}
+
+func TestCallsFailAtOnceWhileDown(t *testing.T) {
+	s := newStage(t)
+	p := s.play(t, "well")
+	p.mu.Lock()
+	p.proc = nil
+	p.mu.Unlock()
+	if err := p.Driver().Apply(t.Context(), now()); !errors.Is(err, sdk.ErrUnavailable) {
+		t.Errorf("a call while the plugin is down: %v", err)
+	}
+}
+
+// TestPluginThatCannotStart never gets through the handshake.
+func TestPluginThatCannotStart(t *testing.T) {
+	s := newStage(t)
+	for role, why := range map[string]string{"mute": "timeout", "garbage": "start"} {
+		if _, err := s.Start(t.Context(), spec(role)); err == nil || !strings.Contains(err.Error(), why) {
+			t.Errorf("%s: %v, want an error with %q", role, err, why)
+		}
+	}
+	absent := spec("well")
+	absent.Path = "/nonexistent/plugin"
+	if _, err := s.Start(t.Context(), absent); err == nil {
+		t.Error("a plugin that does not exist was started")
+	}
+	pinned := spec("well")
+	pinned.SHA256 = strings.Repeat("0", 64)
+	if _, err := s.Start(t.Context(), pinned); err == nil || !strings.Contains(err.Error(), "it is not started") {
+		t.Errorf("a file with another sum: %v", err)
+	}
+	other := spec("well")
+	other.Kind = sdk.KindPolicy
+	if _, err := s.Start(t.Context(), other); err == nil || !strings.Contains(err.Error(), "it is a driver") {
+		t.Errorf("a driver in place of a policy: %v", err)
+	}
+	if list := s.List(); len(list) != 0 {
+		t.Errorf("%d plugins are kept", len(list))
+	}
+}
+
+func TestConfigurationRefused(t *testing.T) {
+	s := newStage(t)
+	p := s.play(t, "well")
+	err := p.Configure(t.Context(), sdk.Settings{Options: sdk.Config{"greeting": "refuse"}})
+	if !errors.Is(err, sdk.ErrInvalid) || !strings.Contains(err.Error(), "nobody greets like that") {
+		t.Errorf("got %v", err)
+	}
+}
+
+// TestNothingIsInherited puts a secret into the host's environment.
+func TestNothingIsInherited(t *testing.T) {
+	t.Setenv("IMGCACHE_TEST_SECRET", "canary")
+	s := newStage(t)
+	err := s.play(t, "environment").Driver().Apply(t.Context(), now())
+	if err == nil || strings.Contains(err.Error(), "canary") || !strings.Contains(err.Error(), "PATH=") {
+		t.Errorf("the plugin sees %v", err)
+	}
+}
+
+// TestFloodIsLimited has a plugin write 200 000 lines that look like ours.
+func TestFloodIsLimited(t *testing.T) {
+	s := newStage(t)
+	if err := s.play(t, "flood").Driver().Apply(t.Context(), now()); err != nil {
+		t.Fatal(err)
+	}
+	if n := strings.Count(s.log.String(), "\n"); n > 2*logBurst {
+		t.Errorf("%d lines were logged, of which at most %d are wanted", n, 2*logBurst)
+	}
+	for line := range strings.Lines(s.log.String()) {
+		if !strings.HasPrefix(line, `{"time":`) || strings.Contains(line, "\x1b") {
+			t.Errorf("a line that the host did not write: %q", line)
+		}
+	}
+}
+
+// TestBreaker kills a plugin again and again.
+func TestBreaker(t *testing.T) {
+	s := newStage(t)
+	p := s.play(t, "well")
+	pid := 0
+	until(t, "the plugin is called broken", func() bool {
+		st := p.Status()
+		if st.State == stateRunning && st.PID != pid {
+			pid = st.PID
+			_ = syscall.Kill(pid, syscall.SIGKILL)
+		}
+		return st.State == stateBroken
+	})
+	if p.Status().Restarts < breakerTrips-2 {
+		t.Errorf("broken after %d restarts", p.Status().Restarts)
+	}
+}
+
+// TestNoOrphans kills a host, which is this binary in another role, and wants
+// its plugin to end too.
+func TestNoOrphans(t *testing.T) {
+	dir, err := os.MkdirTemp("/tmp", "ic")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	host := exec.Command(os.Args[0])
+	host.Env = append(os.Environ(), actAs+"=host", "IMGCACHE_TEST_DIR="+dir)
+	if err := host.Start(); err != nil {
+		t.Fatal(err)
+	}
+	var pid int
+	until(t, "the host has started its plugin", func() bool {
+		b, _ := os.ReadFile(filepath.Join(dir, "pid"))
+		pid, _ = strconv.Atoi(string(b))
+		return pid > 0
+	})
+	if err := host.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = host.Wait()
+	until(t, "the plugin is gone", func() bool { return syscall.Kill(pid, 0) != nil })
+}
+
+func actAsHost() {
+	dir := os.Getenv("IMGCACHE_TEST_DIR")
+	s, err := New(Config{RunDir: dir})
+	if err != nil {
+		panic(err)
+	}
+	p, err := s.Start(context.Background(), spec("well"))
+	if err != nil {
+		panic(err)
+	}
+	tmp := filepath.Join(dir, "pid.new")
+	if err := os.WriteFile(tmp, []byte(strconv.Itoa(p.Status().PID)), 0o600); err != nil {
+		panic(err)
+	}
+	if err := os.Rename(tmp, filepath.Join(dir, "pid")); err != nil {
+		panic(err)
+	}
+	select {}
+}
+
+func TestFind(t *testing.T) {
+	first, second := t.TempDir(), t.TempDir()
+	for _, path := range []string{first + "/lru.wasm", second + "/lru.wasm", second + "/imgcache-driver-x", second + "/notes.txt"} {
+		if err := os.WriteFile(path, nil, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s := &Supervisor{cfg: Config{Dirs: []string{first, second}}}
+	if spec, err := s.Find(sdk.KindPolicy, "lru"); err != nil || spec.Path != first+"/lru.wasm" || spec.runtime() != runtimeWasm {
+		t.Errorf("lru is %+v, %v", spec, err)
+	}
+	if spec, err := s.Find(sdk.KindDriver, "x"); err != nil || spec.runtime() != runtimeProcess {
+		t.Errorf("x is %+v, %v", spec, err)
+	}
+	if _, err := s.Find(sdk.KindDriver, "lru"); !errors.Is(err, sdk.ErrNotFound) || !strings.Contains(err.Error(), second) {
+		t.Errorf("a driver lru: %v", err)
+	}
+	if got := s.Available(sdk.KindPolicy); strings.Join(got, " ") != "lru" {
+		t.Errorf("policies are %v", got)
+	}
+}
