@@ -28,17 +28,23 @@ import (
 // also on a busy machine under the race detector.
 const patience = 2 * time.Minute
 
+// quietRace spares each process the second for which the race detector waits
+// at its end for reports of others.
+const quietRace = "GORACE=atexit_sleep_ms=0"
+
+// shared is a directory that outlives a test.
+var shared = sync.OnceValues(func() (string, error) { return os.MkdirTemp("", "imgcache-test") })
+
 // built is the directory of the program and its plugins. IMGCACHE_BIN names
-// it; else they are built once, and removed when the tests have run.
+// it; else they are built once.
 var built = sync.OnceValues(func() (string, error) {
 	if dir := os.Getenv("IMGCACHE_BIN"); dir != "" {
 		return dir, nil
 	}
-	dir, err := os.MkdirTemp("", "imgcache-bin")
+	dir, err := shared()
 	if err != nil {
 		return "", err
 	}
-	toRemove = dir
 	out, err := exec.Command("make", "-C", "../..", "build", "BIN="+dir, "RACE=1").CombinedOutput()
 	if err != nil {
 		return "", fmt.Errorf("make build: %w\n%s", err, out)
@@ -46,14 +52,26 @@ var built = sync.OnceValues(func() (string, error) {
 	return dir, nil
 })
 
-// toRemove is what built has built, or "".
-var toRemove string
+// compiled is the directory of compiled modules that all daemons share, so that
+// they do not all compile the same.
+var compiled = sync.OnceValues(func() (string, error) {
+	dir, err := shared()
+	if err != nil {
+		return "", err
+	}
+	dir = filepath.Join(dir, "wasm")
+	return dir, os.Mkdir(dir, 0o700)
+})
 
-// tidy runs the tests and removes what they built.
+// tidy runs the tests and removes what they shared.
 type tidy struct{ *testing.M }
 
 func (t tidy) Run() int {
-	defer func() { _ = os.RemoveAll(toRemove) }()
+	defer func() {
+		if dir, err := shared(); err == nil {
+			_ = os.RemoveAll(dir)
+		}
+	}()
 	return t.M.Run()
 }
 
@@ -140,6 +158,14 @@ func (d *daemon) compose(s setup) string {
 	origin := s.origin
 	if origin == "" {
 		origin = directoryOrigin(d.t.TempDir())
+	}
+	data := d.t.TempDir()
+	modules, err := compiled()
+	if err == nil {
+		err = os.Symlink(modules, filepath.Join(data, "wasm"))
+	}
+	if err != nil {
+		d.t.Fatal(err)
 	}
 	return fmt.Sprintf(`
 node {
@@ -231,7 +257,7 @@ func (d *daemon) launchLame() {
 	log := &logBuffer{}
 	p := &process{cmd: exec.Command(filepath.Join(d.bin, "imgcache-host"), "serve", "--config", d.config), done: make(chan struct{})}
 	p.cmd.Stdout, p.cmd.Stderr = log, log
-	p.cmd.Env = append(os.Environ(), "GORACE=halt_on_error=0")
+	p.cmd.Env = append(os.Environ(), quietRace)
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if err := p.cmd.Start(); err != nil {
 		d.t.Fatal(err)
@@ -482,6 +508,7 @@ func command(t *testing.T, args ...string) (code int, stdout, stderr string) {
 	var out, errs bytes.Buffer
 	cmd := exec.CommandContext(t.Context(), filepath.Join(bin, "imgcache-host"), args...)
 	cmd.Stdout, cmd.Stderr = &out, &errs
+	cmd.Env = append(os.Environ(), quietRace)
 	err = cmd.Run()
 	var exit *exec.ExitError
 	if err != nil && !errors.As(err, &exit) {
