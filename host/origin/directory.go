@@ -132,14 +132,15 @@ func statVersion(size int64, mtime time.Time) string {
 }
 
 // fileError says what a failed operation on a file means. [os.Root] refuses a
-// way out of the directory with an error that is no errno.
+// way out of the directory with an error that is no errno; there is nothing to
+// be had that way, and whether anything is there is nobody's business.
 func fileError(err error) error {
 	var errno syscall.Errno
 	switch {
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ENOTDIR), errors.Is(err, syscall.ELOOP),
-		errors.Is(err, syscall.ENAMETOOLONG), errors.Is(err, syscall.ENXIO):
+		errors.Is(err, syscall.ENAMETOOLONG), errors.Is(err, syscall.ENXIO), !errors.As(err, &errno):
 		return fmt.Errorf("%w: %w", ErrNotFound, err)
-	case errors.Is(err, fs.ErrPermission), !errors.As(err, &errno):
+	case errors.Is(err, fs.ErrPermission):
 		return fmt.Errorf("%w: %w", ErrDenied, err)
 	default:
 		return fmt.Errorf("%w: %w", ErrUnavailable, err)
