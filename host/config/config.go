@@ -176,8 +176,8 @@ type Plugin struct {
 
 // PluginLimits bounds what a plugin may use.
 type PluginLimits struct {
-	Memory  int64         // bytes
-	Timeout time.Duration // of one call
+	Memory  int64         // bytes of a module; 0: the runner's default
+	Timeout time.Duration // of one call; 0: the supervisor's default for the kind
 }
 
 // PluginConfig is a driver or policy block: a plugin with its options.

@@ -106,7 +106,7 @@ func defaultOrigin(kind string) Origin {
 }
 
 func defaultPlugin() Plugin {
-	return Plugin{Limits: PluginLimits{Memory: 64 << 20, Timeout: 5 * time.Second}}
+	return Plugin{}
 }
 
 func defaultLog() Log { return Log{Level: "info", Format: "json"} }

@@ -54,6 +54,9 @@ func New(cfg Config) (*Supervisor, error) {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
 	s := &Supervisor{cfg: cfg, sockets: filepath.Join(cfg.RunDir, "plugins")}
+	if err := os.MkdirAll(cfg.RunDir, 0o755); err != nil { // others may reach the sockets of listeners in it
+		return nil, fmt.Errorf("make run directory: %w", err)
+	}
 	for _, dir := range []string{s.sockets, cfg.CacheDir} {
 		if dir == "" {
 			continue
