@@ -104,7 +104,7 @@ func TestPartsOfCachedImage(t *testing.T) {
 func TestManyClientsOneTransfer(t *testing.T) {
 	const clients, size = 50, 256 * mib
 	origin := newOrigin(t)
-	img := origin.add("large", size).gateAt(size/10 - 1)
+	img := origin.add("large", size).limit(32 * mib).gateAt(size/10 - 1)
 	d := start(t, setup{origin: origin.block()})
 
 	begun := time.Now()
