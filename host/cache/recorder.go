@@ -57,7 +57,7 @@ func (r *recorder) run(ctx context.Context) {
 	}
 	pause := flushEvery
 	for ctx.Err() == nil {
-		if err := r.step(ctx); err != nil {
+		if err := r.step(ctx); err != nil && ctx.Err() == nil {
 			r.report(err)
 			pause = min(2*pause, maxPause)
 		} else {
@@ -72,7 +72,7 @@ func (r *recorder) run(ctx context.Context) {
 	}
 	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 	defer cancel()
-	if err := r.step(last); err != nil && r.driver != nil {
+	if err := r.step(last); err != nil && r.j.unsent() > 0 {
 		r.log.Warn("records are sent after the next start", "unsent", r.j.unsent(), "error", err)
 	}
 	if err := r.j.close(); err != nil {
