@@ -289,13 +289,14 @@ func (p *Plugin) call(ctx context.Context, name string, limit time.Duration, f f
 	if proc == nil {
 		return p.away()
 	}
+	begun := time.Now()
 	limited, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	err := pluginproto.ToError(f(limited, proc.conn))
 	if err == nil {
 		return nil
 	}
-	hung := limited.Err() != nil && ctx.Err() == nil
+	hung := ctx.Err() == nil && (limited.Err() != nil || ranOut(err, time.Since(begun), limit))
 	p.mu.Lock()
 	p.errs++
 	if hung && p.proc == proc {
@@ -308,4 +309,12 @@ func (p *Plugin) call(ctx context.Context, name string, limit time.Duration, f f
 		return fmt.Errorf("%s: %w: %s: no answer within %v", p.spec, sdk.ErrUnavailable, name, limit)
 	}
 	return fmt.Errorf("%s: %s: %w", p.spec, name, err)
+}
+
+// ranOut reports whether a call ended because of the deadline though our own
+// timer has not fired: gRPC sends the deadline along, and the other side's
+// timer, which ends the stream for the handler, may be a moment faster.
+func ranOut(err error, took, limit time.Duration) bool {
+	cut := errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)
+	return cut && took > limit*9/10
 }
