@@ -5,6 +5,7 @@
 package pluginproto
 
 import (
+	"strings"
 	"time"
 
 	pluginv1 "github.com/imgcache/imgcache-host/pluginproto/imgcache/plugin/v1"
@@ -56,10 +57,12 @@ func ToSettings(in *pluginv1.ConfigureRequest) sdk.Settings {
 	}
 }
 
-// FromEntry returns the message that carries e.
+// FromEntry returns the message that carries e. A message holds no text but
+// UTF-8, and one that does not would never be sent; a version may be an ETag
+// with any bytes, of which those that are no UTF-8 become U+FFFD.
 func FromEntry(e sdk.Entry) *pluginv1.Entry {
 	return &pluginv1.Entry{
-		Id: e.ID, Version: e.Version, Size: e.Size, Hits: e.Hits,
+		Id: e.ID, Version: strings.ToValidUTF8(e.Version, "\uFFFD"), Size: e.Size, Hits: e.Hits,
 		LastAccessedNs: fromTime(e.LastAccessed), LastModifiedNs: fromTime(e.LastModified),
 	}
 }

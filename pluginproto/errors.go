@@ -38,9 +38,13 @@ func FromError(err error) error {
 	return status.Error(codes.Unavailable, err.Error())
 }
 
+// maxText is what is kept of the text of an error of the other side, in bytes.
+const maxText = 2 << 10
+
 // ToError returns the error that a call came back with: errors.Is recognises
-// the sentinel, and the text is kept. A code that carries no sentinel becomes
-// sdk.ErrUnavailable.
+// the sentinel, and the text is kept, cut when it is very long. A code that
+// carries no sentinel becomes sdk.ErrUnavailable; so does the end of a
+// context, which errors.Is recognises as well.
 func ToError(err error) error {
 	if err == nil {
 		return nil
@@ -49,19 +53,27 @@ func ToError(err error) error {
 	if !ok {
 		return fmt.Errorf("%w: %w", sdk.ErrUnavailable, err)
 	}
+	text := st.Message()
+	if len(text) > maxText {
+		text = text[:maxText] + " …"
+	}
 	for _, s := range sentinels {
 		if st.Code() == s.code {
-			return &remoteError{text: st.Message(), is: s.err}
+			return &remoteError{text, s.err}
 		}
 	}
-	return &remoteError{text: fmt.Sprintf("%s: %s", st.Code(), st.Message()), is: sdk.ErrUnavailable}
+	return &remoteError{fmt.Sprintf("%s: %s", st.Code(), text), sdk.ErrUnavailable}
 }
 
 // remoteError is an error of the other side.
 type remoteError struct {
-	text string
-	is   error
+	text     string
+	sentinel error
 }
 
 func (e *remoteError) Error() string { return e.text }
-func (e *remoteError) Unwrap() error { return e.is }
+
+func (e *remoteError) Is(target error) bool {
+	gaveUp := e.sentinel == context.Canceled || e.sentinel == context.DeadlineExceeded
+	return target == e.sentinel || gaveUp && target == sdk.ErrUnavailable
+}

@@ -14,6 +14,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"time"
 
 	"github.com/hashicorp/go-hclog"
 	goplugin "github.com/hashicorp/go-plugin"
@@ -74,25 +75,35 @@ func watchLifeline() {
 	}()
 }
 
+// stderr is the standard error of the process. While a plugin serves,
+// os.Stderr is a pipe of go-plugin, whose lines arrive without level.
+var stderr = os.Stderr
+
 // Logger returns the log of the plugin: lines that the host understands, with
 // their level and attributes.
 func Logger() *slog.Logger {
-	return slog.New(slog.NewJSONHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug, ReplaceAttr: hclogNames}))
+	return slog.New(slog.NewJSONHandler(stderr, &slog.HandlerOptions{Level: slog.LevelDebug, ReplaceAttr: hclogNames}))
 }
 
 // hclogNames gives the fixed attributes the names that go-plugin's host side
-// reads.
+// reads. An attribute of the author may have their names, but not their types.
 func hclogNames(groups []string, a slog.Attr) slog.Attr {
 	if len(groups) > 0 {
 		return a
 	}
-	switch a.Key {
-	case slog.TimeKey:
-		return slog.String("@timestamp", a.Value.Time().Format("2006-01-02T15:04:05.000000Z07:00"))
-	case slog.MessageKey:
-		a.Key = "@message"
-	case slog.LevelKey:
-		return slog.String("@level", levelName(a.Value.Any().(slog.Level)))
+	switch value := a.Value.Any().(type) {
+	case time.Time:
+		if a.Key == slog.TimeKey {
+			return slog.String("@timestamp", value.Format("2006-01-02T15:04:05.000000Z07:00"))
+		}
+	case slog.Level:
+		if a.Key == slog.LevelKey {
+			return slog.String("@level", levelName(value))
+		}
+	case string:
+		if a.Key == slog.MessageKey {
+			a.Key = "@message"
+		}
 	}
 	return a
 }
