@@ -18,10 +18,33 @@ import (
 // listTimeout is for all records of a cache with millions of images.
 const listTimeout = 2 * time.Minute
 
-// Driver returns the plugin as a driver. Every error wraps a sentinel of
-// package sdk; while the plugin is down calls fail at once with
-// sdk.ErrUnavailable.
-func (p *Plugin) Driver() sdk.Driver { return driver{p} }
+// Driver returns the plugin as a driver, which implements sdk.NodeLister and
+// sdk.Heartbeater if the manifest declares the capability. An error that comes
+// from the plugin wraps a sentinel of package sdk; while the plugin is down,
+// calls fail at once with sdk.ErrUnavailable.
+func (p *Plugin) Driver() sdk.Driver {
+	m := p.Manifest()
+	d, n, h := driver{p}, nodeLister{p}, heartbeater{p}
+	switch nodes, heartbeat := m.Has(sdk.CapNodes), m.Has(sdk.CapHeartbeat); {
+	case nodes && heartbeat:
+		return struct {
+			driver
+			nodeLister
+			heartbeater
+		}{d, n, h}
+	case nodes:
+		return struct {
+			driver
+			nodeLister
+		}{d, n}
+	case heartbeat:
+		return struct {
+			driver
+			heartbeater
+		}{d, h}
+	}
+	return d
+}
 
 type driver struct{ p *Plugin }
 
@@ -31,7 +54,7 @@ func (d driver) List(ctx context.Context, yield func([]sdk.Entry) error) error {
 	err := d.p.call(ctx, "List", max(listTimeout, d.p.spec.timeout()), func(ctx context.Context, conn *grpc.ClientConn) error {
 		ctx, cancel := context.WithCancel(ctx) // ends the stream when yield stops
 		defer cancel()
-		stream, err := pluginv1.NewDriverServiceClient(conn).List(ctx, &pluginv1.ListRequest{}, callOptions...)
+		stream, err := pluginv1.NewDriverServiceClient(conn).List(ctx, &pluginv1.ListRequest{})
 		if err != nil {
 			return err
 		}
@@ -62,7 +85,31 @@ func (d driver) List(ctx context.Context, yield func([]sdk.Entry) error) error {
 // Apply implements sdk.Driver.
 func (d driver) Apply(ctx context.Context, b sdk.Batch) error {
 	return d.p.call(ctx, "Apply", d.p.spec.timeout(), func(ctx context.Context, conn *grpc.ClientConn) error {
-		_, err := pluginv1.NewDriverServiceClient(conn).Apply(ctx, pluginproto.FromBatch(b), callOptions...)
+		_, err := pluginv1.NewDriverServiceClient(conn).Apply(ctx, pluginproto.FromBatch(b))
+		return err
+	})
+}
+
+type nodeLister struct{ p *Plugin }
+
+// Nodes implements sdk.NodeLister.
+func (l nodeLister) Nodes(ctx context.Context, id string) (nodes []sdk.Node, err error) {
+	err = l.p.call(ctx, "Nodes", l.p.spec.timeout(), func(ctx context.Context, conn *grpc.ClientConn) error {
+		out, err := pluginv1.NewDriverServiceClient(conn).Nodes(ctx, &pluginv1.NodesRequest{Id: id})
+		for _, n := range out.GetNodes() {
+			nodes = append(nodes, pluginproto.ToNode(n))
+		}
+		return err
+	})
+	return nodes, err
+}
+
+type heartbeater struct{ p *Plugin }
+
+// Heartbeat implements sdk.Heartbeater.
+func (h heartbeater) Heartbeat(ctx context.Context) error {
+	return h.p.call(ctx, "Heartbeat", h.p.spec.timeout(), func(ctx context.Context, conn *grpc.ClientConn) error {
+		_, err := pluginv1.NewDriverServiceClient(conn).Heartbeat(ctx, &pluginv1.HeartbeatRequest{})
 		return err
 	})
 }
@@ -88,7 +135,7 @@ func (c policy) call(ctx context.Context, name string, f func(context.Context, p
 func (c policy) Score(ctx context.Context, now time.Time, records []sdk.Record, scores []float64) error {
 	frame := abi.AppendRecords(nil, now.UnixNano(), records)
 	return c.call(ctx, "Score", func(ctx context.Context, client pluginv1.PolicyServiceClient) error {
-		out, err := client.Score(ctx, &pluginv1.ScoreRequest{Records: frame}, callOptions...)
+		out, err := client.Score(ctx, &pluginv1.ScoreRequest{Records: frame})
 		if err != nil {
 			return err
 		}
@@ -104,7 +151,7 @@ func (c policy) Score(ctx context.Context, now time.Time, records []sdk.Record, 
 func (c policy) Observe(ctx context.Context, events []sdk.Event) error {
 	frame := abi.AppendEvents(nil, time.Now().UnixNano(), events)
 	return c.call(ctx, "Observe", func(ctx context.Context, client pluginv1.PolicyServiceClient) error {
-		_, err := client.Observe(ctx, &pluginv1.ObserveRequest{Events: frame}, callOptions...)
+		_, err := client.Observe(ctx, &pluginv1.ObserveRequest{Events: frame})
 		return err
 	})
 }
@@ -113,7 +160,7 @@ func (c policy) Observe(ctx context.Context, events []sdk.Event) error {
 func (c policy) Select(ctx context.Context, now time.Time, need uint64, limit int) (keys []sdk.Key, err error) {
 	err = c.call(ctx, "Select", func(ctx context.Context, client pluginv1.PolicyServiceClient) error {
 		in := &pluginv1.SelectRequest{NeedBytes: need, NowNs: now.UnixNano(), Limit: uint32(limit)}
-		out, err := client.Select(ctx, in, callOptions...)
+		out, err := client.Select(ctx, in)
 		for _, k := range out.GetKeys()[:min(limit, len(out.GetKeys()))] {
 			keys = append(keys, sdk.Key(k))
 		}
@@ -125,7 +172,7 @@ func (c policy) Select(ctx context.Context, now time.Time, need uint64, limit in
 // Snapshot implements sdk.Snapshotter.
 func (c policy) Snapshot(ctx context.Context) (b []byte, err error) {
 	err = c.call(ctx, "Snapshot", func(ctx context.Context, client pluginv1.PolicyServiceClient) error {
-		out, err := client.Snapshot(ctx, &pluginv1.SnapshotRequest{}, callOptions...)
+		out, err := client.Snapshot(ctx, &pluginv1.SnapshotRequest{})
 		b = out.GetSnapshot()
 		return err
 	})
@@ -135,7 +182,7 @@ func (c policy) Snapshot(ctx context.Context) (b []byte, err error) {
 // Restore implements sdk.Snapshotter.
 func (c policy) Restore(ctx context.Context, snapshot []byte) error {
 	return c.call(ctx, "Restore", func(ctx context.Context, client pluginv1.PolicyServiceClient) error {
-		_, err := client.Restore(ctx, &pluginv1.RestoreRequest{Snapshot: snapshot}, callOptions...)
+		_, err := client.Restore(ctx, &pluginv1.RestoreRequest{Snapshot: snapshot})
 		return err
 	})
 }

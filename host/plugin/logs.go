@@ -4,145 +4,202 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"fmt"
 	"log/slog"
+	"maps"
+	"slices"
 	"strings"
 	"sync"
 	"time"
-
-	"github.com/hashicorp/go-hclog"
 )
 
 const (
-	// maxLogLine is what is kept of a line that a plugin logs.
-	maxLogLine = 4 << 10
+	// maxLine is what is read of a line, which is enough for any that a
+	// person wrote.
+	maxLine = 64 << 10
+	// maxLogged is what is logged of a message and of each attribute.
+	maxLogged = 4 << 10
 	// logBurst and logRate bound the lines of a plugin: a burst at its start,
 	// and then as many in a second as somebody may still want to read.
 	logBurst = 200
 	logRate  = 20
-	// tailSize is how much of standard error is kept to explain an end.
-	tailSize = 8 << 10
+	// maxSaid is what is kept of the line that explains an end.
+	maxSaid = 300
 )
 
-// newLogger returns a logger for go-plugin, which reads the plugin's standard
-// error, that writes to log.
-func newLogger(log *slog.Logger) hclog.Logger {
-	return hclog.New(&hclog.LoggerOptions{
-		Level: hclog.Debug, JSONFormat: true, Output: &logWriter{log: log, allowance: logBurst, at: time.Now()},
-	})
-}
-
-// logWriter turns hclog's JSON lines into records of slog, which escapes what
-// it writes, so that no plugin can forge a line.
-type logWriter struct {
+// transcript logs what a process says, and remembers what explains its end.
+// It reads standard error itself: go-plugin would panic, in the host, at a
+// line such as {"@message":1}.
+type transcript struct {
 	log *slog.Logger
 
 	mu        sync.Mutex
-	allowance float64 // lines that may still be written
+	allowance float64 // lines that may still be logged
 	at        time.Time
 	dropped   int
+	panicked  string // the first line of a panic
+	last      string // the last line that is no structured log
 }
 
-// Write takes one line.
-func (w *logWriter) Write(p []byte) (int, error) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	now := time.Now()
-	w.allowance = min(logBurst, w.allowance+logRate*now.Sub(w.at).Seconds())
-	w.at = now
-	if w.allowance < 1 {
-		w.dropped++
-		return len(p), nil
-	}
-	w.allowance--
-	if w.dropped > 0 {
-		w.log.Warn("the plugin logs too much; lines were dropped", "lines", w.dropped)
-		w.dropped = 0
-	}
-	w.emit(p)
-	return len(p), nil
+func newTranscript(log *slog.Logger) *transcript {
+	return &transcript{log: log, allowance: logBurst, at: time.Now()}
 }
 
-func (w *logWriter) emit(p []byte) {
-	var line map[string]any
-	if json.Unmarshal(p, &line) != nil {
-		line = map[string]any{"@message": string(p)}
+// line takes one line.
+func (t *transcript) line(text []byte) {
+	text = bytes.TrimSpace(text)
+	if len(text) == 0 {
+		return
 	}
-	message, _ := line["@message"].(string)
-	level := slog.LevelDebug
-	_, theirs := line["@module"] // go-plugin's own lines repeat what the supervisor says
-	switch {
-	case !theirs:
-	case line["@level"] == "info":
-		level = slog.LevelInfo
-	case line["@level"] == "warn":
-		level = slog.LevelWarn
-	case line["@level"] == "error":
-		level = slog.LevelError
-	}
-	var attrs []slog.Attr
-	for name, value := range line {
-		if !strings.HasPrefix(name, "@") && name != "timestamp" {
-			attrs = append(attrs, slog.Any(name, value))
-		}
-	}
-	if len(message) > maxLogLine {
-		message = message[:maxLogLine] + " …"
-	}
-	w.log.LogAttrs(context.Background(), level, message, attrs...)
-}
-
-// tail keeps what explains the end of a process: the line of a panic, and the
-// last bytes that it wrote to standard error.
-type tail struct {
-	mu    sync.Mutex
-	panic string // the first line that looks like one
-	buf   []byte
-}
-
-// Write takes what the process says.
-func (t *tail) Write(p []byte) (int, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.buf = append(t.buf, p...)
-	if t.panic == "" {
-		t.panic = panicLine(t.buf)
+	r := parseLine(text)
+	if !r.structured {
+		t.remember(&r)
 	}
-	if over := len(t.buf) - tailSize; over > 0 {
-		t.buf = append(t.buf[:0], t.buf[over:]...)
+	if !t.allowed() {
+		t.dropped++
+		return
 	}
-	return len(p), nil
+	t.tellDropped()
+	t.log.LogAttrs(context.Background(), r.level, cut(r.message, maxLogged), r.attrs...)
 }
 
-func panicLine(b []byte) string {
-	for line := range bytes.Lines(b) {
-		if bytes.HasPrefix(line, []byte("panic:")) || bytes.HasPrefix(line, []byte("fatal error:")) {
-			return strings.TrimSpace(string(line))
-		}
+// remember keeps what a line tells about the end of the process. The lines
+// that follow that of a panic are as bad as it.
+func (t *transcript) remember(r *logLine) {
+	t.last = cut(r.message, maxSaid)
+	if t.panicked == "" && (strings.HasPrefix(r.message, "panic:") || strings.HasPrefix(r.message, "fatal error:")) {
+		t.panicked = t.last
 	}
-	return ""
+	if t.panicked != "" {
+		r.level = slog.LevelError
+	}
+}
+
+func (t *transcript) allowed() bool {
+	now := time.Now()
+	t.allowance = min(logBurst, t.allowance+logRate*now.Sub(t.at).Seconds())
+	t.at = now
+	if t.allowance < 1 {
+		return false
+	}
+	t.allowance--
+	return true
+}
+
+func (t *transcript) tellDropped() {
+	if t.dropped > 0 {
+		t.log.Warn("the plugin logs too much; lines were dropped", "lines", t.dropped)
+		t.dropped = 0
+	}
+}
+
+// end is called when the process says no more.
+func (t *transcript) end() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.tellDropped()
 }
 
 // summary returns the line that explains most: that of a panic, or the last
 // one that is no structured log.
-func (t *tail) summary() string {
+func (t *transcript) summary() string {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.panic != "" {
-		return short(t.panic)
+	if t.panicked != "" {
+		return t.panicked
 	}
-	var last string
-	for line := range bytes.Lines(t.buf) {
-		if text := strings.TrimSpace(string(line)); text != "" && !strings.HasPrefix(text, "{") {
-			last = text
-		}
-	}
-	return short(last)
+	return t.last
 }
 
-func short(s string) string {
-	const limit = 300
+// logLine is a line as it is logged. The handler of slog escapes it, so that
+// no plugin can forge one of the host's.
+type logLine struct {
+	structured bool
+	level      slog.Level
+	message    string
+	attrs      []slog.Attr
+}
+
+// parseLine reads the JSON of serve.Logger, and of hclog; any other line is a
+// message.
+func parseLine(text []byte) logLine {
+	var fields map[string]any
+	if json.Unmarshal(text, &fields) != nil {
+		return logLine{message: string(text)}
+	}
+	message, ok := fields["@message"].(string)
+	if !ok {
+		return logLine{message: string(text)}
+	}
+	r := logLine{structured: true, message: message}
+	switch fields["@level"] {
+	case "trace", "debug":
+		r.level = slog.LevelDebug
+	case "warn":
+		r.level = slog.LevelWarn
+	case "error":
+		r.level = slog.LevelError
+	}
+	for _, name := range slices.Sorted(maps.Keys(fields)) {
+		if !strings.HasPrefix(name, "@") {
+			r.attrs = append(r.attrs, slog.Any(foreign(name), bounded(fields[name])))
+		}
+	}
+	return r
+}
+
+// foreign returns the name under which an attribute of a plugin is logged. It
+// is another than those of the host, so that no plugin speaks in the name of
+// another.
+func foreign(name string) string {
+	switch name {
+	case "plugin", slog.TimeKey, slog.LevelKey, slog.MessageKey, slog.SourceKey:
+		return name + "_"
+	}
+	return cut(name, maxSaid)
+}
+
+// bounded limits the value of an attribute.
+func bounded(value any) any {
+	switch value.(type) {
+	case bool, float64, nil:
+		return value
+	}
+	return cut(fmt.Sprint(value), maxLogged)
+}
+
+// cut shortens a text to at most limit bytes and a mark.
+func cut(s string, limit int) string {
 	if len(s) > limit {
 		return s[:limit] + " …"
 	}
 	return s
+}
+
+// lines cuts a stream into lines for a transcript. What is longer than maxLine
+// loses its end.
+type lines struct {
+	to      *transcript
+	partial []byte
+}
+
+// Write takes the next bytes of the stream.
+func (l *lines) Write(p []byte) (int, error) {
+	for rest := p; len(rest) > 0; {
+		text, after, complete := bytes.Cut(rest, []byte("\n"))
+		l.partial = append(l.partial, text[:min(len(text), maxLine-len(l.partial))]...)
+		rest = after
+		if complete {
+			l.flush()
+		}
+	}
+	return len(p), nil
+}
+
+// flush ends the line that was begun.
+func (l *lines) flush() {
+	l.to.line(l.partial)
+	l.partial = l.partial[:0]
 }

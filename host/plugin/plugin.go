@@ -13,6 +13,7 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/imgcache/imgcache-host/pluginproto"
+	pluginv1 "github.com/imgcache/imgcache-host/pluginproto/imgcache/plugin/v1"
 	"github.com/imgcache/imgcache-host/sdk"
 )
 
@@ -59,6 +60,7 @@ type Plugin struct {
 	epoch    uint64
 	failures int // in a row
 	lastErr  error
+	active   int // calls that have no answer yet
 	calls    uint64
 	errs     uint64
 }
@@ -98,19 +100,26 @@ func (p *Plugin) Status() Status {
 // Configure gives the plugin its settings, and again after each restart. An
 // error keeps the settings from being remembered.
 func (p *Plugin) Configure(ctx context.Context, s sdk.Settings) error {
-	p.mu.Lock()
-	proc := p.proc
-	p.mu.Unlock()
-	if proc == nil {
-		return p.away()
+	// They are remembered first, so that a restart in the middle does not
+	// miss them.
+	before := p.remember(&s)
+	err := p.call(ctx, "Configure", configureTimeout, func(ctx context.Context, conn *grpc.ClientConn) error {
+		_, err := pluginv1.NewPluginServiceClient(conn).Configure(ctx, pluginproto.FromSettings(s))
+		return err
+	})
+	if err != nil {
+		p.remember(before)
 	}
-	if err := proc.configure(ctx, s); err != nil {
-		return fmt.Errorf("%s: configure: %w", p.spec, err)
-	}
+	return err
+}
+
+// remember sets the settings for the starts to come, and returns the earlier
+// ones.
+func (p *Plugin) remember(s *sdk.Settings) (before *sdk.Settings) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.settings = &s
-	return nil
+	before, p.settings = p.settings, s
+	return before
 }
 
 // Close stops the plugin and returns when its process has gone.
@@ -192,19 +201,18 @@ func (p *Plugin) up(proc *process) {
 
 // watch returns when the process has ended, hangs, or the context ends.
 func (p *Plugin) watch(ctx context.Context, proc *process) error {
-	exit := time.NewTicker(exitPoll)
-	defer exit.Stop()
 	probe := time.NewTicker(probeEvery)
 	defer probe.Stop()
 	healthy := time.After(healthyAfter)
 	for {
 		select {
-		case <-exit.C:
-			if proc.client.Exited() {
-				return proc.explain(errors.New("the process ended"))
-			}
+		case <-proc.child.ended:
+			return proc.explain(proc.child.end())
 		case <-probe.C:
-			if err := proc.alive(ctx); err != nil && ctx.Err() == nil && !proc.client.Exited() {
+			if p.computing() {
+				continue
+			}
+			if err := proc.alive(ctx); err != nil && ctx.Err() == nil && proc.child.running() {
 				return proc.explain(fmt.Errorf("no sign of life within %v: %w", probeTimeout, err))
 			}
 		case <-healthy:
@@ -217,10 +225,24 @@ func (p *Plugin) watch(ctx context.Context, proc *process) error {
 	}
 }
 
+// computing reports whether a module is being called. Compiled guest code
+// stops the garbage collector of its process, and that everything else: for a
+// sign of life of a module that works hard, the deadline of its call stands.
+func (p *Plugin) computing() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.active > 0 && p.spec.runtime() == runtimeWasm
+}
+
+// down notes that the process has ended because of err, or because a call
+// condemned it.
 func (p *Plugin) down(ctx context.Context, proc *process, err error) {
 	p.mu.Lock()
 	if p.proc == proc {
 		p.proc = nil
+	}
+	if proc.condemned != nil {
+		err = proc.condemned
 	}
 	p.mu.Unlock()
 	p.failed(ctx, err)
@@ -239,9 +261,7 @@ func (p *Plugin) failed(ctx context.Context, err error) {
 	if p.failures >= breakerTrips {
 		p.state = stateBroken
 	}
-	if condemned := (*condemnedError)(nil); p.lastErr == nil || !errors.As(p.lastErr, &condemned) || condemned.epoch != p.epoch {
-		p.lastErr = err
-	}
+	p.lastErr = err
 	p.log.Error("plugin is down", "failures", p.failures, "state", p.state, "error", p.lastErr)
 }
 
@@ -265,27 +285,30 @@ func (p *Plugin) away() error {
 	if p.lastErr == nil {
 		return fmt.Errorf("%s: %w", p.spec, sdk.ErrUnavailable)
 	}
-	return fmt.Errorf("%s: %w: %w", p.spec, sdk.ErrUnavailable, p.lastErr)
-}
-
-// condemnedError is why the host killed a process that it called.
-type condemnedError struct {
-	epoch uint64
-	after time.Duration
-	call  string
-}
-
-func (e *condemnedError) Error() string {
-	return fmt.Sprintf("it did not answer %s within %v and was killed", e.call, e.after)
+	// What the plugin answered to its start is no answer to this call: an
+	// sdk.ErrInvalid of its configuration must not look like a gap in batches.
+	return fmt.Errorf("%s: %w: %v", p.spec, sdk.ErrUnavailable, p.lastErr)
 }
 
 // call makes one call with a deadline. A plugin that lets the deadline pass is
 // killed; a caller that gives up sooner is no fault of the plugin.
 func (p *Plugin) call(ctx context.Context, name string, limit time.Duration, f func(context.Context, *grpc.ClientConn) error) error {
 	p.mu.Lock()
-	proc, epoch := p.proc, p.epoch
+	proc := p.proc
 	p.calls++
+	p.active++
 	p.mu.Unlock()
+	err := p.callProcess(ctx, proc, name, limit, f)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.active--
+	if err != nil {
+		p.errs++
+	}
+	return err
+}
+
+func (p *Plugin) callProcess(ctx context.Context, proc *process, name string, limit time.Duration, f func(context.Context, *grpc.ClientConn) error) error {
 	if proc == nil {
 		return p.away()
 	}
@@ -296,19 +319,22 @@ func (p *Plugin) call(ctx context.Context, name string, limit time.Duration, f f
 	if err == nil {
 		return nil
 	}
-	hung := ctx.Err() == nil && (limited.Err() != nil || ranOut(err, time.Since(begun), limit))
+	hung := limited.Err() != nil || ranOut(err, time.Since(begun), limit)
+	if !hung || ctx.Err() != nil {
+		return fmt.Errorf("%s: %s: %w", p.spec, name, err)
+	}
+	p.condemn(proc, fmt.Errorf("it did not answer %s within %v and was killed", name, limit))
+	return fmt.Errorf("%s: %w: %s: no answer within %v", p.spec, sdk.ErrUnavailable, name, limit)
+}
+
+// condemn kills a process that did not answer. No call waits for it any more.
+func (p *Plugin) condemn(proc *process, why error) {
 	p.mu.Lock()
-	p.errs++
-	if hung && p.proc == proc {
-		p.lastErr = &condemnedError{epoch, limit, name}
-		p.proc, p.state = nil, stateRestarting
+	if p.proc == proc {
+		p.proc, p.state, p.lastErr, proc.condemned = nil, stateRestarting, why, why
 	}
 	p.mu.Unlock()
-	if hung {
-		proc.shoot()
-		return fmt.Errorf("%s: %w: %s: no answer within %v", p.spec, sdk.ErrUnavailable, name, limit)
-	}
-	return fmt.Errorf("%s: %s: %w", p.spec, name, err)
+	_ = proc.child.kill()
 }
 
 // ranOut reports whether a call ended because of the deadline though our own

@@ -13,7 +13,9 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/hashicorp/go-hclog"
 	goplugin "github.com/hashicorp/go-plugin"
+	"github.com/hashicorp/go-plugin/runner"
 	"google.golang.org/grpc"
 
 	"github.com/imgcache/imgcache-host/pluginproto"
@@ -33,24 +35,30 @@ const (
 	loadTimeout = time.Minute
 	// configureTimeout is for opening the store behind a driver.
 	configureTimeout = 30 * time.Second
-	// exitPoll is how soon the end of a process is noticed.
-	exitPoll = 50 * time.Millisecond
+	// killTimeout is how long the end of a killed process is waited for. It
+	// takes longer only when the kernel cannot end it, as in a read from a
+	// disk that hangs; then it is left behind.
+	killTimeout = 5 * time.Second
 )
 
 // process is one running instance of a plugin.
 type process struct {
 	client   *goplugin.Client
+	child    *child
 	conn     *grpc.ClientConn
 	pid      int
 	lifeline *os.File // the end that the host holds
-	stderr   *tail
+	said     *transcript
 	manifest sdk.Manifest
 	started  time.Time
+
+	condemned error // why the host killed it in the middle of a call; guarded by Plugin.mu
 }
 
-// start runs the plugin and asks what it is. The caller's OS thread must stay
-// alive as long as the process: the kernel kills the child when the thread
-// that forked it ends, which is how no plugin outlives the host.
+// start runs the plugin and asks what it is. The process ends with the
+// context. The caller's OS thread must stay alive as long as the process: the
+// kernel kills the child when the thread that forked it ends, which is how no
+// plugin outlives the host.
 func (s *Supervisor) start(ctx context.Context, spec Spec) (*process, error) {
 	if err := spec.checkSum(); err != nil {
 		return nil, err
@@ -60,21 +68,32 @@ func (s *Supervisor) start(ctx context.Context, spec Spec) (*process, error) {
 		return nil, fmt.Errorf("make lifeline: %w", err)
 	}
 	defer theirs.Close()
-	p := &process{lifeline: ours, stderr: &tail{}, started: time.Now()}
-	cmd := s.command(spec)
+	said := newTranscript(s.cfg.Log.With("plugin", spec.Name))
+	cmd := s.command(ctx, spec)
 	cmd.ExtraFiles = []*os.File{theirs} // descriptor 3: serve.LifelineFD
+	child, err := newChild(cmd, said)
+	if err != nil {
+		_ = ours.Close()
+		return nil, err
+	}
+	p := &process{child: child, lifeline: ours, said: said, started: time.Now()}
 	p.client = goplugin.NewClient(&goplugin.ClientConfig{
-		HandshakeConfig:  serve.Handshake,
-		Plugins:          goplugin.PluginSet{serve.PluginName: noPlugin{}},
-		Cmd:              cmd,
+		HandshakeConfig: serve.Handshake,
+		Plugins:         goplugin.PluginSet{serve.PluginName: noPlugin{}},
+		RunnerFunc: func(_ hclog.Logger, handshake *exec.Cmd, _ string) (runner.Runner, error) {
+			cmd.Env = append(cmd.Env, handshake.Env...)
+			return child, nil
+		},
 		SkipHostEnv:      true,
 		AllowedProtocols: []goplugin.Protocol{goplugin.ProtocolGRPC},
 		StartTimeout:     startTimeout(spec),
-		Logger:           newLogger(s.cfg.Log.With("plugin", spec.Name)),
-		Stderr:           p.stderr,
+		Logger:           hclog.NewNullLogger(), // it says what the supervisor says
+		SyncStdout:       &lines{to: said},      // what Go code prints after the handshake
+		SyncStderr:       &lines{to: said},
+		GRPCDialOptions:  []grpc.DialOption{grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(serve.MaxMessage))},
 		UnixSocketConfig: &goplugin.UnixSocketConfig{TempDir: s.sockets},
 	})
-	if err := p.connect(ctx, cmd); err != nil {
+	if err := p.connect(ctx); err != nil {
 		p.kill()
 		return nil, p.explain(err)
 	}
@@ -90,15 +109,15 @@ func startTimeout(spec Spec) time.Duration {
 
 // command returns the command line of a plugin with the few variables that it
 // may see. Nothing of the host's environment is among them.
-func (s *Supervisor) command(spec Spec) *exec.Cmd {
-	cmd := exec.Command(spec.Path, spec.Args...)
+func (s *Supervisor) command(ctx context.Context, spec Spec) *exec.Cmd {
+	cmd := exec.CommandContext(ctx, spec.Path, spec.Args...)
 	env := map[string]string{
 		"PATH":            "/usr/local/bin:/usr/bin:/bin",
 		"LANG":            "C.UTF-8",
 		serve.LifelineEnv: "1",
 	}
 	if spec.runtime() == runtimeWasm {
-		cmd = exec.Command(s.cfg.Executable, "wasm-runner", spec.Path)
+		cmd = exec.CommandContext(ctx, s.cfg.Executable, "wasm-runner", spec.Path)
 		env["IMGCACHE_WASM_CACHE"] = s.cfg.CacheDir
 		if spec.Memory > 0 {
 			env["IMGCACHE_WASM_MEMORY"] = strconv.FormatInt(spec.Memory, 10)
@@ -113,11 +132,23 @@ func (s *Supervisor) command(spec Spec) *exec.Cmd {
 	return cmd
 }
 
-func (p *process) connect(ctx context.Context, cmd *exec.Cmd) error {
-	if _, err := p.client.Start(); err != nil {
+// handshake starts the process and reads where it listens. An answer with a
+// certificate that nobody asked for makes go-plugin panic.
+func (p *process) handshake() (err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			err = fmt.Errorf("%w: the handshake makes no sense: %v", sdk.ErrInvalid, r)
+		}
+	}()
+	_, err = p.client.Start()
+	return err
+}
+
+func (p *process) connect(ctx context.Context) error {
+	if err := p.handshake(); err != nil {
 		return fmt.Errorf("start: %w", err)
 	}
-	p.pid = cmd.Process.Pid
+	p.pid = p.child.cmd.Process.Pid
 	rpc, err := p.client.Client()
 	if err != nil {
 		return fmt.Errorf("connect: %w", err)
@@ -125,7 +156,7 @@ func (p *process) connect(ctx context.Context, cmd *exec.Cmd) error {
 	p.conn = rpc.(*goplugin.GRPCClient).Conn
 	ctx, cancel := context.WithTimeout(ctx, handshakeTimeout)
 	defer cancel()
-	out, err := pluginv1.NewPluginServiceClient(p.conn).Describe(ctx, &pluginv1.DescribeRequest{}, callOptions...)
+	out, err := pluginv1.NewPluginServiceClient(p.conn).Describe(ctx, &pluginv1.DescribeRequest{})
 	if err != nil {
 		return fmt.Errorf("describe: %w", pluginproto.ToError(err))
 	}
@@ -133,13 +164,10 @@ func (p *process) connect(ctx context.Context, cmd *exec.Cmd) error {
 	return p.manifest.Validate()
 }
 
-// callOptions bound what a plugin may answer.
-var callOptions = []grpc.CallOption{grpc.MaxCallRecvMsgSize(serve.MaxMessage)}
-
 func (p *process) configure(ctx context.Context, s sdk.Settings) error {
 	ctx, cancel := context.WithTimeout(ctx, configureTimeout)
 	defer cancel()
-	_, err := pluginv1.NewPluginServiceClient(p.conn).Configure(ctx, pluginproto.FromSettings(s), callOptions...)
+	_, err := pluginv1.NewPluginServiceClient(p.conn).Configure(ctx, pluginproto.FromSettings(s))
 	return pluginproto.ToError(err)
 }
 
@@ -147,32 +175,33 @@ func (p *process) configure(ctx context.Context, s sdk.Settings) error {
 func (p *process) alive(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
 	defer cancel()
-	_, err := pluginv1.NewPluginServiceClient(p.conn).Describe(ctx, &pluginv1.DescribeRequest{}, callOptions...)
+	_, err := pluginv1.NewPluginServiceClient(p.conn).Describe(ctx, &pluginv1.DescribeRequest{})
 	return pluginproto.ToError(err)
-}
-
-// shoot kills the process and whatever it started. It does not wait.
-func (p *process) shoot() {
-	if p.pid > 0 && !p.client.Exited() {
-		_ = syscall.Kill(-p.pid, syscall.SIGKILL)
-	}
 }
 
 // kill ends the process and frees what belongs to it. The signal comes first,
 // because go-plugin's own Kill waits without limit for a process that is
-// stopped.
+// stopped, and the connection is closed before it, so that it says no goodbye.
 func (p *process) kill() {
-	p.shoot()
-	p.client.Kill()
+	_ = p.child.kill()
 	if p.conn != nil {
 		_ = p.conn.Close()
 	}
 	_ = p.lifeline.Close()
+	gone := make(chan struct{})
+	go func() {
+		defer close(gone)
+		p.client.Kill()
+	}()
+	select {
+	case <-gone:
+	case <-time.After(killTimeout):
+	}
 }
 
 // explain adds what the process last said to an error.
 func (p *process) explain(err error) error {
-	said := p.stderr.summary()
+	said := p.said.summary()
 	if said == "" {
 		return err
 	}

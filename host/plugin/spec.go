@@ -114,7 +114,9 @@ func (s *Supervisor) Available(kind sdk.Kind) []string {
 	return names
 }
 
-// checkSum compares the file with the sum that the configuration pins.
+// checkSum compares the file with the sum that the configuration pins. The file
+// is opened again to be run: the sum finds an exchanged plugin, and is no
+// defence against somebody who may write to the file at that very moment.
 func (s Spec) checkSum() error {
 	if s.SHA256 == "" {
 		return nil

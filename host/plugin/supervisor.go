@@ -25,7 +25,7 @@ import (
 // Config says where things are. All paths are absolute.
 type Config struct {
 	Dirs       []string // searched for plugins, in this order
-	RunDir     string   // below it the sockets of plugins; at most 80 bytes long
+	RunDir     string   // below it the sockets of plugins; at most 61 bytes long
 	CacheDir   string   // of compiled modules; created, for the owner only
 	Executable string   // imgcache-host itself, which runs modules
 	Log        *slog.Logger
@@ -41,8 +41,9 @@ type Supervisor struct {
 }
 
 // maxRunDir keeps the path of a socket, which the kernel limits to 107 bytes,
-// short enough: go-plugin adds a name of up to 20.
-const maxRunDir = 80
+// short enough: /plugins, a directory of up to 21 bytes for each process, and
+// a name of up to 17 are added.
+const maxRunDir = 107 - 8 - 21 - 17
 
 // New prepares the directories of the plugins. Sockets that an earlier
 // process left are removed.
@@ -111,17 +112,23 @@ func (s *Supervisor) List() []Status {
 	return list
 }
 
-// Start runs a plugin and keeps it running. The error says why the first
-// start failed; the plugin is then not kept.
+// Start runs a plugin and keeps it running, also when the context has ended
+// after it returned. The error says why the first start failed; the plugin is
+// then not kept.
 func (s *Supervisor) Start(ctx context.Context, spec Spec) (*Plugin, error) {
 	live, stop := context.WithCancel(context.WithoutCancel(ctx))
+	started := context.AfterFunc(ctx, stop)
 	p := &Plugin{
 		spec: spec, sup: s, log: s.cfg.Log.With("plugin", spec.Name),
 		stop: stop, ended: make(chan struct{}), state: stateRestarting,
 	}
 	first := make(chan error, 1)
 	go p.supervise(live, first)
-	if err := <-first; err != nil {
+	err := <-first
+	if !started() { // the caller gave up meanwhile
+		err = context.Cause(ctx)
+	}
+	if err != nil {
 		stop()
 		<-p.ended
 		return nil, fmt.Errorf("%s: %w", spec, err)

@@ -3,9 +3,13 @@ package plugin
 import (
 	"bytes"
 	"context"
+	"crypto/ed25519"
+	"crypto/x509"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"log/slog"
+	"math/big"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -18,6 +22,9 @@ import (
 
 	"go.uber.org/goleak"
 
+	"github.com/imgcache/imgcache-host/host/wasm"
+	"github.com/imgcache/imgcache-host/plugins/builtin/lru"
+	"github.com/imgcache/imgcache-host/plugins/builtin/sieve"
 	"github.com/imgcache/imgcache-host/sdk"
 	"github.com/imgcache/imgcache-host/sdk/sdktest"
 	"github.com/imgcache/imgcache-host/sdk/serve"
@@ -25,6 +32,10 @@ import (
 
 // patience bounds every wait; nothing is expected to take so long.
 const patience = time.Minute
+
+// stdout and stderr are the outputs of the process. While it serves as a
+// plugin, os.Stdout and os.Stderr are pipes of go-plugin.
+var stdout, stderr = os.Stdout, os.Stderr
 
 // actAs tells the test binary, started as a plugin or as a host, what to be.
 const actAs = "IMGCACHE_TEST_ACT_AS"
@@ -39,11 +50,44 @@ func TestMain(m *testing.M) {
 		for {
 			fmt.Println(strings.Repeat("x", 1000))
 		}
+	case "certificate":
+		fmt.Printf("1|1|unix|/nonexistent|grpc|%s\n", base64.RawStdEncoding.EncodeToString(certificate()))
+		select {}
 	case "host":
 		actAsHost()
+	case "runner":
+		os.Exit(wasm.RunnerMain(os.Args[2:], os.Stderr))
+	case "lru":
+		serve.Main(lru.Manifest, lru.New())
+	case "sieve":
+		serve.Main(sieve.Manifest, sieve.New())
+	case "freezing policy":
+		serve.Main(lru.Manifest, sdk.ScoreFunc(func(*sdk.Record, time.Time) float64 {
+			_ = syscall.Kill(os.Getpid(), syscall.SIGSTOP)
+			return 0
+		}))
+	case "member":
+		m := manifest
+		m.Capabilities = []sdk.Capability{sdk.CapNodes, sdk.CapHeartbeat}
+		serve.Main(m, &member{})
 	default:
 		serve.Main(manifest, &actor{role: role})
 	}
+}
+
+// member is a driver that several nodes share.
+type member struct {
+	sdktest.Memory
+	beats int64
+}
+
+func (m *member) Heartbeat(context.Context) error {
+	m.beats++
+	return nil
+}
+
+func (m *member) Nodes(_ context.Context, id string) ([]sdk.Node, error) {
+	return []sdk.Node{{Name: "near", URL: "https://near.example/" + id, Seen: time.Unix(m.beats, 1).UTC()}}, nil
 }
 
 var manifest = sdk.Manifest{
@@ -86,9 +130,32 @@ func (a *actor) Apply(ctx context.Context, b sdk.Batch) error {
 		return errors.New("an error of its own")
 	case "environment":
 		return fmt.Errorf("%w: %s greeting=%s", sdk.ErrInvalid, strings.Join(os.Environ(), " "), a.settings.Options["greeting"])
+	case "parent":
+		sleep := exec.Command("sleep", "1000")
+		if err := sleep.Start(); err != nil {
+			return err
+		}
+		return fmt.Errorf("%w: pid=%d", sdk.ErrNotFound, sleep.Process.Pid)
+	case "abandoner":
+		sleep := exec.Command("sleep", "1000")
+		sleep.Stdout, sleep.Stderr = stdout, stderr
+		sleep.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+		if err := sleep.Start(); err != nil {
+			return err
+		}
+		return fmt.Errorf("%w: pid=%d", sdk.ErrNotFound, sleep.Process.Pid)
+	case "forger":
+		serve.Logger().Error("I am another", "plugin", "sqlite", "level", "INFO", "size", strings.Repeat("x", 20_000))
+	case "evil":
+		for _, line := range []string{`{"@message":1}`, `{"@message":"a","@level":[]}`, `{"@message":"a","@timestamp":null}`, "null", "[]", strings.Repeat("x", 1<<20)} {
+			fmt.Fprintln(stderr, line)
+		}
+	case "printer":
+		fmt.Println("printed to the output")
+		fmt.Fprintln(os.Stderr, "printed to the error")
 	case "flood":
 		for range 200_000 {
-			fmt.Fprintln(os.Stderr, "level=ERROR msg=forged \x1b[31m")
+			fmt.Fprintln(stderr, "level=ERROR msg=forged \x1b[31m")
 		}
 	}
 	return nil
@@ -234,21 +301,28 @@ func TestPluginThatEnds(t *testing.T) {
 	}
 }
 
+// TestCallsFailAtOnceWhileDown: why a plugin is down is told, and is no answer
+// to the call.
 func TestCallsFailAtOnceWhileDown(t *testing.T) {
 	s := newStage(t)
 	p := s.play(t, "well")
 	p.mu.Lock()
-	p.proc = nil
+	p.proc, p.lastErr = nil, fmt.Errorf("%w: the option was refused", sdk.ErrInvalid)
 	p.mu.Unlock()
-	if err := p.Driver().Apply(t.Context(), now()); !errors.Is(err, sdk.ErrUnavailable) {
+	err := p.Driver().Apply(t.Context(), now())
+	if !errors.Is(err, sdk.ErrUnavailable) || errors.Is(err, sdk.ErrInvalid) || !strings.Contains(err.Error(), "option was refused") {
 		t.Errorf("a call while the plugin is down: %v", err)
+	}
+	if st := p.Status(); st.Calls != st.Errors+1 || st.Errors != 1 { // Configure went well
+		t.Errorf("%d calls, %d errors", st.Calls, st.Errors)
 	}
 }
 
 // TestPluginThatCannotStart never gets through the handshake.
 func TestPluginThatCannotStart(t *testing.T) {
+	t.Parallel()
 	s := newStage(t)
-	for role, why := range map[string]string{"mute": "timeout", "garbage": "start"} {
+	for role, why := range map[string]string{"mute": "timeout", "garbage": "start", "certificate": "makes no sense"} {
 		if _, err := s.Start(t.Context(), spec(role)); err == nil || !strings.Contains(err.Error(), why) {
 			t.Errorf("%s: %v, want an error with %q", role, err, why)
 		}
@@ -295,11 +369,16 @@ func TestNothingIsInherited(t *testing.T) {
 // TestFloodIsLimited has a plugin write 200 000 lines that look like ours.
 func TestFloodIsLimited(t *testing.T) {
 	s := newStage(t)
-	if err := s.play(t, "flood").Driver().Apply(t.Context(), now()); err != nil {
+	p := s.play(t, "flood")
+	if err := p.Driver().Apply(t.Context(), now()); err != nil {
 		t.Fatal(err)
 	}
-	if n := strings.Count(s.log.String(), "\n"); n > 2*logBurst {
-		t.Errorf("%d lines were logged, of which at most %d are wanted", n, 2*logBurst)
+	if err := p.Close(); err != nil {
+		t.Fatal(err)
+	}
+	until(t, "the flood is over", func() bool { return strings.Contains(s.log.String(), "lines were dropped") })
+	if n := strings.Count(s.log.String(), "forged"); n < logBurst || n > 20*logBurst {
+		t.Errorf("%d lines were logged, a burst has %d", n, logBurst)
 	}
 	for line := range strings.Lines(s.log.String()) {
 		if !strings.HasPrefix(line, `{"time":`) || strings.Contains(line, "\x1b") {
@@ -350,6 +429,20 @@ func TestNoOrphans(t *testing.T) {
 	}
 	_ = host.Wait()
 	until(t, "the plugin is gone", func() bool { return syscall.Kill(pid, 0) != nil })
+}
+
+// certificate returns one that is valid, and was not asked for.
+func certificate() []byte {
+	public, private, err := ed25519.GenerateKey(nil)
+	if err != nil {
+		panic(err)
+	}
+	of := &x509.Certificate{SerialNumber: big.NewInt(1)}
+	b, err := x509.CreateCertificate(nil, of, of, public, private)
+	if err != nil {
+		panic(err)
+	}
+	return b
 }
 
 func actAsHost() {
