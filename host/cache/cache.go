@@ -240,6 +240,7 @@ func (c *Cache) Open(ctx context.Context, id string) (Content, error) {
 			}
 		} else if !errors.Is(err, fs.ErrNotExist) {
 			c.disk.fail(fmt.Errorf("open image: %w", err))
+			stale = c.index.get(id) // there, but of no use now
 		}
 		f, collapsed := c.follow(id, o, name, stale)
 		if f == nil {

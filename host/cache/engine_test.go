@@ -24,6 +24,7 @@ type engine struct {
 	*Cache
 	t      *testing.T
 	origin *fakeOrigin
+	fsys   *flakyFS // fails when told to
 	log    *bytes.Buffer
 }
 
@@ -32,11 +33,16 @@ func inEngine(t *testing.T, cfg Config, f func(*testing.T, *engine)) {
 	t.Helper()
 	dir := t.TempDir()
 	synctest.Test(t, func(t *testing.T) {
-		s, err := store.Open(store.Config{Dir: dir})
+		base, err := store.OpenFS(dir)
 		if err != nil {
 			t.Fatal(err)
 		}
-		e := &engine{t: t, log: &bytes.Buffer{}, origin: &fakeOrigin{rng: newRand(1), size: true, version: `"1"`}}
+		fsys := &flakyFS{FS: base, rng: newRand(2)}
+		s, err := store.Open(store.Config{Dir: dir, FS: fsys})
+		if err != nil {
+			t.Fatal(err)
+		}
+		e := &engine{t: t, log: &bytes.Buffer{}, fsys: fsys, origin: &fakeOrigin{rng: newRand(1), size: true, version: `"1"`}}
 		cfg.Store, cfg.Origins = s, e.origin
 		cfg.Log = slog.New(slog.NewTextHandler(&syncWriter{w: e.log}, nil))
 		if e.Cache, err = New(cfg); err != nil {
@@ -442,6 +448,37 @@ func TestCorruptBlock(t *testing.T) {
 		}
 		if _, outcome := get(); outcome.Hit {
 			t.Error("the corrupt image was served again")
+		}
+	})
+}
+
+// TestFileThatCannotBeOpened: while the disk fails, a cached image comes from
+// the origin, and again from the cache afterwards.
+func TestFileThatCannotBeOpened(t *testing.T) {
+	inEngine(t, Config{MaxSize: 1 << 30, Hard: true}, func(t *testing.T, e *engine) {
+		e.origin.data = []byte("content")
+		get := func() Outcome {
+			k, err := e.Open(t.Context(), "image")
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer k.Close()
+			var got bytes.Buffer
+			if _, err := k.CopyTo(t.Context(), &got, 0, -1); err != nil || got.String() != "content" {
+				t.Fatalf("download: %q, %v", got.String(), err)
+			}
+			return k.Outcome()
+		}
+		get()
+		time.Sleep(time.Minute)
+		e.fsys.crashed.Store(true)
+		if o := get(); o.Hit {
+			t.Error("a hit of a file that cannot be opened")
+		}
+		e.fsys.crashed.Store(false)
+		time.Sleep(time.Minute)
+		if o := get(); !o.Hit {
+			t.Error("the image is no longer served from the cache")
 		}
 	})
 }

@@ -201,19 +201,16 @@ func (p *Plugin) up(proc *process) {
 
 // watch returns when the process has ended, hangs, or the context ends.
 func (p *Plugin) watch(ctx context.Context, proc *process) error {
-	probe := time.NewTicker(probeEvery)
-	defer probe.Stop()
+	tick := time.NewTicker(probeEvery)
+	defer tick.Stop()
 	healthy := time.After(healthyAfter)
 	for {
 		select {
 		case <-proc.child.ended:
 			return proc.explain(proc.child.end())
-		case <-probe.C:
-			if p.computing() {
-				continue
-			}
-			if err := proc.alive(ctx); err != nil && ctx.Err() == nil && proc.child.running() {
-				return proc.explain(fmt.Errorf("no sign of life within %v: %w", probeTimeout, err))
+		case <-tick.C:
+			if err := p.probe(ctx, proc); err != nil {
+				return proc.explain(err)
 			}
 		case <-healthy:
 			p.mu.Lock()
@@ -225,13 +222,39 @@ func (p *Plugin) watch(ctx context.Context, proc *process) error {
 	}
 }
 
-// computing reports whether a module is being called. Compiled guest code
-// stops the garbage collector of its process, and that everything else: for a
-// sign of life of a module that works hard, the deadline of its call stands.
-func (p *Plugin) computing() bool {
+// probe returns an error when the process gives no sign of life though nobody
+// calls it.
+//
+// Compiled guest code stops the garbage collector of its process, and that
+// everything else: for a module that works hard, or began to while it was
+// probed, the deadline of its call stands.
+func (p *Plugin) probe(ctx context.Context, proc *process) error {
+	calls := p.computing()
+	if calls.active {
+		return nil
+	}
+	err := proc.alive(ctx)
+	if err == nil || ctx.Err() != nil || !proc.child.running() || p.computing() != calls {
+		return nil
+	}
+	return fmt.Errorf("no sign of life within %v: %w", probeTimeout, err)
+}
+
+// load is how busy a module is.
+type load struct {
+	active bool   // it is being called
+	begun  uint64 // calls so far
+}
+
+// computing returns the load of a module. A process has none: its runtime
+// answers a probe whatever it works on.
+func (p *Plugin) computing() load {
+	if p.spec.runtime() != runtimeWasm {
+		return load{}
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.active > 0 && p.spec.runtime() == runtimeWasm
+	return load{active: p.active > 0, begun: p.calls}
 }
 
 // down notes that the process has ended because of err, or because a call
