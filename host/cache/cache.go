@@ -49,9 +49,41 @@ type Config struct {
 	PruneInterval time.Duration // default 1 minute
 	StallTime     time.Duration // age at which incomplete files are cleaned; default 24 hours
 
-	Retries     int  // attempts to resume a transfer without progress; default 5
-	KeepFilling bool // go on with a fill when its clients have left
-	Prefetchers int  // queued images fetched at once; default 2
+	MinFree       int64  // bytes of the file system that stay free, whoever uses it; 0: no matter
+	MaxImageSize  int64  // bytes; larger images are passed through; 0: no bound
+	AdmitAfter    int    // the request of an image, since the start, from which on it is stored; default 1
+	ColdPerClient int    // images that one client may be the first to ask for at once and have stored; 0: no bound
+	VerifyReads   string // VerifyAlways (default), VerifyFirst or VerifyNever
+	ScrubRate     int64  // bytes a second that a scrub reads; 0: no bound
+	Pins          []Pin  // of the configuration
+
+	Retries      int    // attempts to resume a transfer without progress; default 5
+	KeepFilling  bool   // go on with a fill when its clients have left
+	Fills        int    // transfers at once, all origins together; 0: no bound
+	FillRate     int64  // bytes a second, all fills together; 0: no bound
+	MinRate      int64  // bytes a second, below which an origin's transfer counts as broken off; 0: no bound
+	RangesInFill string // RangesStream (default) or RangesVerified
+	DropFills    bool   // forget at shutdown what was fetched of running fills, instead of keeping it for the next start
+	Prefetchers  int    // queued images fetched at once; default 2
+}
+
+// When the blocks of an image are checked against its table.
+const (
+	VerifyAlways = "always" // in each read that serves them
+	VerifyFirst  = "first"  // once after the start or a change of the file
+	VerifyNever  = "never"  // by a scrub alone
+)
+
+// When a range of an image that is being filled is handed out.
+const (
+	RangesStream   = "stream"   // when its bytes are on disk; the range with the last byte waits for the verdict
+	RangesVerified = "verified" // when the whole image is verified
+)
+
+// Pin keeps an image from being evicted.
+type Pin struct {
+	ID    string    `json:"id"`
+	Until time.Time `json:"until,omitzero"` // zero: for ever
 }
 
 func (cfg Config) withDefaults() Config {
