@@ -124,3 +124,18 @@ func appendSum(b []byte) []byte {
 	sum := crc32.Checksum(b, castagnoli)
 	return append(b, byte(sum), byte(sum>>8), byte(sum>>16), byte(sum>>24))
 }
+
+func FuzzParseCheckpoint(f *testing.F) {
+	whole := append([]byte(checkpointMagic), 0, 0, 16, 0, 2, 0, 0, 0, 'a', 'b')
+	whole = append(appendSum(whole), 1, 2, 3, 4, 5)
+	f.Add(whole)
+	f.Fuzz(func(t *testing.T, b []byte) {
+		label, sums, err := parseCheckpoint(b)
+		if err != nil && !errors.Is(err, errCheckpoint) {
+			t.Errorf("%v does not wrap errCheckpoint", err)
+		}
+		if n := checkpointHeader + len(label) + 4 + 4*len(sums); err == nil && (n > len(b) || len(b)-n >= 4) {
+			t.Errorf("%d bytes gave a label of %d and %d checksums", len(b), len(label), len(sums))
+		}
+	})
+}

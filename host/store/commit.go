@@ -39,6 +39,7 @@ func (st *Staged) Commit(m Meta) (Info, *Trashed, error) {
 		return Info{}, nil, err
 	}
 	st.disown()
+	st.forget()
 	s.settle(st.id, old)
 	return makeInfo(st.id, fi, t), old, nil
 }

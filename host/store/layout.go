@@ -22,6 +22,7 @@ const (
 	privateDir    = ".imgcache"
 	blocksDir     = privateDir + "/blocks"
 	trashDir      = privateDir + "/trash"
+	fillsDir      = privateDir + "/fills"
 )
 
 // The files in the private directory.
@@ -56,7 +57,7 @@ func (s *Store) prepare() error {
 	if err := s.takeLock(); err != nil {
 		return err
 	}
-	for _, dir := range []string{blocksDir, trashDir, incompleteDir, invalidDir, queueDir} {
+	for _, dir := range []string{blocksDir, trashDir, fillsDir, incompleteDir, invalidDir, queueDir} {
 		if err := s.fs.Mkdir("open.mkdir", dir, dirPerm); err != nil {
 			return fmt.Errorf("make directory: %w", err)
 		}

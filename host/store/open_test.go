@@ -40,7 +40,7 @@ func TestOpenLaysOut(t *testing.T) {
 	if diff := cmp.Diff([]string{".imgcache", "incomplete", "invalid", "queue"}, names(t, dir)); diff != "" {
 		t.Error(diff)
 	}
-	if diff := cmp.Diff([]string{"blocks", "format", "instance", "lock", "trash"}, names(t, dir, s.PrivateDir())); diff != "" {
+	if diff := cmp.Diff([]string{"blocks", "fills", "format", "instance", "lock", "trash"}, names(t, dir, s.PrivateDir())); diff != "" {
 		t.Error(diff)
 	}
 	instance := s.Instance()

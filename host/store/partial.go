@@ -66,7 +66,13 @@ func (s *Store) RemoveIncomplete(name string) error {
 	if s.owned(name) {
 		return fmt.Errorf("%s/%s is being written", incompleteDir, name)
 	}
-	return s.removePartial("incomplete.remove", incompleteDir, name)
+	if err := s.removePartial("incomplete.remove", incompleteDir, name); err != nil {
+		return err
+	}
+	if err := s.remove("incomplete.checkpoint", join(fillsDir, name)); err != nil {
+		s.log.Debug("remove checkpoint", "file", name, "error", err)
+	}
+	return nil
 }
 
 // RemoveInvalid unlinks a file in invalid/. An absent one is no error.

@@ -12,14 +12,15 @@ type RecoverReport struct {
 	Committed    []string // images whose commit was completed
 	Removed      int      // partial files that were removed
 	RemovedBytes int64
-	Foreign      int // files of other programs in incomplete/, left alone
-	Trash        int // files in trash, left for Reclaim
+	Unfinished   []Unfinished // partial files with a checkpoint, left for Resume
+	Foreign      int          // files of other programs in incomplete/, left alone
+	Trash        int          // files in trash, left for Reclaim
 }
 
 // Recover brings the directory into order after a crash. A partial file of
 // ours that has no owner becomes an image when its commit had been decided,
-// that is when a block table names exactly this file; otherwise it is
-// removed. Files of other programs stay. Recover goes on after an error, and
+// that is when a block table names exactly this file; it stays when it has a
+// checkpoint; otherwise it is removed. Files of other programs stay. Recover goes on after an error, and
 // can be called again at any time.
 func (s *Store) Recover() (RecoverReport, error) {
 	var r RecoverReport
@@ -38,6 +39,7 @@ func (s *Store) Recover() (RecoverReport, error) {
 			}
 		}
 	}
+	errs = append(errs, s.dropCheckpoints())
 	trash, err := s.Trashed()
 	r.Trash = len(trash)
 	return r, errors.Join(append(errs, err)...)
@@ -66,6 +68,10 @@ func (s *Store) recoverPartial(p Partial, r *RecoverReport) error {
 		}
 		s.settle(p.ID, old)
 		r.Committed = append(r.Committed, p.ID)
+		return nil
+	}
+	if u, ok := s.unfinished(p); ok {
+		r.Unfinished = append(r.Unfinished, u)
 		return nil
 	}
 	if err := s.remove("recover.remove", name); err != nil {

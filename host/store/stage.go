@@ -19,6 +19,7 @@ type Staged struct {
 	size      atomic.Int64
 	allocated int64 // blocks are reserved for so many bytes
 	sums      summer
+	notes     *checkpoint // nil: a later run cannot go on with the file
 }
 
 // Stage begins a file that may become the image id. Its name is unique, so
@@ -68,6 +69,7 @@ func (st *Staged) Write(p []byte) (n int, err error) {
 	if n > 0 {
 		st.sums.write(p[:n])
 		st.size.Add(int64(n))
+		st.note()
 	}
 	if err != nil {
 		return n, fmt.Errorf("write staged file: %w", err)
@@ -100,6 +102,7 @@ func (st *Staged) Keep() error {
 		return fmt.Errorf("move staged file to %s/: %w", invalidDir, err)
 	}
 	st.disown()
+	st.forget()
 	return nil
 }
 
@@ -113,13 +116,16 @@ func (st *Staged) Remove() error {
 		return fmt.Errorf("remove staged file: %w", err)
 	}
 	st.disown()
+	st.forget()
 	return nil
 }
 
 // Release closes the file. One that was neither committed, kept nor removed
-// has no owner from now on.
+// has no owner from now on; if it has a checkpoint, [Store.Resume] can go on
+// with it.
 func (st *Staged) Release() error {
 	st.disown()
+	st.notes.close()
 	err := st.file.Close()
 	if errors.Is(err, os.ErrClosed) {
 		return nil
