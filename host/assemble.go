@@ -99,13 +99,14 @@ func openOrigins(list []config.Origin) (*origin.Set, error) {
 	var mounts []origin.Mount
 	for _, o := range list {
 		m := origin.Mount{Prefix: o.Prefix}
+		terms := origin.Terms{RevalidateAfter: o.RevalidateAfter}
 		switch o.Type {
 		case config.OriginDirectory:
-			m.Origin = origin.NewDirectory(o.Name, o.Path)
+			m.Origin = origin.NewDirectory(o.Name, o.Path, terms)
 		case config.OriginHTTP:
 			web, err := origin.NewHTTP(origin.HTTPConfig{
-				Name: o.Name, Endpoint: o.Endpoint, RevalidateAfter: o.RevalidateAfter, ConnectTimeout: o.ConnectTimeout,
-				IdleTimeout: o.IdleTimeout, Headers: o.Headers, AllowRedirects: o.AllowRedirects,
+				Name: o.Name, Endpoint: o.Endpoint, ConnectTimeout: o.ConnectTimeout, IdleTimeout: o.IdleTimeout,
+				Headers: o.Headers, AllowRedirects: o.AllowRedirects, Terms: terms,
 			})
 			if err != nil {
 				return nil, fmt.Errorf("origin %q: %w", o.Name, err)
@@ -114,6 +115,7 @@ func openOrigins(list []config.Origin) (*origin.Set, error) {
 		default:
 			return nil, fmt.Errorf("origin %q: type %q is not known", o.Name, o.Type)
 		}
+		m.Origin = origin.Bound(m.Origin)
 		mounts = append(mounts, m)
 	}
 	return origin.New(mounts...)

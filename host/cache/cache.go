@@ -61,7 +61,6 @@ type Config struct {
 	KeepFilling  bool   // go on with a fill when its clients have left
 	Fills        int    // transfers at once, all origins together; 0: no bound
 	FillRate     int64  // bytes a second, all fills together; 0: no bound
-	MinRate      int64  // bytes a second, below which an origin's transfer counts as broken off; 0: no bound
 	RangesInFill string // RangesStream (default) or RangesVerified
 	DropFills    bool   // forget at shutdown what was fetched of running fills, instead of keeping it for the next start
 	Prefetchers  int    // queued images fetched at once; default 2
@@ -347,7 +346,7 @@ func (c *Cache) revalidate(ctx context.Context, k *cachedContent) (changed bool,
 		detail = "unverified"
 	}
 	now := c.cfg.Now()
-	if digestVersion(k.info.Version) || !due(c.index.checkedAt(k.im), now, k.source.RevalidateAfter()) {
+	if digestVersion(k.info.Version) || !due(c.index.checkedAt(k.im), now, k.source.Terms().RevalidateAfter) {
 		return false, detail, nil
 	}
 	ask, cancel := context.WithTimeout(ctx, originTimeout)

@@ -31,10 +31,11 @@ type fakeOrigin struct {
 	opens   int // transfers from the start
 	active  int
 	missing string // a name that it does not have
+	terms   origin.Terms
 }
 
-func (o *fakeOrigin) Name() string                   { return "fake" }
-func (o *fakeOrigin) RevalidateAfter() time.Duration { return 0 }
+func (o *fakeOrigin) Name() string        { return "fake" }
+func (o *fakeOrigin) Terms() origin.Terms { return o.terms }
 
 func (o *fakeOrigin) ByID(id string) (origin.Origin, string, error) { return o, id, nil }
 

@@ -36,7 +36,7 @@ var worlds = map[string]func(t *testing.T, data []byte) world{
 			}
 		}
 		put(data)
-		return world{origin.NewDirectory("files", dir), put}
+		return world{origin.NewDirectory("files", dir, origin.Terms{}), put}
 	},
 	"http with ETag":          web(`ETag`, func(n string) string { return `"` + n + `"` }, nil),
 	"http with Last-Modified": web(`Last-Modified`, modTime, nil),

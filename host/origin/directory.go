@@ -19,23 +19,26 @@ import (
 // inside. The version is made of size and modification time, so a file must
 // not be written in place while it is offered: replace it by a rename.
 type Directory struct {
-	name string
-	path string
+	name  string
+	path  string
+	terms Terms
 }
 
 // NewDirectory returns the origin name of the files in path. The directory is
 // opened anew for each call, so it may be mounted or replaced at any time; as
 // long as it is missing, the origin is unavailable and nothing is "not found".
-func NewDirectory(name, path string) *Directory {
-	return &Directory{name: name, path: path}
+// The terms need no RevalidateAfter.
+func NewDirectory(name, path string, terms Terms) *Directory {
+	terms.RevalidateAfter = 0
+	return &Directory{name: name, path: path, terms: terms}
 }
 
 // Name implements [Origin].
 func (d *Directory) Name() string { return d.name }
 
-// RevalidateAfter implements [Origin]: a stat costs microseconds, so it is
-// made on each hit.
-func (d *Directory) RevalidateAfter() time.Duration { return 0 }
+// Terms implements [Origin]. A stat costs microseconds, so it is made on each
+// hit.
+func (d *Directory) Terms() Terms { return d.terms }
 
 // Stat implements [Origin].
 func (d *Directory) Stat(ctx context.Context, name string) (Object, error) {

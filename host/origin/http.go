@@ -16,13 +16,13 @@ import (
 
 // HTTPConfig says where an HTTP origin is. Name and Endpoint are required.
 type HTTPConfig struct {
-	Name            string
-	Endpoint        string            // an image is at Endpoint/NAME; a query stays behind it
-	RevalidateAfter time.Duration     // how long a version is trusted; 0: asked on each hit
-	ConnectTimeout  time.Duration     // until a connection is made; 0: no limit
-	IdleTimeout     time.Duration     // without headers or a byte of the body, while one is waited for; 0: no limit
-	Headers         map[string]string // sent to the endpoint's host with every request
-	AllowRedirects  bool              // follow redirects to other hosts, without Headers
+	Name           string
+	Endpoint       string            // an image is at Endpoint/NAME; a query stays behind it
+	ConnectTimeout time.Duration     // until a connection is made; 0: no limit
+	IdleTimeout    time.Duration     // without headers or a byte of the body, while one is waited for; 0: no limit
+	Headers        map[string]string // sent to the endpoint's host with every request
+	AllowRedirects bool              // follow redirects to other hosts, without Headers
+	Terms          Terms
 }
 
 // HTTP is an origin on an HTTP server. It stores nothing and retries nothing.
@@ -75,8 +75,8 @@ func newTransport(cfg HTTPConfig) *http.Transport {
 // Name implements [Origin].
 func (o *HTTP) Name() string { return o.cfg.Name }
 
-// RevalidateAfter implements [Origin].
-func (o *HTTP) RevalidateAfter() time.Duration { return o.cfg.RevalidateAfter }
+// Terms implements [Origin].
+func (o *HTTP) Terms() Terms { return o.cfg.Terms }
 
 // Close closes the connections that are not in use.
 func (o *HTTP) Close() error {

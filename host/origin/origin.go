@@ -71,7 +71,6 @@ type Origin interface {
 	// declared. The context covers the body too.
 	Open(ctx context.Context, r Request) (Object, io.ReadCloser, error)
 
-	// RevalidateAfter says how long a version may be trusted without asking
-	// again: 0 means a Stat on each hit.
-	RevalidateAfter() time.Duration
+	// Terms are those of the origin's configuration.
+	Terms() Terms
 }

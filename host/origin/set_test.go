@@ -13,7 +13,7 @@ import (
 )
 
 func mount(prefix, name string) origin.Mount {
-	return origin.Mount{Prefix: prefix, Origin: origin.NewDirectory(name, "/nowhere")}
+	return origin.Mount{Prefix: prefix, Origin: origin.NewDirectory(name, "/nowhere", origin.Terms{})}
 }
 
 func newSet(t *testing.T, mounts ...origin.Mount) *origin.Set {
