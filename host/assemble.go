@@ -99,7 +99,7 @@ func openOrigins(list []config.Origin) (*origin.Set, error) {
 	var mounts []origin.Mount
 	for _, o := range list {
 		m := origin.Mount{Prefix: o.Prefix}
-		terms := origin.Terms{RevalidateAfter: o.RevalidateAfter}
+		terms := originTerms(o)
 		switch o.Type {
 		case config.OriginDirectory:
 			m.Origin = origin.NewDirectory(o.Name, o.Path, terms)
@@ -119,6 +119,32 @@ func openOrigins(list []config.Origin) (*origin.Set, error) {
 		mounts = append(mounts, m)
 	}
 	return origin.New(mounts...)
+}
+
+func originTerms(o config.Origin) origin.Terms {
+	return origin.Terms{
+		RevalidateAfter: o.RevalidateAfter, NegativeTTL: o.NegativeTTL, FailWhenDown: o.OnOriginDown == "fail",
+		Concurrency: o.Concurrency, Bandwidth: o.Bandwidth, MinRate: o.MinRate,
+	}
+}
+
+// engineConfig says in the engine's words what the configuration sets. What
+// the engine works with is added by the caller.
+func engineConfig(cfg *config.Config) cache.Config {
+	c := cfg.Cache
+	return cache.Config{
+		MaxSize: c.MaxSize, Hard: c.Limit == config.LimitHard, StallTime: c.StallTime,
+		MaxImageSize: c.MaxImageSize, AdmitAfter: c.AdmitAfter, VerifyReads: c.VerifyReads, ScrubRate: c.Scrub.Bandwidth,
+
+		HighWatermark: c.Prune.HighWatermark, LowWatermark: c.Prune.LowWatermark,
+		MinAge: c.Prune.MinAge, MinFree: c.Prune.MinFree, PruneInterval: c.Prune.Interval,
+
+		Retries: c.Fill.Retries, KeepFilling: c.Fill.KeepFilling, RangesInFill: c.Fill.RangesInFill,
+		Fills: c.Fill.Concurrency, FillRate: c.Fill.Bandwidth, ColdPerClient: c.Fill.ColdPerClient,
+
+		Prefetchers: c.Prefetch.Workers,
+		DropFills:   cfg.Shutdown.Fills == "abort",
+	}
 }
 
 // serveWith makes the handler of every listener.

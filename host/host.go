@@ -86,13 +86,9 @@ func New(ctx context.Context, cfg *config.Config, log *slog.Logger, version stri
 	if err != nil {
 		return h, err
 	}
-	h.cache, err = cache.New(cache.Config{
-		Store: h.store, Origins: origins, Driver: driver, Policy: policy, Log: log,
-		MaxSize: cfg.Cache.MaxSize, Hard: cfg.Cache.Limit == config.LimitHard,
-		HighWatermark: cfg.Cache.Prune.HighWatermark, LowWatermark: cfg.Cache.Prune.LowWatermark,
-		MinAge: cfg.Cache.Prune.MinAge, PruneInterval: cfg.Cache.Prune.Interval, StallTime: cfg.Cache.StallTime,
-		Retries: cfg.Cache.Fill.Retries, KeepFilling: cfg.Cache.Fill.KeepFilling, Prefetchers: cfg.Cache.Prefetch.Workers,
-	})
+	settings := engineConfig(cfg)
+	settings.Store, settings.Origins, settings.Driver, settings.Policy, settings.Log = h.store, origins, driver, policy, log
+	h.cache, err = cache.New(settings)
 	if err != nil {
 		return h, err
 	}

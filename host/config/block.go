@@ -108,6 +108,9 @@ func (c *Cache) body() body {
 			{name: "max_size", into: size(&c.MaxSize, 1)},
 			{name: "limit", into: choice(&c.Limit, LimitHard, LimitPrune)},
 			{name: "stall_time", into: duration(&c.StallTime, positive)},
+			{name: "max_image_size", into: size(&c.MaxImageSize, 0)},
+			{name: "admit_after", into: count(&c.AdmitAfter, 1)},
+			{name: "verify_reads", into: choice(&c.VerifyReads, "always", "first", "never")},
 			{name: "driver", into: reference{&c.Driver}},
 			{name: "policy", into: reference{&c.Policy}},
 		},
@@ -115,6 +118,7 @@ func (c *Cache) body() body {
 			{name: "prune", body: c.Prune.body()},
 			{name: "fill", body: c.Fill.body()},
 			{name: "prefetch", body: c.Prefetch.body()},
+			{name: "scrub", body: c.Scrub.body()},
 		},
 	}
 }
@@ -125,6 +129,7 @@ func (p *Prune) body() body {
 		{name: "high_watermark", into: fraction(&p.HighWatermark)},
 		{name: "low_watermark", into: fraction(&p.LowWatermark)},
 		{name: "min_age", into: duration(&p.MinAge, 0)},
+		{name: "min_free", into: size(&p.MinFree, 0)},
 	}}
 }
 
@@ -132,6 +137,10 @@ func (f *Fill) body() body {
 	return body{args: []arg{
 		{name: "retries", into: count(&f.Retries, 1)},
 		{name: "keep_filling", into: boolean(&f.KeepFilling)},
+		{name: "concurrency", into: count(&f.Concurrency, 0)},
+		{name: "bandwidth", into: size(&f.Bandwidth, 0)},
+		{name: "ranges_in_fill", into: choice(&f.RangesInFill, "stream", "verified")},
+		{name: "cold_per_client", into: count(&f.ColdPerClient, 0)},
 	}}
 }
 
@@ -139,20 +148,30 @@ func (p *Prefetch) body() body {
 	return body{args: []arg{{name: "workers", into: count(&p.Workers, 1)}}}
 }
 
+func (s *Scrub) body() body {
+	return body{args: []arg{{name: "bandwidth", into: size(&s.Bandwidth, 0)}}}
+}
+
 func (o *Origin) body() body {
-	prefix := arg{name: "prefix", into: text(&o.Prefix)}
-	if o.Type == OriginDirectory {
-		return body{args: []arg{{name: "path", into: path(&o.Path), required: true}, prefix}}
+	both := []arg{
+		{name: "prefix", into: text(&o.Prefix)},
+		{name: "on_origin_down", into: choice(&o.OnOriginDown, "serve", "fail")},
+		{name: "concurrency", into: count(&o.Concurrency, 0)},
+		{name: "bandwidth", into: size(&o.Bandwidth, 0)},
+		{name: "min_rate", into: size(&o.MinRate, 0)},
 	}
-	return body{args: []arg{
+	if o.Type == OriginDirectory {
+		return body{args: append(both, arg{name: "path", into: path(&o.Path), required: true})}
+	}
+	return body{args: append(both, []arg{
 		{name: "endpoint", into: text(&o.Endpoint), required: true},
-		prefix,
 		{name: "revalidate_after", into: duration(&o.RevalidateAfter, 0)},
+		{name: "negative_ttl", into: duration(&o.NegativeTTL, 0)},
 		{name: "connect_timeout", into: duration(&o.ConnectTimeout, positive)},
 		{name: "idle_timeout", into: duration(&o.IdleTimeout, positive)},
 		{name: "allow_redirects", into: boolean(&o.AllowRedirects)},
 		{name: "headers", into: textMap(&o.Headers)},
-	}}
+	}...)}
 }
 
 func (p *Plugin) body() body {
@@ -195,7 +214,10 @@ func (l *Log) body() body {
 }
 
 func (s *Shutdown) body() body {
-	return body{args: []arg{{name: "drain_timeout", into: duration(&s.DrainTimeout, 0)}}}
+	return body{args: []arg{
+		{name: "drain_timeout", into: duration(&s.DrainTimeout, 0)},
+		{name: "fills", into: choice(&s.Fills, "checkpoint", "abort")},
+	}}
 }
 
 // place is a block and what it may contain, with the defaults in the

@@ -72,6 +72,10 @@ func (d *decoder) checkCache(c Cache, at positions) {
 			"Pruning begins above high_watermark (%v) and ends at low_watermark (%v), so low_watermark must not be the larger one.",
 			c.Prune.HighWatermark, c.Prune.LowWatermark)
 	}
+	if c.Limit == LimitHard && c.MaxImageSize > c.MaxSize {
+		d.warnAt(at.of("max_image_size"), "Bound without effect",
+			"An image larger than max_size (%s) is never stored, so a max_image_size above it changes nothing.", formatSize(c.MaxSize))
+	}
 }
 
 // prefixPattern is a URL path that begins and ends with a slash.

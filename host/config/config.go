@@ -112,11 +112,17 @@ type Cache struct {
 	MaxSize   int64 // bytes
 	Limit     Limit
 	StallTime time.Duration // a partial file without growth for so long is stalled
-	Driver    PluginConfig  // keeps the records
-	Policy    PluginConfig  // advises eviction
-	Prune     Prune
-	Fill      Fill
-	Prefetch  Prefetch
+
+	MaxImageSize int64  // bytes; larger images are passed through; 0: no bound
+	AdmitAfter   int    // the request of an image from which on it is stored; at least 1
+	VerifyReads  string // "always", "first" or "never"
+
+	Driver   PluginConfig // keeps the records
+	Policy   PluginConfig // advises eviction
+	Prune    Prune
+	Fill     Fill
+	Prefetch Prefetch
+	Scrub    Scrub
 }
 
 // Prune is the automatic eviction.
@@ -125,17 +131,27 @@ type Prune struct {
 	HighWatermark float64       // part of MaxSize above which it begins; 0 < low <= high <= 1
 	LowWatermark  float64       // part of MaxSize at which it ends
 	MinAge        time.Duration // younger images stay
+	MinFree       int64         // bytes of the file system that stay free, whoever uses it; 0: no matter
 }
 
 // Fill is the transfer of images from their origin into the cache.
 type Fill struct {
-	Retries     int  // attempts to continue a transfer that brings nothing new
-	KeepFilling bool // go on when the last client has left
+	Retries       int    // attempts to continue a transfer that brings nothing new
+	KeepFilling   bool   // go on when the last client has left
+	Concurrency   int    // transfers at once; 0: no bound
+	Bandwidth     int64  // bytes a second, all transfers together; 0: no bound
+	RangesInFill  string // "stream" or "verified"
+	ColdPerClient int    // images that one client may be the first to ask for at once and have stored; 0: no bound
 }
 
 // Prefetch is the work on the queue.
 type Prefetch struct {
 	Workers int // images fetched at once
+}
+
+// Scrub reads the cached images in the background and checks them.
+type Scrub struct {
+	Bandwidth int64 // bytes a second; 0: no bound
 }
 
 // The types of an [Origin].
@@ -150,11 +166,17 @@ type Origin struct {
 	Type   string // OriginDirectory or OriginHTTP
 	Prefix string // of the URL path on which its images are served; begins and ends with "/"
 
+	Concurrency  int    // transfers at once; 0: no bound
+	Bandwidth    int64  // bytes a second, all transfers together; 0: no bound
+	MinRate      int64  // bytes a second; a slower transfer has broken off; 0: no bound
+	OnOriginDown string // what becomes of a cached image that cannot be confirmed: "serve" or "fail"
+
 	Path string // OriginDirectory
 
 	// The rest is for OriginHTTP.
 	Endpoint        string            // URL to which the name of an image is appended; ends with "/"
 	RevalidateAfter time.Duration     // how long a version is trusted; 0: asked on each hit
+	NegativeTTL     time.Duration     // how long it is remembered that there is no such image; 0: not at all
 	ConnectTimeout  time.Duration     // until a connection is made
 	IdleTimeout     time.Duration     // a transfer without a byte for so long has broken off
 	AllowRedirects  bool              // follow redirects to other hosts
@@ -202,6 +224,7 @@ type Log struct {
 // Shutdown says how the service ends.
 type Shutdown struct {
 	DrainTimeout time.Duration // running transfers have so long to end
+	Fills        string        // what becomes of those from origins: "checkpoint" or "abort"
 }
 
 // AdminSocket returns the path of the unix socket on which the command line

@@ -84,21 +84,26 @@ func defaultListener(network string) Listener {
 
 func defaultCache() Cache {
 	return Cache{
-		MaxSize:   10 << 30,       // as Glance
-		StallTime: 24 * time.Hour, // as Glance
-		Limit:     LimitHard,
-		Driver:    PluginConfig{Kind: sdk.KindDriver, Plugin: DefaultDriver, Name: "default"},
-		Policy:    PluginConfig{Kind: sdk.KindPolicy, Plugin: DefaultPolicy, Name: "default"},
-		Prune:     Prune{Interval: time.Minute, HighWatermark: 1, LowWatermark: 1},
-		Fill:      Fill{Retries: 5, KeepFilling: true},
-		Prefetch:  Prefetch{Workers: 2}, // one may wait for a slow origin while the other works
+		MaxSize:     10 << 30,       // as Glance
+		StallTime:   24 * time.Hour, // as Glance
+		Limit:       LimitHard,
+		AdmitAfter:  1,
+		VerifyReads: "always",
+		Driver:      PluginConfig{Kind: sdk.KindDriver, Plugin: DefaultDriver, Name: "default"},
+		Policy:      PluginConfig{Kind: sdk.KindPolicy, Plugin: DefaultPolicy, Name: "default"},
+		Prune:       Prune{Interval: time.Minute, HighWatermark: 1, LowWatermark: 1},
+		Fill:        Fill{Retries: 5, KeepFilling: true, RangesInFill: "stream"},
+		Prefetch:    Prefetch{Workers: 2}, // one may wait for a slow origin while the other works
 	}
 }
 
 func defaultOrigin(kind string) Origin {
-	o := Origin{Type: kind, Prefix: DefaultPrefix}
+	o := Origin{Type: kind, Prefix: DefaultPrefix, OnOriginDown: "serve"}
 	if kind == OriginHTTP {
 		o.RevalidateAfter = time.Hour
+		// Short, as somebody waits for a new image; long enough for the
+		// retries of a rack that boots an image which is not there.
+		o.NegativeTTL = 10 * time.Second
 		o.ConnectTimeout = 10 * time.Second
 		o.IdleTimeout = 30 * time.Second
 	}
@@ -111,4 +116,4 @@ func defaultPlugin() Plugin {
 
 func defaultLog() Log { return Log{Level: "info", Format: "json"} }
 
-func defaultShutdown() Shutdown { return Shutdown{DrainTimeout: 30 * time.Second} }
+func defaultShutdown() Shutdown { return Shutdown{DrainTimeout: 30 * time.Second, Fills: "checkpoint"} }

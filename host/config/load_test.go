@@ -200,6 +200,28 @@ func TestUnusedDriverIsAWarning(t *testing.T) {
 	}
 }
 
+// TestWarnings loads what is allowed but hardly meant.
+func TestWarnings(t *testing.T) {
+	for _, test := range []struct{ name, old, new, want string }{
+		{
+			"image larger than the cache", `dir = "images"`, "dir = \"images\"\n  max_image_size = \"11GiB\"",
+			`test.hcl:7,20: warning: Bound without effect
+    7 |   max_image_size = "11GiB"
+      |                    ^^^^^^^
+  An image larger than max_size (10GiB) is never stored, so a max_image_size above it changes nothing.`,
+		},
+		{"the same where only prune looks at max_size", `dir = "images"`, "dir = \"images\"\n  limit = \"prune\"\n  max_image_size = \"11GiB\"", ""},
+	} {
+		got := ""
+		if c := parse(t, strings.Replace(smallest, test.old, test.new, 1)); c.Warnings != nil {
+			got = c.Warnings.Error()
+		}
+		if diff := cmp.Diff(test.want, got); diff != "" {
+			t.Errorf("%s: -want +got:\n%s", test.name, diff)
+		}
+	}
+}
+
 func TestDirectoryIsMerged(t *testing.T) {
 	dir := t.TempDir()
 	write := func(name, text string) {

@@ -1,0 +1,155 @@
+package host
+
+import (
+	"os"
+	"path/filepath"
+	"reflect"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/imgcache/imgcache-host/host/cache"
+	"github.com/imgcache/imgcache-host/host/config"
+	"github.com/imgcache/imgcache-host/host/origin"
+)
+
+// configure loads a configuration with the text behind what every one needs.
+func configure(t *testing.T, text string) *config.Config {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "imgcache.hcl")
+	if err := os.WriteFile(path, []byte("listener \"tcp\" \"public\" {\n  address = \"127.0.0.1:0\"\n}\n"+text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cfg, err := config.Load([]string{path})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return cfg
+}
+
+// TestEngineConfig sets each option of the engine to a value of its own and
+// looks for it in what the engine gets.
+func TestEngineConfig(t *testing.T) {
+	t.Parallel()
+	got := engineConfig(configure(t, `
+cache "default" {
+  dir            = "/images"
+  max_size       = "101B"
+  limit          = "hard"
+  stall_time     = "102s"
+  max_image_size = "99B"
+  admit_after    = 104
+  verify_reads   = "first"
+  prune {
+    interval       = "105s"
+    high_watermark = 0.9
+    low_watermark  = 0.8
+    min_age        = "106s"
+    min_free       = "107B"
+  }
+  fill {
+    retries         = 108
+    keep_filling    = true
+    concurrency     = 109
+    bandwidth       = "111B"
+    ranges_in_fill  = "verified"
+    cold_per_client = 112
+  }
+  prefetch {
+    workers = 113
+  }
+  scrub {
+    bandwidth = "114B"
+  }
+}
+origin "directory" "golden" {
+  path = "/srv/images"
+}
+shutdown {
+  fills = "abort"
+}
+`))
+	want := cache.Config{
+		MaxSize: 101, Hard: true, StallTime: 102 * time.Second,
+		MaxImageSize: 99, AdmitAfter: 104, VerifyReads: cache.VerifyFirst, ScrubRate: 114,
+		PruneInterval: 105 * time.Second, HighWatermark: 0.9, LowWatermark: 0.8, MinAge: 106 * time.Second, MinFree: 107,
+		Retries: 108, KeepFilling: true, Fills: 109, FillRate: 111,
+		RangesInFill: cache.RangesVerified, ColdPerClient: 112, DropFills: true,
+		Prefetchers: 113,
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("-want +got:\n%s", diff)
+	}
+	// What the host adds when it has opened it.
+	opened := map[string]bool{"Store": true, "Origins": true, "Driver": true, "Policy": true, "Log": true, "Now": true, "Pins": true}
+	for _, f := range reflect.VisibleFields(reflect.TypeFor[cache.Config]()) {
+		if set := !reflect.ValueOf(got).FieldByIndex(f.Index).IsZero(); !set && !opened[f.Name] {
+			t.Errorf("no option sets %s", f.Name)
+		}
+	}
+}
+
+// TestOriginTerms does the same for what is asked of an origin.
+func TestOriginTerms(t *testing.T) {
+	t.Parallel()
+	cfg := configure(t, `
+cache "default" {
+  dir = "/images"
+}
+origin "http" "mirror" {
+  endpoint         = "http://mirror.example/"
+  prefix           = "/mirror/"
+  revalidate_after = "101s"
+  negative_ttl     = "102s"
+  on_origin_down   = "fail"
+  concurrency      = 103
+  bandwidth        = "104B"
+  min_rate         = "105B"
+}
+origin "directory" "golden" {
+  path   = "/srv/images"
+  prefix = "/golden/"
+}
+`)
+	want := []origin.Terms{
+		{
+			RevalidateAfter: 101 * time.Second, NegativeTTL: 102 * time.Second, FailWhenDown: true,
+			Concurrency: 103, Bandwidth: 104, MinRate: 105,
+		},
+		{}, // a directory answers at once, so nothing of it is remembered
+	}
+	for i, o := range cfg.Origins {
+		if diff := cmp.Diff(want[i], originTerms(o)); diff != "" {
+			t.Errorf("origin %s: -want +got:\n%s", o.Name, diff)
+		}
+	}
+	for _, f := range reflect.VisibleFields(reflect.TypeFor[origin.Terms]()) {
+		if reflect.ValueOf(originTerms(cfg.Origins[0])).FieldByIndex(f.Index).IsZero() {
+			t.Errorf("no option sets %s", f.Name)
+		}
+	}
+}
+
+// TestChoicesAreTheEngines checks that what the language takes for a word of
+// the engine is one.
+func TestChoicesAreTheEngines(t *testing.T) {
+	t.Parallel()
+	for _, word := range []string{cache.VerifyAlways, cache.VerifyFirst, cache.VerifyNever} {
+		got := engineConfig(configure(t, `
+cache "default" {
+  dir          = "/images"
+  verify_reads = "`+word+`"
+}
+origin "directory" "golden" {
+  path = "/srv/images"
+}
+`))
+		if got.VerifyReads != word {
+			t.Errorf("verify_reads %q, want %q", got.VerifyReads, word)
+		}
+	}
+	c := engineConfig(configure(t, "cache \"default\" {\n  dir = \"/images\"\n}\norigin \"directory\" \"golden\" {\n  path = \"/srv/images\"\n}\n"))
+	if c.VerifyReads != cache.VerifyAlways || c.RangesInFill != cache.RangesStream || c.AdmitAfter != 1 || c.DropFills {
+		t.Errorf("the defaults are %+v", c)
+	}
+}
