@@ -144,7 +144,28 @@ func engineConfig(cfg *config.Config) cache.Config {
 
 		Prefetchers: c.Prefetch.Workers,
 		DropFills:   cfg.Shutdown.Fills == "abort",
+		Pins:        pins(cfg.Pins),
 	}
+}
+
+// pins says for each image how long it is pinned. One in several blocks stays
+// as long as the longest of them says.
+func pins(blocks []config.Pin) []cache.Pin {
+	var list []cache.Pin
+	place := map[string]int{}
+	for _, b := range blocks {
+		for _, id := range b.Images {
+			i, again := place[id]
+			switch {
+			case !again:
+				place[id] = len(list)
+				list = append(list, cache.Pin{ID: id, Until: b.Until})
+			case b.Until.IsZero() || !list[i].Until.IsZero() && b.Until.After(list[i].Until):
+				list[i].Until = b.Until
+			}
+		}
+	}
+	return list
 }
 
 // serveWith makes the handler of every listener.

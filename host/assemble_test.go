@@ -65,10 +65,15 @@ cache "default" {
 origin "directory" "golden" {
   path = "/srv/images"
 }
+pin "base" {
+  images = ["debian-12", "ubuntu-24.04"]
+  until  = "2200-01-02T03:04:05+01:00"
+}
 shutdown {
   fills = "abort"
 }
 `))
+	until := time.Date(2200, 1, 2, 2, 4, 5, 0, time.UTC)
 	want := cache.Config{
 		MaxSize: 101, Hard: true, StallTime: 102 * time.Second,
 		MaxImageSize: 99, AdmitAfter: 104, VerifyReads: cache.VerifyFirst, ScrubRate: 114,
@@ -76,15 +81,39 @@ shutdown {
 		Retries: 108, KeepFilling: true, Fills: 109, FillRate: 111,
 		RangesInFill: cache.RangesVerified, ColdPerClient: 112, DropFills: true,
 		Prefetchers: 113,
+		Pins:        []cache.Pin{{ID: "debian-12", Until: until}, {ID: "ubuntu-24.04", Until: until}},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("-want +got:\n%s", diff)
 	}
 	// What the host adds when it has opened it.
-	opened := map[string]bool{"Store": true, "Origins": true, "Driver": true, "Policy": true, "Log": true, "Now": true, "Pins": true}
+	opened := map[string]bool{"Store": true, "Origins": true, "Driver": true, "Policy": true, "Log": true, "Now": true}
 	for _, f := range reflect.VisibleFields(reflect.TypeFor[cache.Config]()) {
 		if set := !reflect.ValueOf(got).FieldByIndex(f.Index).IsZero(); !set && !opened[f.Name] {
 			t.Errorf("no option sets %s", f.Name)
+		}
+	}
+}
+
+// TestLongestPinCounts pins an image in several blocks.
+func TestLongestPinCounts(t *testing.T) {
+	t.Parallel()
+	early, late, ever := time.Unix(1e9, 0), time.Unix(2e9, 0), time.Time{}
+	for _, test := range []struct {
+		until []time.Time
+		want  time.Time
+	}{
+		{[]time.Time{early, late}, late},
+		{[]time.Time{late, early}, late},
+		{[]time.Time{late, ever}, ever},
+		{[]time.Time{ever, late}, ever},
+	} {
+		var blocks []config.Pin
+		for _, u := range test.until {
+			blocks = append(blocks, config.Pin{Images: []string{"img"}, Until: u})
+		}
+		if diff := cmp.Diff([]cache.Pin{{ID: "img", Until: test.want}}, pins(blocks)); diff != "" {
+			t.Errorf("%v: -want +got:\n%s", test.until, diff)
 		}
 	}
 }

@@ -65,6 +65,8 @@ func (d *decoder) block(c *Config, b *hcl.Block) {
 		d.listener(c, b)
 	case "origin":
 		d.origin(c, b)
+	case "pin":
+		d.pin(c, b)
 	case "plugin":
 		d.plugin(c, b)
 	case "driver", "policy":
@@ -118,6 +120,14 @@ func (d *decoder) origin(c *Config, b *hcl.Block) {
 	d.origins[o.Name] = at
 	d.checkOrigin(&o, at)
 	c.Origins = append(c.Origins, o)
+}
+
+func (d *decoder) pin(c *Config, b *hcl.Block) {
+	p := Pin{Name: b.Labels[0]}
+	at := d.decode(b.Body, b.DefRange, p.body())
+	d.checkPin(p, at)
+	d.wanted = append(d.wanted, wantedImages{p.Images, at.of("images")})
+	c.Pins = append(c.Pins, p)
 }
 
 func (d *decoder) plugin(c *Config, b *hcl.Block) {

@@ -49,6 +49,7 @@ var topLevel = []hcl.BlockHeaderSchema{
 	{Type: "listener", LabelNames: []string{"type", "name"}},
 	{Type: "cache", LabelNames: []string{"name"}},
 	{Type: "origin", LabelNames: []string{"type", "name"}},
+	{Type: "pin", LabelNames: []string{"name"}},
 	{Type: "plugin", LabelNames: []string{"name"}},
 	{Type: "driver", LabelNames: []string{"plugin", "name"}},
 	{Type: "policy", LabelNames: []string{"plugin", "name"}},
@@ -174,6 +175,13 @@ func (o *Origin) body() body {
 	}...)}
 }
 
+func (p *Pin) body() body {
+	return body{args: []arg{
+		{name: "images", into: ids(&p.Images), required: true},
+		{name: "until", into: timestamp(&p.Until)},
+	}}
+}
+
 func (p *Plugin) body() body {
 	return body{
 		args: []arg{
@@ -232,7 +240,7 @@ func places() []place {
 	c := Config{Node: defaultNode(), Cache: defaultCache(), Log: defaultLog(), Shutdown: defaultShutdown()}
 	tcp, unix := defaultListener(TCP), defaultListener(Unix)
 	directory, web := defaultOrigin(OriginDirectory), defaultOrigin(OriginHTTP)
-	plugin := defaultPlugin()
+	plugin, pin := defaultPlugin(), Pin{}
 	list := []place{
 		{"", c.body()},
 		{"node", c.Node.body()},
@@ -241,6 +249,7 @@ func places() []place {
 		{"cache", c.Cache.body()},
 		{`origin "directory"`, directory.body()},
 		{`origin "http"`, web.body()},
+		{"pin", pin.body()},
 		{"plugin", plugin.body()},
 		{"driver", c.Cache.Driver.blockBody()},
 		{"policy", c.Cache.Policy.blockBody()},

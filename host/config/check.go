@@ -6,8 +6,10 @@ import (
 	"net/url"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/hashicorp/hcl/v2"
 )
@@ -140,6 +142,29 @@ func (d *decoder) checkEndpoint(o *Origin, at positions) {
 	}
 }
 
+func (d *decoder) checkPin(p Pin, at positions) {
+	if !p.Until.IsZero() && p.Until.Before(time.Now()) {
+		d.warnAt(at.of("until"), "Pin without effect", "The pin has ended at %s. Remove the block, or set a later time.", p.Until.Format(time.RFC3339))
+	}
+}
+
+// checkWanted complains about listed ids that no origin gives: with several
+// origins every id begins with the name of one.
+func (d *decoder) checkWanted(c *Config) {
+	if len(c.Origins) < 2 {
+		return
+	}
+	for _, w := range d.wanted {
+		for _, id := range w.ids {
+			label, _, dot := strings.Cut(id, ".")
+			if !dot || !slices.ContainsFunc(c.Origins, func(o Origin) bool { return o.Name == label }) {
+				d.warnAt(w.at, "No origin has this image",
+					"With several origins the id of an image is ORIGIN.NAME, and %q does not begin with the name of an origin and a dot.", id)
+			}
+		}
+	}
+}
+
 var sha256Pattern = regexp.MustCompile(`^[0-9a-f]{64}$`)
 
 func (d *decoder) checkPlugin(p *Plugin, at positions) {
@@ -167,6 +192,7 @@ func (d *decoder) complete(c *Config) {
 	d.need("origin", "Say where images come from, for instance:", `origin "directory" "golden" {`, `  path = "/srv/images"`, "}")
 	d.checkKinds(c)
 	d.checkPaths(c)
+	d.checkWanted(c)
 	d.addAdminSocket(c)
 }
 

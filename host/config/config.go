@@ -32,6 +32,7 @@ type Config struct {
 	Listeners []Listener // in the order of the files; an admin socket is always among them
 	Cache     Cache
 	Origins   []Origin // at least one
+	Pins      []Pin
 	PluginDir string   // where plugins are looked for besides plugins/ beside the executable; empty: nowhere
 	Plugins   []Plugin // the plugins that have a block of their own
 	Log       Log
@@ -181,6 +182,13 @@ type Origin struct {
 	IdleTimeout     time.Duration     // a transfer without a byte for so long has broken off
 	AllowRedirects  bool              // follow redirects to other hosts
 	Headers         map[string]string // sent with every request
+}
+
+// Pin keeps images from being evicted.
+type Pin struct {
+	Name   string
+	Images []string  // ids; at least one
+	Until  time.Time // zero: for ever
 }
 
 // Plugin is a plugin that does not come from a plugin directory, or that has

@@ -27,6 +27,7 @@ type decoder struct {
 	origins   map[string]positions // by name
 	configs   []*PluginConfig      // driver and policy blocks
 	refs      []pendingReference
+	wanted    []wantedImages
 }
 
 func newDecoder() *decoder {
@@ -43,6 +44,12 @@ func newDecoder() *decoder {
 type claimedPrefix struct {
 	prefix string
 	at     hcl.Range
+}
+
+// wantedImages are ids that an option lists.
+type wantedImages struct {
+	ids []string
+	at  hcl.Range
 }
 
 // reference is the option driver or policy of a cache: driver.NAME. It is

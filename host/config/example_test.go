@@ -22,6 +22,7 @@ var computed = map[string]string{
 	`listener "unix".group`:     "the group of the service",
 	"cache.driver":              "the driver sqlite with its own defaults",
 	"cache.policy":              "the policy lru with its own defaults",
+	"pin.until":                 "for ever",
 	"plugin.command":            "found by the name",
 	"plugin.wasm":               "found by the name",
 	"plugin.sha256":             "not checked",

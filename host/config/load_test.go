@@ -211,6 +211,35 @@ func TestWarnings(t *testing.T) {
   An image larger than max_size (10GiB) is never stored, so a max_image_size above it changes nothing.`,
 		},
 		{"the same where only prune looks at max_size", `dir = "images"`, "dir = \"images\"\n  limit = \"prune\"\n  max_image_size = \"11GiB\"", ""},
+		{
+			"pin that has ended", "\norigin", "\npin \"old\" {\n  images = [\"a\"]\n  until  = \"2020-01-01T00:00:00Z\"\n}\norigin",
+			`test.hcl:10,12: warning: Pin without effect
+   10 |   until  = "2020-01-01T00:00:00Z"
+      |            ^^^^^^^^^^^^^^^^^^^^^^
+  The pin has ended at 2020-01-01T00:00:00Z. Remove the block, or set a later time.`,
+		},
+		{"pins with one origin", "\norigin", "\npin \"all\" {\n  images = [\"a\", \"b.c\"]\n}\norigin", ""},
+		{
+			"pins with several origins", `path = "/srv/images"
+}`, `path = "/srv/images"
+}
+origin "directory" "other" {
+  path   = "/srv/other"
+  prefix = "/other/"
+}
+pin "all" {
+  images = ["golden.a", "other.a", "third.a", "other"]
+}`,
+			`test.hcl:16,12: warning: No origin has this image
+   16 |   images = ["golden.a", "other.a", "third.a", "other"]
+      |            ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+  With several origins the id of an image is ORIGIN.NAME, and "third.a" does not begin with the name of an origin and a dot.
+
+test.hcl:16,12: warning: No origin has this image
+   16 |   images = ["golden.a", "other.a", "third.a", "other"]
+      |            ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+  With several origins the id of an image is ORIGIN.NAME, and "other" does not begin with the name of an origin and a dot.`,
+		},
 	} {
 		got := ""
 		if c := parse(t, strings.Replace(smallest, test.old, test.new, 1)); c.Warnings != nil {

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/imgcache/imgcache-host/host/store"
 	"github.com/zclconf/go-cty/cty"
 	"github.com/zclconf/go-cty/cty/convert"
 )
@@ -158,6 +159,33 @@ func (t textsValue) set(v cty.Value, _ string) error {
 		*t.target = list
 	}
 	return err
+}
+
+// idsValue is a list of ids of images, none of them twice.
+type idsValue struct{ target *[]string }
+
+func ids(target *[]string) value { return idsValue{target} }
+
+func (i idsValue) String() string { return texts(i.target).String() }
+
+func (i idsValue) set(v cty.Value, _ string) error {
+	list, err := listOf(v)
+	if err != nil {
+		return err
+	}
+	if len(list) == 0 {
+		return errors.New("the list is empty")
+	}
+	for n, id := range list {
+		if !store.ValidID(id) {
+			return fmt.Errorf("%.64q is no id of an image; wanted is a letter or digit, then at most 127 letters, digits, dots, dashes or underscores, and no reserved name", id)
+		}
+		if slices.Contains(list[:n], id) {
+			return fmt.Errorf("%q is listed twice", id)
+		}
+	}
+	*i.target = list
+	return nil
 }
 
 func listOf(v cty.Value) ([]string, error) {
@@ -329,6 +357,26 @@ func (d durationValue) set(v cty.Value, _ string) error {
 		return fmt.Errorf("at least %q is wanted", formatDuration(d.min))
 	}
 	*d.target = n
+	return nil
+}
+
+// timestampValue is a moment.
+type timestampValue struct{ target *time.Time }
+
+func timestamp(target *time.Time) value { return timestampValue{target} }
+
+func (t timestampValue) String() string { return strconv.Quote(t.target.Format(time.RFC3339)) }
+
+func (t timestampValue) set(v cty.Value, _ string) error {
+	s, err := stringOf(v)
+	if err != nil {
+		return err
+	}
+	moment, err := time.Parse(time.RFC3339, s)
+	if err != nil || moment.IsZero() {
+		return fmt.Errorf(`%q is not a time; write date, time and zone, such as "2027-01-31T08:00:00Z" or "2027-01-31T08:00:00+01:00"`, s)
+	}
+	*t.target = moment
 	return nil
 }
 
