@@ -200,6 +200,9 @@ func (h *Host) ready() (bool, []string) {
 	if u.Disk != "ok" {
 		reasons = append(reasons, "disk: "+u.Disk)
 	}
+	if u.PinsFull {
+		reasons = append(reasons, "pins: pinned images fill the cache, others are not stored")
+	}
 	if u.Records != "ready" {
 		reasons = append(reasons, "records: "+u.Records)
 	}

@@ -63,6 +63,7 @@ func (a *app) root() *cobra.Command {
 		a.serve(), a.status(),
 		a.list(), a.show(), a.victims(),
 		a.queue(), a.prefetch(),
+		a.pin(), a.unpin(),
 		a.remove(), a.clear(), a.prune(), a.clean(),
 		a.plugin(), a.config(),
 		a.version(), a.wasmRunner(),

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 
+	"github.com/dustin/go-humanize/english"
 	"github.com/imgcache/imgcache-host/host/cache"
 	"github.com/imgcache/imgcache-host/host/client"
 	"github.com/spf13/cobra"
@@ -24,6 +25,7 @@ func (a *app) status() *cobra.Command {
 				row(w, "used", fmt.Sprintf("%s of %s (%s)", humanBytes(u.Bytes), humanBytes(u.MaxBytes), u.Limit))
 				row(w, "reserved", humanBytes(u.Reserved))
 				row(w, "images", u.Images)
+				row(w, "pinned", pinned(u))
 				row(w, "fills", u.Fills)
 				row(w, "queued", u.Queued)
 				row(w, "hits", u.Hits)
@@ -39,6 +41,15 @@ func (a *app) status() *cobra.Command {
 	}
 }
 
+// pinned says what may not be evicted, and whether that is too much.
+func pinned(u cache.Usage) string {
+	text := fmt.Sprintf("%s, %s", english.Plural(u.Pinned, "image", ""), humanBytes(u.PinnedBytes))
+	if u.PinsFull {
+		text += ": they fill the cache, and other images are passed through"
+	}
+	return text
+}
+
 func (a *app) list() *cobra.Command {
 	return &cobra.Command{
 		Use:   "list",
@@ -52,11 +63,19 @@ func (a *app) list() *cobra.Command {
 			return a.answer(map[string]any{"images": images}, func(w io.Writer) {
 				row(w, "ID", "STATE", "SIZE", "HITS", "LAST ACCESS", "CACHED")
 				for _, i := range images {
-					row(w, i.ID, i.State, humanBytes(i.Size), i.Hits, age(i.LastAccessed), age(i.LastModified))
+					row(w, i.ID, stateOf(i), humanBytes(i.Size), i.Hits, age(i.LastAccessed), age(i.LastModified))
 				}
 			})
 		}),
 	}
+}
+
+// stateOf is the state of an image in a list, with its pin.
+func stateOf(i cache.ImageInfo) string {
+	if i.Pinned {
+		return string(i.State) + ", pinned"
+	}
+	return string(i.State)
 }
 
 func (a *app) show() *cobra.Command {
@@ -70,7 +89,7 @@ func (a *app) show() *cobra.Command {
 				return err
 			}
 			if i.State == cache.StateAbsent && !a.output.json {
-				return fmt.Errorf("image %s is %w in the cache%s", i.ID, cache.ErrNotFound, because(i.Error))
+				return fmt.Errorf("image %s is %w in the cache%s%s", i.ID, cache.ErrNotFound, because(i.Error), reserved(i))
 			}
 			if err := a.answer(i, func(w io.Writer) { showImage(w, i) }); err != nil {
 				return err
@@ -90,9 +109,20 @@ func because(reason string) string {
 	return "; the last thing that happened: " + reason
 }
 
+// reserved says that an image that is absent is pinned.
+func reserved(i cache.ImageInfo) string {
+	if !i.Pinned {
+		return ""
+	}
+	return "; it is pinned " + pinUntil(i.PinnedUntil)
+}
+
 func showImage(w io.Writer, i cache.ImageInfo) {
 	row(w, "id", i.ID)
 	row(w, "state", i.State)
+	if i.Pinned {
+		row(w, "pinned", pinUntil(i.PinnedUntil))
+	}
 	row(w, "size", fmt.Sprintf("%s (%d bytes)", humanBytes(i.Size), i.Size))
 	if i.State == cache.StateFilling {
 		row(w, "written", humanBytes(i.Written))

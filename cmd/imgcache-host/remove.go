@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -55,9 +56,30 @@ func (a *app) remove() *cobra.Command {
 					return fmt.Errorf("delete %s: %w", id, err)
 				}
 			}
-			return a.answer(map[string]any{"deleted": ids}, func(w io.Writer) { row(w, "deleted", strings.Join(ids, " ")) })
+			pinned, err := stillPinned(ctx, c, ids)
+			if err != nil {
+				return err
+			}
+			return a.answer(map[string]any{"deleted": ids, "pinned": pinned}, func(w io.Writer) {
+				row(w, "deleted", strings.Join(ids, " "))
+				if len(pinned) > 0 {
+					row(w, "still pinned", strings.Join(pinned, " ")+" (imgcache-host unpin ends that)")
+				}
+			})
 		}),
 	}
+}
+
+// stillPinned returns those of ids that will be kept again once they are back.
+func stillPinned(ctx context.Context, c *client.Client, ids []string) ([]string, error) {
+	pins, err := c.Pins(ctx)
+	pinned := []string{}
+	for _, p := range pins {
+		if slices.Contains(ids, p.ID) {
+			pinned = append(pinned, p.ID)
+		}
+	}
+	return pinned, err
 }
 
 // target says what clear empties.

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 )
 
 // fakeService answers the native API from a few canned images.
@@ -22,9 +23,9 @@ func fakeService(t *testing.T) (socket string, requests func() []string) {
 	answer := func(pattern, body string) {
 		mux.HandleFunc(pattern, func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, body) })
 	}
-	answer("GET /v1/usage", `{"bytes":1048576,"max_bytes":10737418240,"limit":"hard","images":2,"policy":"lru","records":"ready","disk":"ok"}`)
-	answer("GET /v1/images", `{"images":[{"id":"debian","state":"cached","size":1048576,"hits":3},{"id":"fedora","state":"filling","size":-1}]}`)
-	answer("GET /v1/images/debian", `{"id":"debian","state":"cached","size":1048576,"hits":3,"url":"file:///srv/debian"}`)
+	answer("GET /v1/usage", `{"bytes":1048576,"max_bytes":10737418240,"limit":"hard","images":2,"pinned":1,"pinned_bytes":1048576,"pins_full":true,"policy":"lru","records":"ready","disk":"ok"}`)
+	answer("GET /v1/images", `{"images":[{"id":"debian","state":"cached","size":1048576,"hits":3,"pinned":true},{"id":"fedora","state":"filling","size":-1}]}`)
+	answer("GET /v1/images/debian", `{"id":"debian","state":"cached","size":1048576,"hits":3,"url":"file:///srv/debian","pinned":true}`)
 	answer("GET /v1/images/gone", `{"id":"gone","state":"absent","size":-1,"error":"evicted: oldest"}`)
 	answer("GET /v1/images/broken", `{"id":"broken","state":"queued","size":-1,"error":"origin: image not found"}`)
 	mux.HandleFunc("GET /v1/images/new", func(w http.ResponseWriter, _ *http.Request) {
@@ -40,6 +41,13 @@ func fakeService(t *testing.T) (socket string, requests func() []string) {
 	answer("GET /v1/victims", `{"victims":[{"id":"debian","size":1048576,"why":"oldest"}]}`)
 	answer("POST /v1/prune", `{"files":1,"bytes":1048576}`)
 	answer("POST /v1/clean", `{"files":2,"bytes":10}`)
+	answer("GET /v1/pins", `{"pins":[{"id":"debian","from":"the configuration","cached":true},{"id":"new","until":"2027-01-31T18:00:00Z","from":"a request","cached":false}]}`)
+	answer("PUT /v1/pins/new", `{"id":"new","until":"2027-01-31T18:00:00Z","from":"a request","cached":false}`)
+	mux.HandleFunc("DELETE /v1/pins/new", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) })
+	mux.HandleFunc("DELETE /v1/pins/debian", func(w http.ResponseWriter, _ *http.Request) {
+		w.WriteHeader(http.StatusConflict)
+		_, _ = io.WriteString(w, `{"error":"conflict: it is in the configuration"}`)
+	})
 	answer("GET /v1/plugins", `{"plugins":[{"name":"sqlite","kind":"driver","runtime":"process","state":"running","pid":42}]}`)
 	mux.HandleFunc("DELETE /v1/images/debian", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) })
 	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) {
@@ -90,6 +98,12 @@ func runCommand(t *testing.T, socket string, args ...string) (code int, stdout, 
 }
 
 func TestCommands(t *testing.T) {
+	// The command line speaks the time of its user.
+	until := pinUntil(time.Date(2027, 1, 31, 18, 0, 0, 0, time.UTC))
+	midnight, err := time.Date(2027, 1, 31, 0, 0, 0, 0, time.Local).MarshalJSON()
+	if err != nil {
+		t.Fatal(err)
+	}
 	for _, tc := range []struct {
 		args     string
 		code     int
@@ -97,16 +111,26 @@ func TestCommands(t *testing.T) {
 		stderr   string   // a part
 		requests string   // the last ones
 	}{
-		{"status", 0, []string{"used 1.0 MiB of 10 GiB (hard)", "policy lru"}, "", "GET /v1/usage"},
-		{"list", 0, []string{"ID STATE SIZE HITS", "debian cached 1.0 MiB 3 - -", "fedora filling unknown 0"}, "", "GET /v1/images"},
-		{"show debian", 0, []string{"size 1.0 MiB (1048576 bytes)", "url file:///srv/debian"}, "", "GET /v1/images/debian"},
+		{"status", 0, []string{"used 1.0 MiB of 10 GiB (hard)", "policy lru", "pinned 1 image, 1.0 MiB: they fill the cache"}, "", "GET /v1/usage"},
+		{"list", 0, []string{"ID STATE SIZE HITS", "debian cached, pinned 1.0 MiB 3 - -", "fedora filling unknown 0"}, "", "GET /v1/images"},
+		{"show debian", 0, []string{"size 1.0 MiB (1048576 bytes)", "url file:///srv/debian", "pinned for ever"}, "", "GET /v1/images/debian"},
 		{"show gone", 3, nil, "image gone is not found in the cache; the last thing that happened: evicted: oldest", ""},
 		{"show other", 3, nil, "no such path", ""},
 		{"queue new debian", 0, []string{"new queued", "debian not queued: it is cached"}, "", "PUT /v1/queue/new PUT /v1/queue/debian"},
 		{"queue", 0, []string{"broken"}, "", "GET /v1/queue"},
 		{"prefetch new", 0, []string{"new cached 100 B"}, "new  filling 50% of 100 B\nnew  cached\n", ""},
 		{"prefetch", 1, []string{"broken queued unknown origin: image not found"}, "1 of 1 images could not be fetched", ""},
-		{"delete debian", 0, []string{"deleted debian"}, "", "DELETE /v1/images/debian"},
+		{"delete debian", 0, []string{"deleted debian", "still pinned debian (imgcache-host unpin ends that)"}, "", "DELETE /v1/images/debian GET /v1/pins"},
+		{"pin list", 0, []string{"ID UNTIL CACHED FROM", "debian for ever yes the configuration", "new " + until + " no a request"}, "", "GET /v1/pins"},
+		{"pin new", 0, []string{"new " + until + " no a request"}, "", "PUT /v1/pins/new {}"},
+		{"pin new --until 2027-01-31T18:00:00Z", 0, nil, "", `PUT /v1/pins/new {"until":"2027-01-31T18:00:00Z"}`},
+		{"pin new --until 2027-01-31", 0, nil, "", `PUT /v1/pins/new {"until":` + string(midnight) + "}"},
+		{"pin new --until tomorrow", 2, nil, `--until: "tomorrow" is not a time such as`, ""},
+		{"pin new --for -1h", 2, nil, "--for: -1h0m0s is not a duration", ""},
+		{"pin new --for 1h --until 2027-01-31", 2, nil, "give one of them", ""},
+		{"pin", 2, nil, "requires at least 1 arg", ""},
+		{"unpin new", 0, []string{"unpinned new"}, "", "DELETE /v1/pins/new"},
+		{"unpin debian", 1, nil, "unpin debian: conflict: it is in the configuration", "DELETE /v1/pins/debian"},
 		{"clear", 0, []string{"images deleted 2", "queue entries deleted 1"}, "", "DELETE /v1/queue DELETE /v1/images"},
 		{"clear --target queue", 0, []string{"images deleted 0"}, "", "DELETE /v1/queue"},
 		{"clear --target cache", 0, []string{"queue entries deleted 0"}, "", "DELETE /v1/images"},
@@ -146,7 +170,7 @@ func TestCommands(t *testing.T) {
 // TestJSONOutput checks that every command that answers answers JSON too.
 func TestJSONOutput(t *testing.T) {
 	for _, args := range []string{
-		"status", "list", "show debian", "show gone", "queue", "queue new", "prefetch debian", "delete debian",
+		"status", "list", "show debian", "show gone", "queue", "queue new", "prefetch debian", "delete debian", "pin list", "pin new", "unpin new",
 		"clear", "prune", "clean", "victims", "plugin list", "version",
 	} {
 		socket, _ := fakeService(t)

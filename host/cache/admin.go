@@ -11,7 +11,16 @@ import (
 )
 
 // Images returns every cached image, ordered by id.
-func (c *Cache) Images() []ImageInfo { return c.index.all() }
+func (c *Cache) Images() []ImageInfo {
+	list := c.index.all()
+	now := c.cfg.Now()
+	for i := range list {
+		if pin, ok := c.pins.get(list[i].ID, now); ok {
+			list[i].Pinned, list[i].PinnedUntil = true, pin.Until
+		}
+	}
+	return list
+}
 
 // Image returns what is known of one image: its state is [StateAbsent] when
 // that is nothing.
@@ -40,6 +49,8 @@ func (c *Cache) Image(id string) (ImageInfo, error) {
 			f.mu.Unlock()
 		}
 	}
+	pin, pinned := c.pins.get(id, c.cfg.Now())
+	info.Pinned, info.PinnedUntil = pinned, pin.Until
 	return info, nil
 }
 
@@ -65,7 +76,8 @@ func (c *Cache) state(id string) State {
 
 // Delete removes an image and bars a running fill or write of it from
 // committing. When it returns nothing of the image that was under way can
-// appear any more. An absent image is no error.
+// appear any more. An absent image is no error. A pin is no obstacle, and
+// stays: it speaks of the id, so that the image is pinned when it comes back.
 func (c *Cache) Delete(ctx context.Context, id string) error {
 	if !store.ValidID(id) {
 		return badID(id)
@@ -93,7 +105,11 @@ func (c *Cache) Delete(ctx context.Context, id string) error {
 	c.pool.leave(im.size)
 	c.evictor.discard(im, nil)
 	c.notes.add(id, errors.New("deleted by request"))
-	c.log.Info("deleted", "image", id)
+	if c.pins.holds(id, c.cfg.Now()) {
+		c.log.Info("deleted; its pin stays", "image", id)
+	} else {
+		c.log.Info("deleted", "image", id)
+	}
 	return nil
 }
 
@@ -153,6 +169,8 @@ func (c *Cache) Usage() Usage {
 		BytesServed: c.stats.served.Load(), BytesFetched: c.stats.fetched.Load(),
 		Policy: c.evictor.decided(), Disk: c.disk.state(),
 	}
+	u.Pinned, u.PinnedBytes = c.pinned()
+	u.PinsFull = c.full(u.PinnedBytes)
 	if c.cfg.Hard {
 		u.Limit = "hard"
 	}

@@ -51,6 +51,8 @@ type ImageInfo struct {
 	Written      int64     `json:"written,omitempty"` // filling: bytes so far
 	Error        string    `json:"error,omitempty"`   // last failure to fetch
 	URL          string    `json:"url,omitempty"`     // where it comes from
+	Pinned       bool      `json:"pinned,omitempty"`  // may not be evicted
+	PinnedUntil  time.Time `json:"pinned_until,omitzero"`
 }
 
 // Outcome says how a request is answered, in the words of RFC 9211.
@@ -100,6 +102,12 @@ type Victim struct {
 	Why  string `json:"why"`
 }
 
+// PinInfo is a pin that holds.
+type PinInfo struct {
+	Pin
+	Cached bool `json:"cached"` // the image is there
+}
+
 // Usage says how full the cache is.
 type Usage struct {
 	Bytes        int64  `json:"bytes"`    // image bytes wherever they lie, plus reserved ones
@@ -107,6 +115,9 @@ type Usage struct {
 	MaxBytes     int64  `json:"max_bytes"`
 	Limit        string `json:"limit"` // "hard" or "prune"
 	Images       int    `json:"images"`
+	Pinned       int    `json:"pinned"`       // images among them that may not be evicted
+	PinnedBytes  int64  `json:"pinned_bytes"` // of these images
+	PinsFull     bool   `json:"pins_full"`    // they leave no room: other images are passed through
 	Fills        int    `json:"fills"`
 	Queued       int    `json:"queued"`
 	Records      string `json:"records"`       // "loading", "ready" or "absent"
@@ -157,6 +168,17 @@ type Engine interface {
 	Queued() ([]string, error)     // in the order of queueing
 	Unqueue(id string) error       // an absent entry is no error
 	UnqueueAll() (int, error)
+
+	Pins() []PinInfo // those that hold, ordered by id
+	// Pin keeps an image from being evicted until a time; zero is for ever.
+	// It replaces the pin of an earlier request, and returns the one that
+	// lasts longest, which may be the configuration's. An id may be pinned
+	// before its image is cached. sdk.ErrInvalid: the time has passed. After
+	// an error nothing has changed.
+	Pin(id string, until time.Time) (PinInfo, error)
+	// Unpin removes the pin that was asked for; an absent one is no error.
+	// ErrConflict: the configuration pins the image, and still does.
+	Unpin(id string) error
 
 	Usage() Usage
 	Victims(ctx context.Context, limit int) ([]Victim, error)

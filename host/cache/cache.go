@@ -83,6 +83,7 @@ const (
 type Pin struct {
 	ID    string    `json:"id"`
 	Until time.Time `json:"until,omitzero"` // zero: for ever
+	From  string    `json:"from,omitempty"` // who wants it; of Config.Pins: where in the configuration it stands
 }
 
 func (cfg Config) withDefaults() Config {
@@ -130,6 +131,7 @@ type Cache struct {
 	queue    *queue
 	writes   *writes
 	notes    *notes
+	pins     *pins
 	disk     *disk
 	others   others
 	stats    stats
@@ -168,7 +170,7 @@ func New(cfg Config) (*Cache, error) {
 	x := newIndex(cfg.Now, p, j, ev)
 	c := &Cache{
 		cfg: cfg, store: cfg.Store, log: cfg.Log, pool: p, index: x,
-		notes: newNotes(), disk: &disk{now: cfg.Now, log: cfg.Log},
+		notes: newNotes(), pins: openPins(cfg), disk: &disk{now: cfg.Now, log: cfg.Log},
 		ctx: ctx, stop: stop, scanned: make(chan struct{}), fills: map[string]*fill{},
 	}
 	c.recorder = newRecorder(cfg.Driver, cfg.Log, x, j, cfg.Now, c.scanned)
@@ -185,7 +187,7 @@ func (c *Cache) Start() error {
 	}
 	c.records.Go(func() { c.recorder.run(c.ctx) })
 	for _, background := range []func(context.Context){
-		c.scan, c.evictor.reclaim, c.evictor.keepStanding, c.pruneByItself, c.queue.run, c.writes.expire,
+		c.scan, c.evictor.reclaim, c.evictor.keepStanding, c.pruneByItself, c.queue.run, c.writes.expire, c.watchPins,
 	} {
 		c.work.Go(func() { background(c.ctx) })
 	}

@@ -227,7 +227,8 @@ func (k *fillContent) tail(ctx context.Context, w io.Writer, pos int64, buf []by
 	if err := sums.verify(); err != nil {
 		return t.copied(), err
 	}
-	return t.copied(), t.let(t.next)
+	err = t.let(t.next)
+	return t.copied(), err
 }
 
 // tail is a client's place in a stream that nobody stores.

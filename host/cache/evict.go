@@ -47,6 +47,7 @@ type evictor struct {
 	pool    *pool
 	store   *store.Store
 	notes   *notes
+	pins    *pins
 	now     func() time.Time
 	minAge  time.Duration
 	trash   chan trashed
@@ -64,7 +65,7 @@ type evictor struct {
 
 func newEvictor(c *Cache) *evictor {
 	e := &evictor{
-		log: c.log, index: c.index, pool: c.pool, store: c.store, notes: c.notes,
+		log: c.log, index: c.index, pool: c.pool, store: c.store, notes: c.notes, pins: c.pins,
 		now: c.cfg.Now, minAge: c.cfg.MinAge,
 		trash: make(chan trashed, 1024), stopped: c.ctx.Done(),
 		advisor: &advisor{policy: c.cfg.Policy, index: c.index, events: c.index.events, max: c.cfg.MaxSize, now: c.cfg.Now},
@@ -82,14 +83,15 @@ type trashed struct {
 	done func() // may be nil
 }
 
-// rule says which images may leave.
+// rule says which images may leave. Pinned ones never do.
 type rule struct {
 	minAge time.Duration
 	inUse  bool // images that are being read too
 }
 
+// may is called under the index's mutex.
 func (e *evictor) may(im *image, r rule, now time.Time) bool {
-	return !im.removed && (r.inUse || im.readers == 0) && now.Sub(im.admitted) >= r.minAge
+	return !im.removed && (r.inUse || im.readers == 0) && now.Sub(im.admitted) >= r.minAge && !e.pins.holds(im.id, now)
 }
 
 // candidates returns the images that may leave, in no order.

@@ -59,7 +59,7 @@ func (im *image) entry() sdk.Entry {
 // are the truth about which images there are; the driver's records are merged
 // in. It is the only source for API, prune and policy.
 //
-// The mutexes of pool, journal and events may be taken under mu, never the
+// The mutexes of pool, journal, events and pins may be taken under mu, never the
 // other way round. None is held for I/O.
 type index struct {
 	now    func() time.Time

@@ -4,16 +4,10 @@ import (
 	"bytes"
 	"crypto/rand"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"hash/crc32"
-	"io"
 	"io/fs"
-	"os"
-	pathpkg "path"
 	"slices"
-	"strconv"
 	"sync"
 	"time"
 
@@ -22,12 +16,8 @@ import (
 )
 
 // journal is the record log: what the driver has still to be told, on disk
-// before it is sent. Its file holds one line per step,
-//
-//	CRC32C-in-hex SPACE JSON NEWLINE
-//
-// where the JSON is a [line]. A torn or damaged line ends the log. An
-// operation goes through three places:
+// before it is sent. Its file holds one checked [line] per step. A torn or
+// damaged line ends the log. An operation goes through three places:
 //
 //	fresh    in memory, since the last flush, which is at most a second ago
 //	pending  on disk, not yet part of a batch; operations of one id merge
@@ -121,7 +111,7 @@ const (
 // openJournal reads the record log in path, or begins one.
 func openJournal(fsys store.FS, path string) (*journal, error) {
 	j := &journal{fs: fsys, path: path, kick: make(chan struct{}, 1)}
-	data, err := readFile(fsys, path)
+	data, err := readFile(fsys, "journal.read", path)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("read record log: %w", err)
 	}
@@ -139,15 +129,6 @@ func newSource() string {
 	b := make([]byte, 16)
 	rand.Read(b) // never fails
 	return hex.EncodeToString(b)
-}
-
-func readFile(fsys store.FS, path string) ([]byte, error) {
-	f, err := fsys.OpenFile("journal.read", path, os.O_RDONLY, 0)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	return io.ReadAll(f)
 }
 
 // replay rebuilds the state from the file's bytes, up to the first line that
@@ -176,23 +157,6 @@ func (j *journal) replay(data []byte) {
 			j.pending.add(op)
 		}
 	}
-}
-
-func parseLine(text []byte, l *line) bool {
-	sum, body, ok := bytes.Cut(text, []byte(" "))
-	want, err := strconv.ParseUint(string(sum), 16, 32)
-	return ok && err == nil && crc32.Checksum(body, castagnoli) == uint32(want) && json.Unmarshal(body, l) == nil
-}
-
-var castagnoli = crc32.MakeTable(crc32.Castagnoli)
-
-func appendLine(b []byte, l line) []byte {
-	body, err := json.Marshal(l)
-	if err != nil {
-		panic(err) // a line has no value that JSON lacks
-	}
-	b = fmt.Appendf(b, "%08x ", crc32.Checksum(body, castagnoli))
-	return append(append(b, body...), '\n')
 }
 
 // put, delete and touch note an operation. They are called under the index's
@@ -353,7 +317,7 @@ func (j *journal) rewrite() error {
 		b = appendLine(b, line{Pend: toLines(j.pending.ops())})
 	}
 	j.mu.Unlock()
-	file, err := replaceFile(j.fs, j.path, b)
+	file, err := replaceFile(j.fs, "journal", j.path, b)
 	if err != nil {
 		return fmt.Errorf("rewrite record log: %w", err)
 	}
@@ -362,32 +326,6 @@ func (j *journal) rewrite() error {
 	}
 	j.file, j.size = file, int64(len(b))
 	return nil
-}
-
-// replaceFile writes b durably under a new name, renames it to path, and
-// returns the file open for appending.
-func replaceFile(fsys store.FS, path string, b []byte) (store.File, error) {
-	tmp := path + ".new"
-	f, err := fsys.OpenFile("journal.rewrite", tmp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o640)
-	if err != nil {
-		return nil, err
-	}
-	if _, err = f.Write(b); err == nil {
-		err = f.Sync()
-	}
-	if err == nil {
-		err = fsys.Rename("journal.rename", tmp, path)
-	}
-	if err == nil {
-		// Were the old file to come back after a power loss, its numbers
-		// would be used a second time.
-		err = fsys.SyncDir("journal.syncdir", pathpkg.Dir(path))
-	}
-	if err != nil {
-		f.Close()
-		return nil, err
-	}
-	return f, nil
 }
 
 // close ends the use of the file.

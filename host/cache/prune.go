@@ -9,7 +9,7 @@ import (
 
 // Prune removes images until the cache holds at most the wanted number of
 // bytes: o.MaxSize, which ignores watermarks and minimum age, or by default
-// the low watermark if the high one is passed. It returns when the files are
+// the low watermark if the high one is passed. Pinned images stay. It returns when the files are
 // gone, except those that are still being read.
 func (c *Cache) Prune(ctx context.Context, o PruneOptions) (Result, error) {
 	target, r := c.cfg.lowMark(), rule{minAge: c.cfg.MinAge}

@@ -234,7 +234,7 @@ func TestJournalSurvivesDamage(t *testing.T) {
 	if _, err := j.flush(); err != nil {
 		t.Fatal(err)
 	}
-	whole, err := readFile(fsys, "records.log")
+	whole, err := readFile(fsys, "test", "records.log")
 	if err != nil {
 		t.Fatal(err)
 	}

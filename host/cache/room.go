@@ -64,6 +64,10 @@ func (c *Cache) reserve(ctx context.Context, n int64) error {
 	if c.cfg.Hard && n > c.cfg.MaxSize {
 		return fmt.Errorf("%w: the image needs %d bytes, max_size is %d", ErrNoSpace, n, c.cfg.MaxSize)
 	}
+	if _, pinned := c.pinned(); c.cfg.Hard && n > c.cfg.MaxSize-pinned {
+		// To evict the others would not help.
+		return fmt.Errorf("%w: the image needs %d bytes, and pinned images hold %d of the %d of max_size", ErrNoSpace, n, pinned, c.cfg.MaxSize)
+	}
 	if reason := c.disk.broken(); reason != nil {
 		return fmt.Errorf("%w: %w", ErrNoSpace, reason)
 	}

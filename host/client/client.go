@@ -131,6 +131,32 @@ func (c *Client) deleteAll(ctx context.Context, path string) (int, error) {
 	return out.Deleted, err
 }
 
+// Pins returns the pins that hold, ordered by id.
+func (c *Client) Pins(ctx context.Context) ([]cache.PinInfo, error) {
+	var out struct {
+		Pins []cache.PinInfo `json:"pins"`
+	}
+	err := c.call(ctx, http.MethodGet, "/v1/pins", nil, &out)
+	return out.Pins, err
+}
+
+// Pin keeps an image from being evicted until a time; the zero time is for
+// ever. It returns the pin that lasts longest.
+func (c *Client) Pin(ctx context.Context, id string, until time.Time) (cache.PinInfo, error) {
+	in := struct {
+		Until time.Time `json:"until,omitzero"`
+	}{until}
+	var out cache.PinInfo
+	err := c.call(ctx, http.MethodPut, "/v1/pins/"+url.PathEscape(id), in, &out)
+	return out, err
+}
+
+// Unpin removes the pin that was asked for. The error wraps
+// [cache.ErrConflict] when the configuration pins the image.
+func (c *Client) Unpin(ctx context.Context, id string) error {
+	return c.call(ctx, http.MethodDelete, "/v1/pins/"+url.PathEscape(id), nil, nil)
+}
+
 // Usage says how full the cache is.
 func (c *Client) Usage(ctx context.Context) (cache.Usage, error) {
 	var out cache.Usage

@@ -68,6 +68,17 @@ var requests = []struct {
 		return strings.Join(q, " "), err
 	}, "b a"},
 	{"unqueue all", "DELETE /v1/queue ", `{"deleted":2}`, func(ctx context.Context, c *Client) (any, error) { return c.UnqueueAll(ctx) }, 2},
+	{"pins", "GET /v1/pins ", `{"pins":[{"id":"x","from":"a request","cached":true}]}`, func(ctx context.Context, c *Client) (any, error) {
+		p, err := c.Pins(ctx)
+		return p[0], err
+	}, cache.PinInfo{Pin: cache.Pin{ID: "x", From: "a request"}, Cached: true}},
+	{"pin", "PUT /v1/pins/x {}", `{"id":"x"}`, func(ctx context.Context, c *Client) (any, error) {
+		return c.Pin(ctx, "x", time.Time{})
+	}, cache.PinInfo{Pin: cache.Pin{ID: "x"}}},
+	{"pin until", `PUT /v1/pins/x {"until":"2027-01-31T18:00:00Z"}`, `{}`, func(ctx context.Context, c *Client) (any, error) {
+		return c.Pin(ctx, "x", time.Date(2027, 1, 31, 18, 0, 0, 0, time.UTC))
+	}, cache.PinInfo{}},
+	{"unpin", "DELETE /v1/pins/x ", ``, func(ctx context.Context, c *Client) (any, error) { return nil, c.Unpin(ctx, "x") }, nil},
 	{"usage", "GET /v1/usage ", `{"bytes":5}`, func(ctx context.Context, c *Client) (any, error) {
 		u, err := c.Usage(ctx)
 		return u.Bytes, err

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/imgcache/imgcache-host/host/cache"
+	"github.com/imgcache/imgcache-host/sdk"
 	"go.uber.org/goleak"
 )
 
@@ -102,6 +103,7 @@ type fakeEngine struct {
 	fail   error
 	images map[string]*fakeContent
 	queue  []string
+	pins   map[string]time.Time
 	writes map[string]*fakeWrite
 	calls  []string // of methods that change or transfer something
 
@@ -113,7 +115,7 @@ type fakeEngine struct {
 var idPattern = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$`)
 
 func newEngine() *fakeEngine {
-	return &fakeEngine{images: map[string]*fakeContent{}, writes: map[string]*fakeWrite{}}
+	return &fakeEngine{images: map[string]*fakeContent{}, pins: map[string]time.Time{}, writes: map[string]*fakeWrite{}}
 }
 
 func (e *fakeEngine) check(id string) error {
@@ -234,6 +236,44 @@ func (e *fakeEngine) UnqueueAll() (int, error) {
 	n := len(e.queue)
 	e.queue = nil
 	return n, e.fail
+}
+
+func (e *fakeEngine) Pins() []cache.PinInfo {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	var pins []cache.PinInfo
+	for id, until := range e.pins {
+		pins = append(pins, e.pin(id, until))
+	}
+	slices.SortFunc(pins, func(a, b cache.PinInfo) int { return strings.Compare(a.ID, b.ID) })
+	return pins
+}
+
+func (e *fakeEngine) pin(id string, until time.Time) cache.PinInfo {
+	return cache.PinInfo{Pin: cache.Pin{ID: id, Until: until, From: "a request"}, Cached: e.images[id] != nil}
+}
+
+func (e *fakeEngine) Pin(id string, until time.Time) (cache.PinInfo, error) {
+	_, end, err := e.begin("pin", id)
+	defer end()
+	switch {
+	case err != nil:
+		return cache.PinInfo{}, err
+	case !until.IsZero() && until.Before(modified):
+		return cache.PinInfo{}, fmt.Errorf("%w: it would have ended", sdk.ErrInvalid)
+	}
+	e.pins[id] = until
+	return e.pin(id, until), nil
+}
+
+func (e *fakeEngine) Unpin(id string) error {
+	_, end, err := e.begin("unpin", id)
+	defer end()
+	if id == "gold" {
+		return fmt.Errorf("%w: image %q is pinned by the configuration", cache.ErrConflict, id)
+	}
+	delete(e.pins, id)
+	return err
 }
 
 func (e *fakeEngine) Usage() cache.Usage {

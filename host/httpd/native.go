@@ -27,6 +27,8 @@ func (s *Service) adminMux() *http.ServeMux {
 		"/v1/images/{id}/data":  {http.MethodGet: s.imageData},
 		"/v1/queue":             {http.MethodGet: s.listQueue, http.MethodDelete: s.clearQueue},
 		"/v1/queue/{id}":        {http.MethodPut: s.queueImage, http.MethodDelete: s.unqueueImage},
+		"/v1/pins":              {http.MethodGet: s.listPins},
+		"/v1/pins/{id}":         {http.MethodPut: s.pinImage, http.MethodDelete: s.unpinImage},
 		"/v1/usage":             {http.MethodGet: s.usage},
 		"/v1/victims":           {http.MethodGet: s.victims},
 		"/v1/plugins":           {http.MethodGet: s.listPlugins},

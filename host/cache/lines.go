@@ -1,0 +1,78 @@
+package cache
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"hash/crc32"
+	"io"
+	"os"
+	"path"
+	"strconv"
+
+	"github.com/imgcache/imgcache-host/host/store"
+)
+
+// The engine's own files are made of checked lines,
+//
+//	CRC32C-in-hex SPACE JSON NEWLINE
+//
+// so that a torn write or a damaged disk is noticed, and costs the lines that
+// it hit.
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+// appendLine appends v as a checked line. It must be a value that JSON has.
+func appendLine(b []byte, v any) []byte {
+	body, err := json.Marshal(v)
+	if err != nil {
+		panic(err)
+	}
+	b = fmt.Appendf(b, "%08x ", crc32.Checksum(body, castagnoli))
+	return append(append(b, body...), '\n')
+}
+
+// parseLine reads a checked line, without its newline, into v. It reports
+// whether the line is whole.
+func parseLine(text []byte, v any) bool {
+	sum, body, ok := bytes.Cut(text, []byte(" "))
+	want, err := strconv.ParseUint(string(sum), 16, 32)
+	return ok && err == nil && crc32.Checksum(body, castagnoli) == uint32(want) && json.Unmarshal(body, v) == nil
+}
+
+// readFile returns all bytes of a file; op labels the call.
+func readFile(fsys store.FS, op, name string) ([]byte, error) {
+	f, err := fsys.OpenFile(op, name, os.O_RDONLY, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return io.ReadAll(f)
+}
+
+// replaceFile writes b durably under a new name, renames it to name, and
+// returns the file open for appending. After an error the old file counts; only
+// if the last step failed may a restart find the new one.
+func replaceFile(fsys store.FS, op, name string, b []byte) (store.File, error) {
+	tmp := name + ".new"
+	f, err := fsys.OpenFile(op+".rewrite", tmp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o640)
+	if err != nil {
+		return nil, err
+	}
+	if _, err = f.Write(b); err == nil {
+		err = f.Sync()
+	}
+	if err == nil {
+		err = fsys.Rename(op+".rename", tmp, name)
+	}
+	if err == nil {
+		// Were the old file to come back after a power loss, it would undo
+		// what was acknowledged since.
+		err = fsys.SyncDir(op+".syncdir", path.Dir(name))
+	}
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
+}
