@@ -148,21 +148,13 @@ func engineConfig(cfg *config.Config) cache.Config {
 	}
 }
 
-// pins says for each image how long it is pinned. One in several blocks stays
-// as long as the longest of them says.
+// pins says of each image how long it is pinned, and where that stands. The
+// engine knows what to do with an image of several blocks.
 func pins(blocks []config.Pin) []cache.Pin {
 	var list []cache.Pin
-	place := map[string]int{}
 	for _, b := range blocks {
 		for _, id := range b.Images {
-			i, again := place[id]
-			switch {
-			case !again:
-				place[id] = len(list)
-				list = append(list, cache.Pin{ID: id, Until: b.Until})
-			case b.Until.IsZero() || !list[i].Until.IsZero() && b.Until.After(list[i].Until):
-				list[i].Until = b.Until
-			}
+			list = append(list, cache.Pin{ID: id, Until: b.Until, From: fmt.Sprintf("pin %q of the configuration", b.Name)})
 		}
 	}
 	return list

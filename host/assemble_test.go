@@ -81,7 +81,10 @@ shutdown {
 		Retries: 108, KeepFilling: true, Fills: 109, FillRate: 111,
 		RangesInFill: cache.RangesVerified, ColdPerClient: 112, DropFills: true,
 		Prefetchers: 113,
-		Pins:        []cache.Pin{{ID: "debian-12", Until: until}, {ID: "ubuntu-24.04", Until: until}},
+		Pins: []cache.Pin{
+			{ID: "debian-12", Until: until, From: `pin "base" of the configuration`},
+			{ID: "ubuntu-24.04", Until: until, From: `pin "base" of the configuration`},
+		},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("-want +got:\n%s", diff)
@@ -91,29 +94,6 @@ shutdown {
 	for _, f := range reflect.VisibleFields(reflect.TypeFor[cache.Config]()) {
 		if set := !reflect.ValueOf(got).FieldByIndex(f.Index).IsZero(); !set && !opened[f.Name] {
 			t.Errorf("no option sets %s", f.Name)
-		}
-	}
-}
-
-// TestLongestPinCounts pins an image in several blocks.
-func TestLongestPinCounts(t *testing.T) {
-	t.Parallel()
-	early, late, ever := time.Unix(1e9, 0), time.Unix(2e9, 0), time.Time{}
-	for _, test := range []struct {
-		until []time.Time
-		want  time.Time
-	}{
-		{[]time.Time{early, late}, late},
-		{[]time.Time{late, early}, late},
-		{[]time.Time{late, ever}, ever},
-		{[]time.Time{ever, late}, ever},
-	} {
-		var blocks []config.Pin
-		for _, u := range test.until {
-			blocks = append(blocks, config.Pin{Images: []string{"img"}, Until: u})
-		}
-		if diff := cmp.Diff([]cache.Pin{{ID: "img", Until: test.want}}, pins(blocks)); diff != "" {
-			t.Errorf("%v: -want +got:\n%s", test.until, diff)
 		}
 	}
 }

@@ -26,44 +26,50 @@ func (d *daemon) run(want int, args ...string) (stdout, stderr string) {
 // kill -9, against a prune to nothing, and until the cache is full of them.
 func TestPins(t *testing.T) {
 	origin := t.TempDir()
-	for name, size := range map[string]int{"gold": 900_000, "a": 10_000, "b": 10_000, "large": 300_000} {
+	for name, size := range map[string]int{"gold": 900_000, "a": 10_000, "b": 10_000, "c": 10_000, "large": 300_000} {
 		writeFile(t, filepath.Join(origin, name), strings.Repeat("x", size))
 	}
-	d := start(t, setup{origin: directoryOrigin(origin), cache: `max_size = "1MB"`})
+	d := start(t, setup{
+		origin: directoryOrigin(origin), cache: `max_size = "1MB"`,
+		more: "pin \"base\" {\n  images = [\"c\"]\n}",
+	})
 	d.run(0, "pin", "gold", "--for", "24h")
 	d.run(2, "pin", "gold", "--for", "0s")
 	d.run(1, "pin", "gold", "--until", "2001-01-31")
 	d.run(0, "pin", "b")
 	d.kill9()
 	d.restart()
-	for _, id := range []string{"gold", "a", "b"} {
+	for _, id := range []string{"gold", "a", "b", "c"} {
 		d.get(id)
 		d.waitState(id, cache.StateCached)
 	}
 	if out, _ := d.run(0, "pin", "list"); !strings.Contains(out, "b     for ever") || strings.Count(out, "a request") != 2 {
 		t.Errorf("after a kill -9 the pins are:\n%s", out)
 	}
-	if out, _ := d.run(0, "list"); strings.Count(out, "cached, pinned") != 2 {
+	if out, _ := d.run(0, "list"); strings.Count(out, "cached, pinned") != 3 {
 		t.Errorf("list does not tell the pins:\n%s", out)
 	}
 	d.run(0, "prune", "--max-size", "0")
-	if got := d.files("."); !slices.Equal(got, []string{"b", "gold"}) {
+	if got := d.files("."); !slices.Equal(got, []string{"b", "c", "gold"}) {
 		t.Errorf("a prune to nothing left %v", got)
 	}
 	if a := d.get("large"); len(a.body) != 300_000 || a.err != nil {
 		t.Errorf("beside pinned images a client got %d bytes, %v", len(a.body), a.err)
 	}
 	d.waitState("large", cache.StateAbsent)
-	if _, why := d.run(3, "show", "large"); !strings.Contains(why, "pinned images hold 910000 of the 1000000 of max_size") {
+	if _, why := d.run(3, "show", "large"); !strings.Contains(why, "pinned images hold 920000 of the 1000000 of max_size") {
 		t.Errorf("show does not say why the image is not cached: %s", why)
 	}
 	if out, _ := d.run(0, "delete", "b"); !strings.Contains(out, "still pinned  b") {
 		t.Errorf("delete says:\n%s", out)
 	}
 	d.run(0, "unpin", "gold", "b")
+	if _, why := d.run(1, "unpin", "c"); !strings.Contains(why, `pin "base" of the configuration`) {
+		t.Errorf("unpin does not say where the pin stands: %s", why)
+	}
 	d.run(0, "prune", "--max-size", "0")
-	if got := d.files("."); len(got) != 0 {
-		t.Errorf("without pins a prune to nothing left %v", got)
+	if got := d.files("."); !slices.Equal(got, []string{"c"}) {
+		t.Errorf("without the other pins a prune to nothing left %v", got)
 	}
 }
 

@@ -37,9 +37,9 @@ type pins struct {
 	requested map[string]Pin // as the file has them; some may have ended
 }
 
-// Where a pin comes from, unless [Pin.From] is more precise.
+// Where a pin comes from, unless [Pin.From] says it better.
 const (
-	fromConfiguration = "the configuration"
+	fromConfiguration = "a pin of the configuration"
 	fromRequest       = "a request"
 )
 

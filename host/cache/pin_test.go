@@ -142,7 +142,7 @@ func TestConfiguredPins(t *testing.T) {
 		if p := e.pin("gold", time.Hour); !p.Until.IsZero() || p.From != fromConfiguration {
 			t.Errorf("a shorter pin beside that of the configuration gave %+v", p)
 		}
-		if err := e.Unpin("gold"); !errors.Is(err, ErrConflict) || !strings.Contains(err.Error(), "the configuration") {
+		if err := e.Unpin("gold"); !errors.Is(err, ErrConflict) || !strings.Contains(err.Error(), "the configuration and stays pinned") {
 			t.Errorf("unpin: %v", err)
 		}
 		if err := e.Unpin("twice"); !errors.Is(err, ErrConflict) || !strings.Contains(err.Error(), `pin "b"`) {
