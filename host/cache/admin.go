@@ -88,6 +88,7 @@ func (c *Cache) Delete(ctx context.Context, id string) error {
 	if err := c.writes.bar(ctx, id); err != nil {
 		return err
 	}
+	c.unpark(id)
 	im := c.index.remove(id, sdk.ReasonDeleted, c.cfg.Now())
 	if im == nil {
 		info, err := c.store.Stat(id)

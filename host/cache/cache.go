@@ -17,6 +17,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/time/rate"
+
 	"github.com/imgcache/imgcache-host/host/origin"
 	"github.com/imgcache/imgcache-host/host/store"
 	"github.com/imgcache/imgcache-host/sdk"
@@ -134,6 +136,10 @@ type Cache struct {
 	pins     *pins
 	disk     *disk
 	others   others
+	parked   parked
+	absent   absent
+	slots    chan struct{} // of running fills; nil: no bound
+	rate     *rate.Limiter // of all fills together; nil: no bound
 	stats    stats
 
 	ctx     context.Context // of everything that runs by itself
@@ -173,6 +179,12 @@ func New(cfg Config) (*Cache, error) {
 		notes: newNotes(), pins: openPins(cfg), disk: &disk{now: cfg.Now, log: cfg.Log},
 		ctx: ctx, stop: stop, scanned: make(chan struct{}), fills: map[string]*fill{},
 	}
+	if cfg.Fills > 0 {
+		c.slots = make(chan struct{}, cfg.Fills)
+	}
+	if cfg.FillRate > 0 {
+		c.rate = rate.NewLimiter(rate.Limit(cfg.FillRate), blockSize)
+	}
 	c.recorder = newRecorder(cfg.Driver, cfg.Log, x, j, cfg.Now, c.scanned)
 	c.evictor = newEvictor(c)
 	c.queue = newQueue(c)
@@ -187,7 +199,8 @@ func (c *Cache) Start() error {
 	}
 	c.records.Go(func() { c.recorder.run(c.ctx) })
 	for _, background := range []func(context.Context){
-		c.scan, c.evictor.reclaim, c.evictor.keepStanding, c.pruneByItself, c.queue.run, c.writes.expire, c.watchPins,
+		c.resumeParked, c.scan, c.evictor.reclaim, c.evictor.keepStanding, c.pruneByItself, c.queue.run, c.writes.expire,
+		c.watchPins,
 	} {
 		c.work.Go(func() { background(c.ctx) })
 	}
@@ -212,6 +225,9 @@ func (c *Cache) recover() error {
 	}
 	if len(report.Committed) > 0 || report.Removed > 0 {
 		c.log.Info("dealt with what an earlier run left", "completed", len(report.Committed), "removed", report.Removed, "bytes", report.RemovedBytes)
+	}
+	for _, u := range report.Unfinished {
+		c.parkAgain(u)
 	}
 	left, err := c.store.Trashed()
 	if err != nil {
@@ -274,6 +290,9 @@ func (c *Cache) Open(ctx context.Context, id string) (Content, error) {
 		} else if !errors.Is(err, fs.ErrNotExist) {
 			c.disk.fail(fmt.Errorf("open image: %w", err))
 			stale = c.index.get(id) // there, but of no use now
+		}
+		if err := c.absent.err(id, c.cfg.Now()); err != nil && !c.filling(id) {
+			return nil, err
 		}
 		f, collapsed := c.follow(id, o, name, stale)
 		if f == nil {
@@ -351,14 +370,14 @@ func (c *Cache) revalidate(ctx context.Context, k *cachedContent) (changed bool,
 	if digestVersion(k.info.Version) || !due(c.index.checkedAt(k.im), now, k.source.Terms().RevalidateAfter) {
 		return false, detail, nil
 	}
-	ask, cancel := context.WithTimeout(ctx, originTimeout)
-	defer cancel()
-	obj, err := k.source.Stat(ask, k.name)
+	obj, err := c.ask(ctx, k.info.ID, k.source, k.name)
 	switch {
 	case ctx.Err() != nil:
 		return false, "", context.Cause(ctx)
 	case errors.Is(err, origin.ErrNotFound), errors.Is(err, origin.ErrDenied):
 		return false, "", err
+	case err != nil && k.source.Terms().FailWhenDown:
+		return false, "", fmt.Errorf("the origin cannot confirm the cached image, and on_origin_down is \"fail\": %w", err)
 	case err != nil:
 		c.log.Warn("the origin cannot confirm a cached image; it is served all the same", "image", k.info.ID, "error", err)
 		return false, "stale", nil
@@ -368,6 +387,19 @@ func (c *Cache) revalidate(ctx context.Context, k *cachedContent) (changed bool,
 	}
 	c.log.Info("the origin has another version", "image", k.info.ID, "cached", k.info.Version, "origin", obj.Version)
 	return true, "", nil
+}
+
+// ask asks an origin for an image, unless it answered just now that it has
+// none. A question on behalf of a cached image is bounded.
+func (c *Cache) ask(ctx context.Context, id string, o origin.Origin, name string) (origin.Object, error) {
+	if err := c.absent.err(id, c.cfg.Now()); err != nil {
+		return origin.Object{}, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, originTimeout)
+	defer cancel()
+	obj, err := o.Stat(ctx, name)
+	c.absent.add(id, err, o.Terms(), c.cfg.Now())
+	return obj, err
 }
 
 // digestVersion reports whether a version is a digest: it can never change.
@@ -404,15 +436,23 @@ func (c *Cache) follow(id string, o origin.Origin, name string, stale *image) (f
 	}
 	f = c.begin(id, o, name)
 	f.clients = 1
+	c.stats.misses.Add(1)
 	return f, false
+}
+
+// filling reports whether there is a fill that a client can follow.
+func (c *Cache) filling(id string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.fills[id] != nil
 }
 
 // begin starts a fill. The caller holds c.mu.
 func (c *Cache) begin(id string, o origin.Origin, name string) *fill {
 	ctx, cancel := context.WithCancelCause(c.ctx)
 	f := newFill(c, id, o, name, cancel)
+	f.parked = c.parked.take(id)
 	c.fills[id] = f
-	c.stats.misses.Add(1)
 	c.work.Go(func() { f.run(ctx) })
 	return f
 }
@@ -486,8 +526,12 @@ func (c *Cache) Stat(ctx context.Context, id string) (Content, error) {
 			return &statContent{k.meta}, nil
 		}
 	}
+	if err := c.absent.err(id, c.cfg.Now()); err != nil {
+		return nil, err
+	}
 	obj, err := o.Stat(ctx, name)
 	if err != nil {
+		c.absent.add(id, err, o.Terms(), c.cfg.Now())
 		return nil, err
 	}
 	m := originMeta(id, obj, Outcome{})
@@ -503,6 +547,8 @@ func (c *Cache) commitStaged(st *store.Staged, m store.Meta, charged int64) (*im
 	if err != nil {
 		return nil, fmt.Errorf("commit: %w", err)
 	}
+	c.unpark(info.ID)
+	c.absent.forget(info.ID)
 	im, old := c.index.commit(info, c.cfg.Now())
 	c.pool.release(charged - info.Size)
 	switch {

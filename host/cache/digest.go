@@ -69,3 +69,41 @@ func (d *digester) sha256() string {
 	}
 	return hex.EncodeToString(d.hash.Sum(nil))
 }
+
+// hasher runs a digester beside the transfer, on another processor: a hash
+// costs about as much as everything else that a fill does with a byte.
+type hasher struct {
+	in   chan piece
+	done chan struct{}
+}
+
+// piece is a part of a buffer that is to be hashed.
+type piece struct {
+	p    []byte
+	free []byte // if not nil, the buffer, which nobody needs after this piece
+}
+
+// hashAhead is how many pieces the transfer may be ahead: enough to even out
+// the reads of a socket, and few enough to bound the memory of a fill.
+const hashAhead = 4
+
+func newHasher(d *digester) *hasher {
+	h := &hasher{in: make(chan piece, hashAhead), done: make(chan struct{})}
+	go func() {
+		defer close(h.done)
+		for piece := range h.in {
+			d.write(piece.p)
+			if piece.free != nil {
+				blocks.put(piece.free)
+			}
+		}
+	}()
+	return h
+}
+
+// settle returns when everything is hashed. The digester is the caller's
+// again.
+func (h *hasher) settle() {
+	close(h.in)
+	<-h.done
+}

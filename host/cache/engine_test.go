@@ -26,6 +26,8 @@ type engine struct {
 	origin *fakeOrigin
 	fsys   *flakyFS // fails when told to
 	log    *bytes.Buffer
+	dir    string
+	cfg    Config
 }
 
 // inEngine runs f with an engine that was started and is closed afterwards.
@@ -33,32 +35,55 @@ func inEngine(t *testing.T, cfg Config, f func(*testing.T, *engine)) {
 	t.Helper()
 	dir := t.TempDir()
 	synctest.Test(t, func(t *testing.T) {
-		base, err := store.OpenFS(dir)
-		if err != nil {
-			t.Fatal(err)
-		}
-		fsys := &flakyFS{FS: base, rng: newRand(2)}
-		s, err := store.Open(store.Config{Dir: dir, FS: fsys})
-		if err != nil {
-			t.Fatal(err)
-		}
-		e := &engine{t: t, log: &bytes.Buffer{}, fsys: fsys, origin: &fakeOrigin{rng: newRand(1), size: true, version: `"1"`}}
-		cfg.Store, cfg.Origins = s, e.origin
-		cfg.Log = slog.New(slog.NewTextHandler(&syncWriter{w: e.log}, nil))
-		if e.Cache, err = New(cfg); err != nil {
-			t.Fatal(err)
-		}
-		if err := e.Start(); err != nil {
-			t.Fatal(err)
-		}
-		<-e.scanned
-		defer func() {
-			if err := errors.Join(e.Close(), s.Close()); err != nil {
-				t.Error(err)
-			}
-		}()
+		e := &engine{t: t, log: &bytes.Buffer{}, dir: dir, cfg: cfg}
+		e.origin = &fakeOrigin{rng: newRand(1), size: true, version: `"1"`}
+		e.open()
+		defer func() { e.shut() }()
 		f(t, e)
 	})
+}
+
+// open starts the cache on the directory.
+func (e *engine) open() {
+	e.t.Helper()
+	base, err := store.OpenFS(e.dir)
+	if err != nil {
+		e.t.Fatal(err)
+	}
+	e.fsys = &flakyFS{FS: base, rng: newRand(2)}
+	cfg := e.cfg
+	if cfg.Store, err = store.Open(store.Config{Dir: e.dir, FS: e.fsys}); err != nil {
+		e.t.Fatal(err)
+	}
+	cfg.Origins = e.origin
+	cfg.Log = slog.New(slog.NewTextHandler(&syncWriter{w: e.log}, nil))
+	if e.Cache, err = New(cfg); err != nil {
+		e.t.Fatal(err)
+	}
+	if err := e.Start(); err != nil {
+		e.t.Fatal(err)
+	}
+	<-e.scanned
+}
+
+// shut ends the cache as a shutdown does.
+func (e *engine) shut() {
+	e.t.Helper()
+	if err := errors.Join(e.Close(), e.store.Close()); err != nil {
+		e.t.Error(err)
+	}
+}
+
+// get downloads an image through the cache.
+func (e *engine) get(id string) (string, Outcome, error) {
+	k, err := e.Open(e.t.Context(), id)
+	if err != nil {
+		return "", Outcome{}, err
+	}
+	defer k.Close()
+	var got bytes.Buffer
+	_, err = k.CopyTo(e.t.Context(), &got, 0, -1)
+	return got.String(), k.Outcome(), err
 }
 
 type syncWriter struct {

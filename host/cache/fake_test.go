@@ -27,9 +27,13 @@ type fakeOrigin struct {
 	digest  bool // declare SHA-256
 	corrupt bool // send a wrong byte
 	down    bool
-	cuts    int // transfers still to be broken off
+	cuts    int // transfers still to be broken off, somewhere
+	cutAt   int // break the next one off here
 	opens   int // transfers from the start
 	active  int
+	most    int    // active at once
+	sent    int    // bytes
+	asked   int    // Stats and Opens
 	missing string // a name that it does not have
 	terms   origin.Terms
 }
@@ -54,10 +58,14 @@ func (o *fakeOrigin) object() origin.Object {
 	return obj
 }
 
-func (o *fakeOrigin) Stat(context.Context, string) (origin.Object, error) {
+func (o *fakeOrigin) Stat(_ context.Context, name string) (origin.Object, error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if o.down {
+	o.asked++
+	switch {
+	case o.missing != "" && name == o.missing:
+		return origin.Object{}, origin.ErrNotFound
+	case o.down:
 		return origin.Object{}, origin.ErrUnavailable
 	}
 	return o.object(), nil
@@ -66,6 +74,7 @@ func (o *fakeOrigin) Stat(context.Context, string) (origin.Object, error) {
 func (o *fakeOrigin) Open(ctx context.Context, r origin.Request) (origin.Object, io.ReadCloser, error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	o.asked++
 	obj := o.object()
 	switch {
 	case o.missing != "" && r.Name == o.missing:
@@ -89,7 +98,11 @@ func (o *fakeOrigin) Open(ctx context.Context, r origin.Request) (origin.Object,
 		o.cuts--
 		b.cut = o.rng.IntN(len(b.rest))
 	}
+	if o.cutAt > 0 {
+		b.cut, o.cutAt = o.cutAt, 0
+	}
 	o.active++
+	o.most = max(o.most, o.active)
 	return obj, b, nil
 }
 
@@ -102,7 +115,12 @@ type fakeBody struct {
 	closed bool
 }
 
-func (b *fakeBody) Read(p []byte) (int, error) {
+func (b *fakeBody) Read(p []byte) (n int, err error) {
+	defer func() {
+		b.o.mu.Lock()
+		defer b.o.mu.Unlock()
+		b.o.sent += n
+	}()
 	b.o.mu.Lock()
 	n, pause := min(1+b.o.rng.IntN(400<<10), len(p), len(b.rest)), time.Duration(b.o.rng.IntN(200))*time.Millisecond
 	b.o.mu.Unlock()

@@ -18,9 +18,11 @@ type fetch struct {
 	name    string
 	obj     origin.Object
 	body    io.ReadCloser
-	offset  int64 // of the next byte
-	tries   int   // in a row without progress
-	retries int   // tries allowed
+	offset  int64     // of the next byte
+	tries   int       // in a row without progress
+	slow    int       // tries in a row that were too slow
+	begun   time.Time // of the last try
+	retries int       // tries allowed
 	resumed func(err error, offset int64)
 }
 
@@ -28,6 +30,29 @@ type fetch struct {
 // each attempt, so that five attempts span three seconds, longer than a
 // restart of a front end and shorter than the patience of a client.
 const firstRetry = 100 * time.Millisecond
+
+// resumeFetch continues a transfer of an earlier run behind offset. It returns
+// when the origin has answered; an origin that is away is tried as often as
+// for a transfer that breaks off.
+func resumeFetch(ctx context.Context, o origin.Origin, name string, obj origin.Object, offset int64, retries int) (*fetch, error) {
+	t := &fetch{ctx: ctx, origin: o, name: name, obj: obj, offset: offset, retries: retries}
+	_, body, err := o.Open(ctx, t.rest())
+	if err == nil {
+		t.body = body
+		return t, nil
+	}
+	for t.body == nil {
+		if err := t.resume(err); err != nil {
+			return nil, err
+		}
+	}
+	return t, nil
+}
+
+// rest asks for what is still to come, of the same version.
+func (t *fetch) rest() origin.Request {
+	return origin.Request{Name: t.name, Offset: t.offset, Length: -1, Version: t.obj.Version}
+}
 
 func openFetch(ctx context.Context, o origin.Origin, name string, retries int) (*fetch, error) {
 	obj, body, err := o.Open(ctx, origin.Request{Name: name, Length: -1})
@@ -71,7 +96,8 @@ func (t *fetch) read(p []byte) (int, error) {
 // read will tell.
 func (t *fetch) resume(broken error) error {
 	t.close()
-	if t.obj.Version == "" || t.tries >= t.retries || !errors.Is(broken, origin.ErrUnavailable) {
+	t.slow = t.slowInRow(broken)
+	if t.obj.Version == "" || max(t.tries, t.slow) >= t.retries || !errors.Is(broken, origin.ErrUnavailable) {
 		return broken
 	}
 	select {
@@ -80,12 +106,11 @@ func (t *fetch) resume(broken error) error {
 		return context.Cause(t.ctx)
 	}
 	t.tries++
+	t.begun = time.Now()
 	if t.resumed != nil {
 		t.resumed(broken, t.offset)
 	}
-	obj, body, err := t.origin.Open(t.ctx, origin.Request{
-		Name: t.name, Offset: t.offset, Length: -1, Version: t.obj.Version,
-	})
+	obj, body, err := t.origin.Open(t.ctx, t.rest())
 	switch {
 	case errors.Is(err, origin.ErrUnavailable):
 		return nil // counted as a try; the next read comes back here
@@ -97,6 +122,20 @@ func (t *fetch) resume(broken error) error {
 	}
 	t.body = body
 	return nil
+}
+
+// slowInRow counts tries that ended because they were too slow: bytes came, so
+// they count as progress nowhere else. One that went well for a while breaks
+// the row.
+func (t *fetch) slowInRow(broken error) int {
+	const well = time.Minute
+	switch {
+	case !errors.Is(broken, origin.ErrSlow):
+		return 0
+	case time.Since(t.begun) > well:
+		return 1
+	}
+	return t.slow + 1
 }
 
 func (t *fetch) close() {

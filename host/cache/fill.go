@@ -58,7 +58,9 @@ type fill struct {
 	wanted   bool      // the queue wants the image, whether clients stay or not
 	finished bool      // run has ended
 
-	charged int64 // bytes of the pool that are not the image's; run's own
+	charged int64       // bytes of the pool that are not the image's; run's own
+	parked  *parkedFill // what an earlier fill left of the image; run's own
+	resumed int64       // bytes of it that were right
 }
 
 func newFill(c *Cache, id string, o origin.Origin, name string, cancel context.CancelCauseFunc) *fill {
@@ -80,7 +82,13 @@ func (f *fill) update(change func()) {
 
 // run carries the fill from the first request to the origin to its end.
 func (f *fill) run(ctx context.Context) {
-	src, err := openFetch(ctx, f.origin, f.name, f.c.cfg.Retries)
+	leave, err := f.c.enterFill(ctx)
+	if err != nil {
+		f.fail(err)
+		return
+	}
+	defer leave()
+	src, err := f.start(ctx)
 	if err != nil {
 		f.fail(err)
 		return
@@ -88,10 +96,6 @@ func (f *fill) run(ctx context.Context) {
 	src.resumed = func(err error, offset int64) {
 		f.c.log.Warn("origin transfer broke off; resuming", "image", f.id, "offset", offset, "error", err)
 	}
-	f.update(func() {
-		f.began, f.obj, f.state.size = true, src.obj, src.obj.Size
-		f.sums = newDigester(src.obj.Digests)
-	})
 	switch err := f.transfer(ctx, src); {
 	case err == nil:
 		src.Close()
@@ -108,32 +112,84 @@ func (f *fill) run(ctx context.Context) {
 // it wraps says why.
 var errDetached = errors.New("not stored")
 
+// start opens the origin's stream: behind what an earlier fill left, if the
+// origin still has that version, or at the beginning.
+func (f *fill) start(ctx context.Context) (*fetch, error) {
+	if f.parked != nil {
+		src, err := f.resume(ctx, *f.parked)
+		if src != nil || err != nil {
+			return src, err
+		}
+	}
+	src, err := openFetch(ctx, f.origin, f.name, f.c.cfg.Retries)
+	if err != nil {
+		return nil, err
+	}
+	f.update(func() {
+		f.began, f.obj, f.state.size = true, src.obj, src.obj.Size
+		f.sums = newDigester(src.obj.Digests)
+	})
+	return src, nil
+}
+
 // transfer brings every byte to the disk and checks size and digest.
 func (f *fill) transfer(ctx context.Context, src *fetch) error {
-	r := f.c.seekRoom(ctx, f.obj.Size)
+	r := f.c.seekRoom(ctx, f.obj.Size, f.charged)
 	defer func() { f.charged += r.settle() }()
-	buf := blocks.get()
-	defer blocks.put(buf)
+	if err := f.copy(ctx, src, r); err != nil {
+		return err
+	}
+	return f.verify()
+}
+
+// copy brings every byte to the disk. The digester has seen them all when it
+// returns.
+func (f *fill) copy(ctx context.Context, src *fetch, r *room) error {
+	h := newHasher(f.sums)
+	buf, used := blocks.get(), 0
+	defer func() {
+		h.settle()
+		blocks.put(buf)
+	}()
 	for ended := false; !ended; {
-		n, err := src.Read(buf)
+		n, err := src.Read(buf[used:])
 		f.c.stats.fetched.Add(uint64(n))
 		ended = errors.Is(err, io.EOF)
 		if err != nil && !ended {
 			return err
 		}
-		if err := f.store(ctx, buf[:n], ended, r); err != nil {
+		p := buf[used : used+n]
+		if err := f.store(ctx, p, ended, r); err != nil {
 			if errors.Is(err, errDetached) {
-				src.unread(buf[:n])
+				src.unread(p)
 			}
 			return err
 		}
+		if used += n; len(buf)-used < leastRead {
+			h.in <- piece{p, buf}
+			buf, used = blocks.get(), 0
+		} else {
+			h.in <- piece{p: p}
+		}
+		if err := f.c.throttle(ctx, n); err != nil {
+			return err
+		}
 	}
-	return f.verify()
+	return nil
 }
+
+// leastRead is how much of a buffer must be free for another read to be worth
+// its call.
+const leastRead = 64 << 10
 
 // store makes p readable, in memory while room is sought and on disk
 // afterwards. After an error none of p is readable.
 func (f *fill) store(ctx context.Context, p []byte, last bool, r *room) error {
+	if f.staged != nil && f.resumed > 0 {
+		if _, err := r.poll(ctx, true); err != nil { // there is no other place for the rest
+			return notStored(ctx, err)
+		}
+	}
 	if f.staged == nil {
 		full := last || len(f.memory)+len(p) > memoryPrefix
 		granted, err := r.poll(ctx, full)
@@ -166,7 +222,6 @@ func notStored(ctx context.Context, err error) error {
 
 // publish lets clients read p, which keep has put where they find it.
 func (f *fill) publish(p []byte, keep func()) (err error) {
-	f.sums.write(p)
 	f.update(func() {
 		keep()
 		if !f.state.wrote(int64(len(p))) {
@@ -186,6 +241,7 @@ func (f *fill) toDisk() error {
 	if f.obj.Size > 0 {
 		staged.Preallocate(f.obj.Size)
 	}
+	f.checkpoint(staged)
 	if _, err := staged.Write(f.memory); err != nil {
 		f.c.removeStaged(staged)
 		staged.Release()
@@ -283,6 +339,7 @@ func (f *fill) detach(src *fetch, err error) {
 func (f *fill) fail(err error) {
 	f.c.forget(f)
 	f.c.fetchFailed(f.id, err)
+	f.c.absent.add(f.id, err, f.origin.Terms(), f.c.cfg.Now())
 	f.update(func() {
 		if f.state.phase != failed {
 			f.state.fail(err)
@@ -296,11 +353,7 @@ func (f *fill) fail(err error) {
 func (f *fill) finish() {
 	f.c.forget(f)
 	if f.staged != nil && f.image == nil {
-		if f.state.phase == failed && errors.Is(f.state.err, ErrVerify) {
-			f.c.keepStaged(f.staged)
-		} else {
-			f.c.removeStaged(f.staged)
-		}
+		f.putAway()
 	}
 	f.mu.Lock()
 	f.finished = true
@@ -308,6 +361,30 @@ func (f *fill) finish() {
 	f.mu.Unlock()
 	if last {
 		f.release()
+	}
+}
+
+// putAway finds the place for a file that is not stored: where it can be
+// looked at, where the next fill goes on with it, or none.
+func (f *fill) putAway() {
+	f.mu.Lock()
+	ended, err := f.state.phase, f.state.err
+	f.mu.Unlock()
+	switch {
+	case ended != failed:
+		f.c.removeStaged(f.staged)
+	case errors.Is(err, ErrVerify), errors.Is(err, errAbandoned):
+		f.c.keepStaged(f.staged)
+	case errors.Is(err, sdk.ErrUnavailable) && f.staged.Resumable():
+		f.c.park(f.staged, f.obj)
+		f.mu.Lock()
+		barred := f.state.bar != nil
+		f.mu.Unlock()
+		if barred {
+			f.c.unpark(f.id)
+		}
+	default:
+		f.c.removeStaged(f.staged)
 	}
 }
 

@@ -53,6 +53,13 @@ func (s *fillState) granted() {
 	s.phase = streaming
 }
 
+// resumed: the first n bytes are on disk already, and room for them is
+// charged.
+func (s *fillState) resumed(n int64) {
+	s.event("resumed", reserving)
+	s.phase, s.have = streaming, n
+}
+
 // wrote: n more bytes can be read. It fails the fill when the origin sends
 // more than it announced, and reports whether the fill goes on.
 func (s *fillState) wrote(n int64) bool {

@@ -58,6 +58,7 @@ func (c *Cache) Queue(id string) (bool, error) {
 	if c.state(id) != StateAbsent {
 		return false, nil
 	}
+	c.absent.forget(id)
 	c.notes.clear(id) // what it says from here on is about this fetch
 	queued, err := c.store.Enqueue(id)
 	if err != nil {

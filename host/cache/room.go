@@ -14,12 +14,13 @@ type room struct {
 	bytes  int64 // reserved
 }
 
-// seekRoom starts to reserve room for an image of size bytes, or for its
-// first part when the size is not known.
-func (c *Cache) seekRoom(ctx context.Context, size int64) *room {
+// seekRoom starts to reserve room for an image of size bytes, of which some
+// are charged already, or for its first part when the size is not known.
+func (c *Cache) seekRoom(ctx context.Context, size, charged int64) *room {
 	if size < 0 {
-		size = c.growth()
+		size = charged + c.growth()
 	}
+	size = max(0, size-charged)
 	ctx, cancel := context.WithCancel(ctx)
 	r := &room{done: make(chan struct{}), cancel: cancel}
 	c.work.Go(func() {
@@ -77,6 +78,9 @@ func (c *Cache) reserve(ctx context.Context, n int64) error {
 		released := c.pool.wait()
 		if c.pool.reserve(n) {
 			return nil
+		}
+		if c.dropParked() {
+			continue
 		}
 		if !c.evictor.makeRoom(n) {
 			return fmt.Errorf("%w: %d bytes are wanted and nothing can be evicted", ErrNoSpace, n)

@@ -86,9 +86,13 @@ type boundedBody struct {
 	ctx   context.Context
 	leave func()
 	pace  pace
+	err   error // stays
 }
 
 func (r *boundedBody) Read(p []byte) (int, error) {
+	if r.err != nil {
+		return 0, r.err
+	}
 	begun := time.Now()
 	n, err := r.ReadCloser.Read(p[:min(len(p), maxRead)])
 	if err == nil && r.b.terms.MinRate > 0 && r.pace.slow(n, time.Since(begun), r.b.terms.MinRate) {
@@ -99,6 +103,7 @@ func (r *boundedBody) Read(p []byte) (int, error) {
 			err = cause(r.ctx, wait)
 		}
 	}
+	r.err = err
 	return n, err
 }
 

@@ -265,3 +265,13 @@ func (s *Store) dropCheckpoints() error {
 	})
 	return errors.Join(append(errs, err)...)
 }
+
+// Park gives up the file, so that [Store.Resume] can go on with it; who reads
+// it may do so until Release.
+func (st *Staged) Park() Unfinished {
+	u := Unfinished{Name: st.name, ID: st.id, Size: st.Size(), ModTime: time.Now()}
+	st.notes.close()
+	st.notes = nil
+	st.disown()
+	return u
+}

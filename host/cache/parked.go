@@ -1,0 +1,224 @@
+package cache
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"sync"
+
+	"github.com/imgcache/imgcache-host/host/origin"
+	"github.com/imgcache/imgcache-host/host/store"
+)
+
+// parked are the partial files of fills that were interrupted, by id: by the
+// end of a run, or by an origin that went away. The next fill of the image
+// goes on with them. Their bytes are among the others of the pool.
+type parked struct {
+	mu   sync.Mutex
+	byID map[string]parkedFill
+}
+
+// parkedFill is a partial file and what the origin said of the image.
+type parkedFill struct {
+	store.Unfinished
+	obj origin.Object
+}
+
+// put adds a partial file and returns the one that it replaces.
+func (p *parked) put(f parkedFill) (old parkedFill, replaced bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.byID == nil {
+		p.byID = map[string]parkedFill{}
+	}
+	old, replaced = p.byID[f.ID]
+	p.byID[f.ID] = f
+	return old, replaced
+}
+
+// take removes and returns the partial file of id, or nil.
+func (p *parked) take(id string) *parkedFill {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	f, ok := p.byID[id]
+	if !ok {
+		return nil
+	}
+	delete(p.byID, id)
+	return &f
+}
+
+// list returns them by age, the oldest first.
+func (p *parked) list() []parkedFill {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return slices.SortedFunc(maps.Values(p.byID), func(a, b parkedFill) int { return a.ModTime.Compare(b.ModTime) })
+}
+
+// checkpoint lets a later fill go on with a file, if the origin says by which
+// version that could be told to be right.
+func (f *fill) checkpoint(staged *store.Staged) {
+	if f.obj.Version == "" || f.c.cfg.DropFills {
+		return
+	}
+	label, err := json.Marshal(f.obj)
+	if err == nil {
+		err = staged.Checkpoint(label)
+	}
+	if err != nil {
+		f.c.log.Warn("the transfer could not be resumed after a restart", "image", f.id, "error", err)
+	}
+}
+
+// park leaves a staged file for the next fill. Its bytes are charged twice
+// until the last client of this one has gone.
+func (c *Cache) park(st *store.Staged, obj origin.Object) {
+	c.log.Info("the transfer goes on when the image is asked for again", "image", st.ID(), "bytes", st.Size())
+	u := st.Park()
+	c.recount()
+	c.addParked(parkedFill{u, obj})
+}
+
+// parkAgain takes over what an earlier run of the service left.
+func (c *Cache) parkAgain(u store.Unfinished) {
+	var obj origin.Object
+	if err := json.Unmarshal(u.Label, &obj); err != nil || obj.Version == "" {
+		c.log.Warn("a partial file cannot be resumed, and is removed", "image", u.ID, "error", err)
+		c.dropPartial(u)
+		return
+	}
+	c.addParked(parkedFill{u, obj})
+}
+
+// addParked keeps the larger one of two of the same image.
+func (c *Cache) addParked(f parkedFill) {
+	old, replaced := c.parked.put(f)
+	if !replaced {
+		return
+	}
+	if old.Size > f.Size {
+		f, old = old, f
+		c.parked.put(f)
+	}
+	c.dropPartial(old.Unfinished)
+}
+
+func (c *Cache) dropPartial(u store.Unfinished) {
+	if err := c.store.RemoveIncomplete(u.Name); err != nil {
+		c.log.Warn("remove partial file", "image", u.ID, "error", err)
+	}
+	c.recount()
+}
+
+// unpark removes the partial file of an image that nobody will go on with.
+func (c *Cache) unpark(id string) {
+	if f := c.parked.take(id); f != nil {
+		c.dropPartial(f.Unfinished)
+	}
+}
+
+// dropParked removes the oldest partial file that waits, to make room: what
+// is whole serves more than what may never be.
+func (c *Cache) dropParked() bool {
+	for _, f := range c.parked.list() {
+		if f := c.parked.take(f.ID); f != nil {
+			c.log.Info("a partial file leaves to make room", "image", f.ID, "bytes", f.Size)
+			c.dropPartial(f.Unfinished)
+			return true
+		}
+	}
+	return false
+}
+
+// resumeParked goes on with the fills that the end of the last run
+// interrupted. Without keep_filling they wait until a client comes back.
+func (c *Cache) resumeParked(context.Context) {
+	if !c.cfg.KeepFilling {
+		return
+	}
+	for _, p := range c.parked.list() {
+		o, name, err := c.cfg.Origins.ByID(p.ID)
+		if err != nil {
+			continue // a request will say where it comes from
+		}
+		c.mu.Lock()
+		if c.fills[p.ID] == nil && c.ctx.Err() == nil {
+			c.begin(p.ID, o, name)
+		}
+		c.mu.Unlock()
+	}
+}
+
+// resume takes up what an earlier fill left. It returns neither a stream nor
+// an error when the fill has to begin anew.
+func (f *fill) resume(ctx context.Context, p parkedFill) (*fetch, error) {
+	f.parked = nil
+	sums := newDigester(p.obj.Digests)
+	f.c.pool.charge(p.Size) // until the count of others knows that the file is ours
+	staged, err := f.c.store.Resume(p.Name, func(b []byte) error {
+		sums.write(b)
+		return ctx.Err()
+	})
+	if err != nil {
+		f.c.pool.release(p.Size)
+		if ctx.Err() != nil {
+			f.c.addParked(p)
+			return nil, context.Cause(ctx)
+		}
+		f.c.log.Warn("a partial file cannot be resumed; the transfer begins anew", "image", f.id, "error", err)
+		f.c.dropPartial(p.Unfinished)
+		return nil, nil
+	}
+	f.c.recount()
+	have := staged.Size()
+	f.c.pool.release(p.Size - have)
+	src, err := f.continueBehind(ctx, p.obj, have)
+	switch {
+	case err == nil:
+		f.charged = have
+		f.update(func() {
+			f.began, f.obj, f.sums = true, p.obj, sums
+			f.staged, f.resumed, f.state.size = staged, have, p.obj.Size
+			f.state.resumed(have)
+		})
+		f.c.log.Info("an interrupted transfer goes on", "image", f.id, "offset", have, "size", p.obj.Size)
+		return src, nil
+	case errors.Is(err, origin.ErrUnavailable), ctx.Err() != nil:
+		f.c.park(staged, p.obj)
+	default:
+		f.c.log.Info("an interrupted transfer begins anew", "image", f.id, "reason", err)
+		f.c.removeStaged(staged)
+		err = nil
+	}
+	staged.Release()
+	f.c.pool.release(have)
+	return nil, err
+}
+
+// continueBehind opens the rest of the image, of which nothing may be left.
+func (f *fill) continueBehind(ctx context.Context, obj origin.Object, have int64) (*fetch, error) {
+	switch {
+	case obj.Size >= 0 && have > obj.Size:
+		return nil, fmt.Errorf("%w: it has %d bytes, %d were fetched", origin.ErrChanged, obj.Size, have)
+	case obj.Size != have:
+		return resumeFetch(ctx, f.origin, f.name, obj, have, f.c.cfg.Retries)
+	}
+	now, err := f.origin.Stat(ctx, f.name)
+	if err == nil && now.Version != obj.Version {
+		err = fmt.Errorf("%w: %s became %s", origin.ErrChanged, obj.Version, now.Version)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return &fetch{ctx: ctx, origin: f.origin, name: f.name, obj: obj, offset: have, body: emptyBody()}, nil
+}
+
+func emptyBody() io.ReadCloser { return io.NopCloser(eof{}) }
+
+type eof struct{}
+
+func (eof) Read([]byte) (int, error) { return 0, io.EOF }
