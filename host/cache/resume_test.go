@@ -250,7 +250,13 @@ func TestPartialFilesLeave(t *testing.T) {
 		if r, err := e.Clean(t.Context(), nil); err != nil || r.Files != 0 {
 			t.Errorf("cleaned %+v, %v, before it was stalled", r, err)
 		}
-		time.Sleep(25 * time.Hour)
+		list, err := e.store.Incomplete()
+		if err != nil || len(list) != 1 {
+			t.Fatal(list, err)
+		}
+		if err := e.fsys.Chtimes("test", "incomplete/"+list[0].Name, time.Now().Add(-25*time.Hour)); err != nil {
+			t.Fatal(err)
+		}
 		if r, err := e.Clean(t.Context(), nil); err != nil || r.Files != 1 {
 			t.Errorf("cleaned %+v, %v", r, err)
 		}
