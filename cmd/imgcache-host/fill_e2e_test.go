@@ -182,16 +182,20 @@ func TestOriginBreaksOff(t *testing.T) {
 		}
 	}
 	d.eventually("the fill is over", func() bool { return d.state("debian").State == cache.StateAbsent })
-	d.noFiles("debian")
 	if info := d.state("debian"); info.Error == "" {
 		t.Error("nothing says why the image is absent")
 	}
+	d.eventually("what was fetched waits for the next request", func() bool { return len(d.files("incomplete")) == 1 })
+	_, _, before := img.counts()
 
 	img.refuse(false)
 	if a := d.get("debian"); img.check(a) != nil || !strings.Contains(a.cacheStatus(), "fwd=miss") {
 		t.Errorf("once the origin is back: %v, %s", img.check(a), a.cacheStatus())
 	}
 	d.waitState("debian", cache.StateCached)
+	if _, _, after := img.counts(); after-before > size*4/10+mib {
+		t.Errorf("the origin sent %d bytes again", after-before-size*4/10)
+	}
 	if a := d.get("debian"); img.check(a) != nil || !strings.Contains(a.cacheStatus(), "; hit") {
 		t.Errorf("and again: %v, %s", img.check(a), a.cacheStatus())
 	}

@@ -22,6 +22,7 @@ type fetch struct {
 	tries   int       // in a row without progress
 	slow    int       // tries in a row that were too slow
 	begun   time.Time // of the last try
+	broken  error     // why there is no body
 	retries int       // tries allowed
 	resumed func(err error, offset int64)
 }
@@ -41,8 +42,8 @@ func resumeFetch(ctx context.Context, o origin.Origin, name string, obj origin.O
 		t.body = body
 		return t, nil
 	}
-	for t.body == nil {
-		if err := t.resume(err); err != nil {
+	for t.broken = err; t.body == nil; {
+		if err := t.resume(t.broken); err != nil {
 			return nil, err
 		}
 	}
@@ -82,7 +83,7 @@ func (t *fetch) Read(p []byte) (int, error) {
 
 func (t *fetch) read(p []byte) (int, error) {
 	if t.body == nil {
-		return 0, fmt.Errorf("%w: not connected", origin.ErrUnavailable)
+		return 0, t.broken
 	}
 	n, err := t.body.Read(p)
 	if errors.Is(err, io.EOF) && t.obj.Size > t.offset+int64(n) {
@@ -113,6 +114,7 @@ func (t *fetch) resume(broken error) error {
 	obj, body, err := t.origin.Open(t.ctx, t.rest())
 	switch {
 	case errors.Is(err, origin.ErrUnavailable):
+		t.broken = err
 		return nil // counted as a try; the next read comes back here
 	case err != nil:
 		return err
