@@ -27,7 +27,7 @@ type engine struct {
 	fsys   *flakyFS // fails when told to
 	log    *bytes.Buffer
 	dir    string
-	cfg    Config
+	config Config // as given
 }
 
 // inEngine runs f with an engine that was started and is closed afterwards.
@@ -35,7 +35,7 @@ func inEngine(t *testing.T, cfg Config, f func(*testing.T, *engine)) {
 	t.Helper()
 	dir := t.TempDir()
 	synctest.Test(t, func(t *testing.T) {
-		e := &engine{t: t, log: &bytes.Buffer{}, dir: dir, cfg: cfg}
+		e := &engine{t: t, log: &bytes.Buffer{}, dir: dir, config: cfg}
 		e.origin = &fakeOrigin{rng: newRand(1), size: true, version: `"1"`}
 		e.open()
 		defer func() { e.shut() }()
@@ -51,7 +51,7 @@ func (e *engine) open() {
 		e.t.Fatal(err)
 	}
 	e.fsys = &flakyFS{FS: base, rng: newRand(2)}
-	cfg := e.cfg
+	cfg := e.config
 	if cfg.Store, err = store.Open(store.Config{Dir: e.dir, FS: e.fsys}); err != nil {
 		e.t.Fatal(err)
 	}
