@@ -28,7 +28,7 @@ func (c *Cache) Image(id string) (ImageInfo, error) {
 	if !store.ValidID(id) {
 		return ImageInfo{}, badID(id)
 	}
-	info := ImageInfo{ID: id, State: c.state(id), Error: c.notes.get(id)}
+	info := ImageInfo{ID: id, State: c.state(id), Size: -1, Error: c.notes.get(id)}
 	if o, name, err := c.cfg.Origins.ByID(id); err == nil {
 		info.URL = o.Name() + ":" + name
 	}
@@ -45,7 +45,7 @@ func (c *Cache) Image(id string) (ImageInfo, error) {
 		c.mu.Unlock()
 		if f != nil {
 			f.mu.Lock()
-			info.Size, info.Written, info.Version = f.obj.Size, f.state.have, f.obj.Version
+			info.Size, info.Written, info.Version = f.state.size, f.state.have, f.obj.Version
 			f.mu.Unlock()
 		}
 	}

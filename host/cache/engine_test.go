@@ -33,7 +33,12 @@ type engine struct {
 // inEngine runs f with an engine that was started and is closed afterwards.
 func inEngine(t *testing.T, cfg Config, f func(*testing.T, *engine)) {
 	t.Helper()
-	dir := t.TempDir()
+	inEngineAt(t, t.TempDir(), cfg, f)
+}
+
+// inEngineAt is inEngine on a directory that may hold something already.
+func inEngineAt(t *testing.T, dir string, cfg Config, f func(*testing.T, *engine)) {
+	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		e := &engine{t: t, log: &bytes.Buffer{}, dir: dir, config: cfg}
 		e.origin = &fakeOrigin{rng: newRand(1), size: true, version: `"1"`}

@@ -2,6 +2,7 @@ package store
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -10,19 +11,30 @@ import (
 const maxID = 128
 
 // reserved are the names in the base directory that follow the grammar of ids
-// and are no images: the directories, and what Glance's drivers put beside
-// its images. Were they ids, to delete one or to prune would destroy them.
+// and are no images: the directories, and what Glance puts beside its images.
+// Were they ids, to delete one or to prune would destroy them.
 var reserved = map[string]bool{
 	incompleteDir: true,
 	invalidDir:    true,
 	queueDir:      true,
 
-	"cache.db":            true, // records of the sqlite driver
-	"cache.db-journal":    true, // SQLite's rollback journal
-	"cache.db-wal":        true, // SQLite's write-ahead log
-	"cache.db-shm":        true, // its index
-	"image_cache_db_init": true, // lock of the sqlite driver
-	"checkme":             true, // probe of the xattr driver
+	// Locks, all of which lie here when Glance has no lock_path.
+	"image_cache_db_init":        true, // the sqlite driver at its start
+	"sqlite_centralized_migrate": true, // the move to the central database
+	"glance-cache":               true, // a prefetch
+	"glance-cache-clean":         true,
+	"glance-cache-prune":         true,
+
+	"checkme": true, // probe of the xattr driver
+}
+
+// databases are the ends of names that belong to Glance's sqlite driver: the
+// records, whose name is an option of Glance, and what SQLite keeps beside
+// them.
+var databases = []string{".db", ".db-journal", ".db-wal", ".db-shm"}
+
+func isReserved(name string) bool {
+	return reserved[name] || slices.ContainsFunc(databases, func(end string) bool { return strings.HasSuffix(name, end) })
 }
 
 // ValidID reports whether id can name an image: it matches
@@ -30,7 +42,7 @@ var reserved = map[string]bool{
 // cache or of a file that Glance keeps among its images. Such an id is a
 // single path element and means the same in every encoding.
 func ValidID(id string) bool {
-	if id == "" || len(id) > maxID || reserved[id] {
+	if id == "" || len(id) > maxID || isReserved(id) {
 		return false
 	}
 	for i := range len(id) {

@@ -36,7 +36,13 @@ var badIDs = map[string]string{
 	"SQLite journal":   "cache.db-journal",
 	"SQLite log":       "cache.db-wal",
 	"SQLite index":     "cache.db-shm",
+	"another SQLite":   "records-of-1.db",
+	"its journal":      "records-of-1.db-journal",
 	"Glance lock":      "image_cache_db_init",
+	"Glance migration": "sqlite_centralized_migrate",
+	"Glance prefetch":  "glance-cache",
+	"Glance clean":     "glance-cache-clean",
+	"Glance prune":     "glance-cache-prune",
 	"Glance probe":     "checkme",
 }
 
@@ -47,7 +53,7 @@ func TestValidID(t *testing.T) {
 		}
 	}
 	for _, id := range []string{
-		"1", "99", "xxx", "a.b_c-d", "A", "0.img", "cache.db2", "Queue", strings.Repeat("a", 128),
+		"1", "99", "xxx", "a.b_c-d", "A", "0.img", "cache.db2", "cache-db", "glance-cache-2", "Queue", strings.Repeat("a", 128),
 		"6f1e1c1e-0c5e-4f0a-9d3f-0d2f3a3b9c11", "origin.0123456789abcdef0123456789abcdef",
 	} {
 		if !store.ValidID(id) {
