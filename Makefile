@@ -3,7 +3,7 @@
 #   make build      bin/imgcache-host and bin/plugins/
 #   make run        everything at work, on loopback, until Ctrl-C (ONCE=1: once)
 #   make test       all checks and tests, with the race detector
-#   make test-all   the same, and each fuzz target for FUZZTIME
+#   make test-all   the same at full length, and each fuzz target for FUZZTIME
 #   make bench      the benchmarks
 #   make check      formatting, vet, staticcheck, buf, generated files, go.mod
 #   make generate   the generated files anew
@@ -85,9 +85,11 @@ check: $(TOOLS)
 .PHONY: test
 test: setup-test check
 	$(MAKE) --no-print-directory build BIN=bin/race RACE=1
-	IMGCACHE_BIN=$(CURDIR)/bin/race go test -race ./...
+	IMGCACHE_BIN=$(CURDIR)/bin/race go test -race $(if $(IMGCACHE_TEST_ALL),-timeout 2h) ./...
 
+# The tests that are too long for every day look at IMGCACHE_TEST_ALL.
 .PHONY: test-all
+test-all: export IMGCACHE_TEST_ALL := 1
 test-all: test fuzz
 
 .PHONY: fuzz

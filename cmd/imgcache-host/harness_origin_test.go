@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/binary"
@@ -9,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -102,7 +104,12 @@ type testOrigin struct {
 // newOrigin starts an origin, which ends with the test.
 func newOrigin(t *testing.T) *testOrigin {
 	o := &testOrigin{images: map[string]*offered{}}
-	o.Server = httptest.NewServer(o)
+	o.Server = httptest.NewUnstartedServer(o)
+	o.Config.ConnContext = func(ctx context.Context, c net.Conn) context.Context {
+		_ = c.(*net.TCPConn).SetWriteBuffer(64 << 10) // so that what was sent was nearly received
+		return ctx
+	}
+	o.Start()
 	t.Cleanup(func() {
 		o.mu.Lock()
 		for _, f := range o.images {
