@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 
 	"github.com/imgcache/imgcache-host/host/store"
 	"github.com/imgcache/imgcache-host/sdk"
@@ -28,7 +29,8 @@ func (c *Cache) Image(id string) (ImageInfo, error) {
 	if !store.ValidID(id) {
 		return ImageInfo{}, badID(id)
 	}
-	info := ImageInfo{ID: id, State: c.state(id), Size: -1, Error: c.notes.get(id)}
+	past := c.history.of(id)
+	info := ImageInfo{ID: id, State: c.state(id), Size: -1, Error: trouble(past)}
 	if o, name, err := c.cfg.Origins.ByID(id); err == nil {
 		info.URL = o.Name() + ":" + name
 	}
@@ -51,6 +53,7 @@ func (c *Cache) Image(id string) (ImageInfo, error) {
 	}
 	pin, pinned := c.pins.get(id, c.cfg.Now())
 	info.Pinned, info.PinnedUntil = pinned, pin.Until
+	info.History = past
 	return info, nil
 }
 
@@ -105,12 +108,11 @@ func (c *Cache) Delete(ctx context.Context, id string) error {
 	}
 	c.pool.leave(im.size)
 	c.evictor.discard(im, nil)
-	c.notes.add(id, errors.New("deleted by request"))
+	reason := "by request"
 	if c.pins.holds(id, c.cfg.Now()) {
-		c.log.Info("deleted; its pin stays", "image", id)
-	} else {
-		c.log.Info("deleted", "image", id)
+		reason += "; its pin stays"
 	}
+	c.history.tell(slog.LevelInfo, id, Deleted, reason)
 	return nil
 }
 

@@ -36,7 +36,8 @@ const (
 	StateAbsent  State = "absent"
 )
 
-// ImageInfo is what the cache knows of an image.
+// ImageInfo is what the cache knows of an image. History and Error are known of
+// single images only, not in a list.
 type ImageInfo struct {
 	ID           string    `json:"id"`
 	State        State     `json:"state"`
@@ -49,7 +50,8 @@ type ImageInfo struct {
 	Verified     bool      `json:"verified"`          // a block table guards each read
 	Readers      int       `json:"readers,omitempty"` // open now
 	Written      int64     `json:"written,omitempty"` // filling: bytes so far
-	Error        string    `json:"error,omitempty"`   // last failure to fetch
+	Error        string    `json:"error,omitempty"`   // what keeps it from being cached, if the last event tells that
+	History      []Event   `json:"history,omitempty"` // the last events, oldest first
 	URL          string    `json:"url,omitempty"`     // where it comes from
 	Pinned       bool      `json:"pinned,omitempty"`  // may not be evicted
 	PinnedUntil  time.Time `json:"pinned_until,omitzero"`

@@ -8,6 +8,7 @@
 package cache
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -132,7 +133,7 @@ type Cache struct {
 	recorder *recorder
 	queue    *queue
 	writes   *writes
-	notes    *notes
+	history  *history
 	pins     *pins
 	disk     *disk
 	others   others
@@ -176,7 +177,7 @@ func New(cfg Config) (*Cache, error) {
 	x := newIndex(cfg.Now, p, j, ev)
 	c := &Cache{
 		cfg: cfg, store: cfg.Store, log: cfg.Log, pool: p, index: x,
-		notes: newNotes(), pins: openPins(cfg), disk: &disk{now: cfg.Now, log: cfg.Log},
+		history: newHistory(cfg), pins: openPins(cfg), disk: &disk{now: cfg.Now, log: cfg.Log},
 		ctx: ctx, stop: stop, scanned: make(chan struct{}), fills: map[string]*fill{},
 	}
 	if cfg.Fills > 0 {
@@ -200,7 +201,7 @@ func (c *Cache) Start() error {
 	c.records.Go(func() { c.recorder.run(c.ctx) })
 	for _, background := range []func(context.Context){
 		c.resumeParked, c.scan, c.evictor.reclaim, c.evictor.keepStanding, c.pruneByItself, c.queue.run, c.writes.expire,
-		c.watchPins,
+		c.watchPins, c.history.run,
 	} {
 		c.work.Go(func() { background(c.ctx) })
 	}
@@ -213,6 +214,7 @@ func (c *Cache) Start() error {
 func (c *Cache) Close() error {
 	c.stop(errStopped)
 	c.work.Wait()
+	c.history.save()
 	c.records.Wait()
 	return nil
 }
@@ -351,7 +353,7 @@ func (c *Cache) vanished(id string) {
 	if im == nil || !c.index.removeExactly(im, sdk.ReasonDeleted, c.cfg.Now()) {
 		return
 	}
-	c.log.Warn("the file of a cached image is gone", "image", id)
+	c.history.tell(slog.LevelWarn, id, Vanished, "somebody else took its file away")
 	c.index.unlinked(im)
 }
 
@@ -563,9 +565,27 @@ func (c *Cache) commitStaged(st *store.Staged, m store.Meta, charged int64) (*im
 		c.evictor.unlinkLater(trashed{file: *replaced})
 	}
 	c.disk.ok()
-	c.notes.clear(info.ID)
-	c.log.Info("cached", "image", info.ID, "bytes", info.Size, "version", info.Version)
+	if old != nil {
+		c.history.tell(slog.LevelInfo, info.ID, Replaced, replacement(old.info.Version, info.Version))
+	}
+	c.history.tell(slog.LevelInfo, info.ID, Cached, source(m), "bytes", info.Size, "version", info.Version)
 	return im, nil
+}
+
+// replacement says what took whose place.
+func replacement(before, now string) string {
+	if before == now {
+		return "the same version was fetched again"
+	}
+	return fmt.Sprintf("version %s by version %s", cmp.Or(before, "unknown"), cmp.Or(now, "unknown"))
+}
+
+// source says how the bytes of an image came here.
+func source(m store.Meta) string {
+	if m.URL == "" {
+		return "written by a client"
+	}
+	return fmt.Sprintf("fetched in %v from %s", time.Duration(m.FetchMS)*time.Millisecond, m.URL)
 }
 
 // quarantine takes an image whose bytes are wrong out of the cache and keeps
@@ -574,8 +594,7 @@ func (c *Cache) quarantine(im *image, why error) {
 	if !c.index.removeExactly(im, sdk.ReasonCorrupt, c.cfg.Now()) {
 		return
 	}
-	c.log.Error("a cached image is corrupt; its file is in invalid/", "image", im.id, "error", why)
-	c.notes.add(im.id, fmt.Errorf("quarantined: %w", why))
+	c.history.tell(slog.LevelError, im.id, Quarantined, why.Error()+"; the file is in invalid/")
 	if _, err := c.store.Quarantine(im.id); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		c.log.Error("quarantine", "image", im.id, "error", err)
 	}

@@ -25,7 +25,7 @@ type engine struct {
 	t      *testing.T
 	origin *fakeOrigin
 	fsys   *flakyFS // fails when told to
-	log    *bytes.Buffer
+	log    *syncBuffer
 	dir    string
 	config Config // as given
 }
@@ -40,7 +40,7 @@ func inEngine(t *testing.T, cfg Config, f func(*testing.T, *engine)) {
 func inEngineAt(t *testing.T, dir string, cfg Config, f func(*testing.T, *engine)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		e := &engine{t: t, log: &bytes.Buffer{}, dir: dir, config: cfg}
+		e := &engine{t: t, log: &syncBuffer{}, dir: dir, config: cfg}
 		e.origin = &fakeOrigin{rng: newRand(1), size: true, version: `"1"`}
 		e.open()
 		defer func() { e.shut() }()
@@ -61,7 +61,7 @@ func (e *engine) open() {
 		e.t.Fatal(err)
 	}
 	cfg.Origins = e.origin
-	cfg.Log = slog.New(slog.NewTextHandler(&syncWriter{w: e.log}, nil))
+	cfg.Log = slog.New(slog.NewTextHandler(e.log, nil))
 	if e.Cache, err = New(cfg); err != nil {
 		e.t.Fatal(err)
 	}
@@ -91,15 +91,22 @@ func (e *engine) get(id string) (string, Outcome, error) {
 	return got.String(), k.Outcome(), err
 }
 
-type syncWriter struct {
-	mu sync.Mutex
-	w  io.Writer
+// syncBuffer is a log that is read while others write.
+type syncBuffer struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
 }
 
-func (s *syncWriter) Write(p []byte) (int, error) {
+func (s *syncBuffer) Write(p []byte) (int, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.w.Write(p)
+	return s.buf.Write(p)
+}
+
+func (s *syncBuffer) String() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.buf.String()
 }
 
 // put brings an image in by a write.

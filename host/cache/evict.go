@@ -46,7 +46,7 @@ type evictor struct {
 	index   *index
 	pool    *pool
 	store   *store.Store
-	notes   *notes
+	history *history
 	pins    *pins
 	now     func() time.Time
 	minAge  time.Duration
@@ -65,7 +65,7 @@ type evictor struct {
 
 func newEvictor(c *Cache) *evictor {
 	e := &evictor{
-		log: c.log, index: c.index, pool: c.pool, store: c.store, notes: c.notes, pins: c.pins,
+		log: c.log, index: c.index, pool: c.pool, store: c.store, history: c.history, pins: c.pins,
 		now: c.cfg.Now, minAge: c.cfg.MinAge,
 		trash: make(chan trashed, 1024), stopped: c.ctx.Done(),
 		advisor: &advisor{policy: c.cfg.Policy, index: c.index, events: c.index.events, max: c.cfg.MaxSize, now: c.cfg.Now},
@@ -112,7 +112,7 @@ func (e *evictor) candidates(r rule) []candidate {
 func (e *evictor) makeRoom(n int64) bool {
 	victims, enough := e.pick(n)
 	for _, v := range victims {
-		e.evict(v, nil)
+		e.evict(v, fmt.Sprintf("to make room for %d bytes", n), nil)
 	}
 	return enough
 }
@@ -174,9 +174,8 @@ func (e *evictor) claim(im *image, r rule, since time.Time) bool {
 
 // evict moves the file of a claimed image to trash. The bytes return to the
 // pool when it is unlinked; done is called then.
-func (e *evictor) evict(v victim, done func()) {
-	e.log.Info("evicted", "image", v.im.id, "bytes", v.im.size, "why", v.why)
-	e.notes.add(v.im.id, fmt.Errorf("evicted: %s", v.why))
+func (e *evictor) evict(v victim, purpose string, done func()) {
+	e.history.tell(slog.LevelInfo, v.im.id, Evicted, v.why+", "+purpose, "bytes", v.im.size)
 	e.discard(v.im, done)
 }
 

@@ -46,7 +46,7 @@ func (o *fakeOrigin) ByID(id string) (origin.Origin, string, error) { return o, 
 func newRand(seed uint64) *rand.Rand { return rand.New(rand.NewPCG(seed, 8)) }
 
 func (o *fakeOrigin) object() origin.Object {
-	obj := origin.Object{Version: o.version, Size: -1}
+	obj := origin.Object{Version: o.version, Size: -1, URL: "fake://image"}
 	if o.size {
 		obj.Size = int64(len(o.data))
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"math"
 	"sync"
 	"time"
@@ -292,7 +293,7 @@ func (f *fill) commit() {
 		}
 	})
 	if bar != nil {
-		f.c.notes.add(f.id, bar)
+		f.c.history.tell(slog.LevelInfo, f.id, NotStored, bar.Error())
 		f.finish()
 		return
 	}

@@ -29,12 +29,13 @@ func (c *Cache) Prune(ctx context.Context, o PruneOptions) (Result, error) {
 		return Result{}, nil
 	}
 	var unlinked sync.WaitGroup
+	purpose := fmt.Sprintf("by a prune from %d to %d bytes", total-pending, target)
 	leave := func(v victim) bool {
 		if !c.evictor.claim(v.im, r, time.Time{}) {
 			return false
 		}
 		unlinked.Add(1)
-		c.evictor.evict(v, unlinked.Done)
+		c.evictor.evict(v, purpose, unlinked.Done)
 		return true
 	}
 	if o.DryRun {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"time"
 
 	"github.com/imgcache/imgcache-host/host/store"
@@ -59,10 +60,12 @@ func (c *Cache) Queue(id string) (bool, error) {
 		return false, nil
 	}
 	c.absent.forget(id)
-	c.notes.clear(id) // what it says from here on is about this fetch
 	queued, err := c.store.Enqueue(id)
 	if err != nil {
 		return false, fmt.Errorf("queue %q: %w", id, err)
+	}
+	if queued {
+		c.history.tell(slog.LevelInfo, id, Queued, "by request")
 	}
 	c.queue.nudge()
 	return queued, nil
@@ -162,7 +165,6 @@ func (q *queue) ended(r fetched) {
 	t.busy = false
 	t.next = time.Now().Add(min(firstPrefetchRetry<<min(t.tries, 10), maxPrefetchRetry))
 	t.tries++
-	q.c.notes.add(r.id, r.err)
 	q.c.log.Warn("prefetch", "image", r.id, "tries", t.tries, "next", t.next, "error", r.err)
 }
 

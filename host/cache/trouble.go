@@ -3,49 +3,10 @@ package cache
 import (
 	"errors"
 	"log/slog"
+	"strings"
 	"sync"
 	"time"
 )
-
-// notes remembers, of each image, the last thing that kept it from being
-// cached or took it out.
-type notes struct {
-	mu   sync.Mutex
-	ids  []string // oldest first
-	text map[string]string
-}
-
-// maxNotes bounds the notes: a few hundred KiB.
-const maxNotes = 1000
-
-func newNotes() *notes { return &notes{text: map[string]string{}} }
-
-func (n *notes) add(id string, err error) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	if _, known := n.text[id]; !known {
-		n.ids = append(n.ids, id)
-	}
-	n.text[id] = err.Error()
-	for len(n.ids) > maxNotes {
-		delete(n.text, n.ids[0])
-		n.ids = n.ids[1:]
-	}
-}
-
-func (n *notes) get(id string) string {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	return n.text[id]
-}
-
-func (n *notes) clear(id string) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	if _, known := n.text[id]; known {
-		n.text[id] = ""
-	}
-}
 
 // disk remembers that the cache directory cannot be written, so that not
 // every miss has to find out by itself.
@@ -101,25 +62,23 @@ func (d *disk) state() string {
 	return d.reason.Error()
 }
 
-// storeFailed notes that an image could not be stored. Its clients do not
+// storeFailed tells that an image could not be stored. Its clients do not
 // notice.
 func (c *Cache) storeFailed(id string, err error) {
-	c.notes.add(id, err)
-	c.log.Warn("image is not stored", "image", id, "error", err)
+	c.history.tell(slog.LevelWarn, id, NotStored, strings.TrimPrefix(err.Error(), errDetached.Error()+": "))
 	if !errors.Is(err, ErrNoSpace) {
 		c.disk.fail(err)
 	}
 }
 
-// fetchFailed notes that an image could not be fetched.
+// fetchFailed tells that an image could not be fetched.
 func (c *Cache) fetchFailed(id string, err error) {
-	if errors.Is(err, errStopped) {
+	level := slog.LevelWarn
+	switch {
+	case errors.Is(err, errStopped):
 		return
+	case errors.Is(err, ErrNotFound):
+		level = slog.LevelInfo // an answer like any other
 	}
-	c.notes.add(id, err)
-	if errors.Is(err, ErrNotFound) {
-		c.log.Info("the origin has no such image", "image", id, "error", err)
-		return
-	}
-	c.log.Warn("image could not be fetched", "image", id, "error", err)
+	c.history.tell(level, id, NotFetched, err.Error())
 }

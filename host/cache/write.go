@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"hash"
 	"io"
+	"log/slog"
 	"strings"
 	"sync"
 	"time"
@@ -256,7 +257,7 @@ func (c *Cache) CommitWrite(_ context.Context, name string) (info ImageInfo, err
 func (c *Cache) commitWrite(w *write) (ImageInfo, error) {
 	if err := w.verify(); err != nil {
 		c.endWrite(w, errWriteEnded)
-		c.notes.add(w.opts.ID, err)
+		c.history.tell(slog.LevelWarn, w.opts.ID, NotStored, err.Error())
 		return ImageInfo{}, err
 	}
 	if c.index.get(w.opts.ID) != nil {
