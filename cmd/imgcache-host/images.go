@@ -88,14 +88,11 @@ func (a *app) show() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if i.State == cache.StateAbsent && !a.output.json {
-				return fmt.Errorf("image %s is %w in the cache%s%s", i.ID, cache.ErrNotFound, because(i.Error), reserved(i))
-			}
 			if err := a.answer(i, func(w io.Writer) { showImage(w, i) }); err != nil {
 				return err
 			}
 			if i.State == cache.StateAbsent {
-				return fmt.Errorf("image %s is %w in the cache", i.ID, cache.ErrNotFound)
+				return fmt.Errorf("image %s is %w in the cache%s%s", i.ID, cache.ErrNotFound, because(i.Error), reserved(i))
 			}
 			return nil
 		}),
@@ -117,7 +114,28 @@ func reserved(i cache.ImageInfo) string {
 	return "; it is pinned " + pinUntil(i.PinnedUntil)
 }
 
+// showImage writes what is known of an image; of an absent one that is its
+// history.
 func showImage(w io.Writer, i cache.ImageInfo) {
+	if i.State != cache.StateAbsent {
+		showState(w, i)
+	}
+	if i.State != cache.StateAbsent && len(i.History) > 0 {
+		fmt.Fprintln(w)
+	}
+	if len(i.History) > 0 {
+		row(w, "WHEN", "WHAT HAPPENED", "WHY OR HOW")
+	}
+	for _, e := range i.History {
+		what := e.Event
+		if e.Times > 1 {
+			what += fmt.Sprintf(" (%d times)", e.Times)
+		}
+		row(w, age(e.Time), what, e.Reason)
+	}
+}
+
+func showState(w io.Writer, i cache.ImageInfo) {
 	row(w, "id", i.ID)
 	row(w, "state", i.State)
 	if i.Pinned {

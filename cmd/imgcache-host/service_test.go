@@ -25,8 +25,8 @@ func fakeService(t *testing.T) (socket string, requests func() []string) {
 	}
 	answer("GET /v1/usage", `{"bytes":1048576,"max_bytes":10737418240,"limit":"hard","images":2,"pinned":1,"pinned_bytes":1048576,"pins_full":true,"policy":"lru","records":"ready","disk":"ok"}`)
 	answer("GET /v1/images", `{"images":[{"id":"debian","state":"cached","size":1048576,"hits":3,"pinned":true},{"id":"fedora","state":"filling","size":-1}]}`)
-	answer("GET /v1/images/debian", `{"id":"debian","state":"cached","size":1048576,"hits":3,"url":"file:///srv/debian","pinned":true}`)
-	answer("GET /v1/images/gone", `{"id":"gone","state":"absent","size":-1,"error":"evicted: oldest"}`)
+	answer("GET /v1/images/debian", `{"id":"debian","state":"cached","size":1048576,"hits":3,"url":"file:///srv/debian","pinned":true,"history":[{"time":"2026-01-02T03:04:05Z","event":"not fetched","reason":"away","times":7},{"time":"2026-01-02T03:04:05Z","event":"cached"}]}`)
+	answer("GET /v1/images/gone", `{"id":"gone","state":"absent","size":-1,"error":"evicted: oldest","history":[{"time":"2026-01-02T03:04:05Z","event":"evicted","reason":"oldest"}]}`)
 	answer("GET /v1/images/broken", `{"id":"broken","state":"queued","size":-1,"error":"origin: image not found"}`)
 	mux.HandleFunc("GET /v1/images/new", func(w http.ResponseWriter, _ *http.Request) {
 		states := []string{`"absent"`, `"queued"`, `"filling","size":100,"written":50`, `"cached","size":100`}
@@ -113,8 +113,8 @@ func TestCommands(t *testing.T) {
 	}{
 		{"status", 0, []string{"used 1.0 MiB of 10 GiB (hard)", "policy lru", "pinned 1 image, 1.0 MiB: they fill the cache"}, "", "GET /v1/usage"},
 		{"list", 0, []string{"ID STATE SIZE HITS", "debian cached, pinned 1.0 MiB 3 - -", "fedora filling unknown 0"}, "", "GET /v1/images"},
-		{"show debian", 0, []string{"size 1.0 MiB (1048576 bytes)", "url file:///srv/debian", "pinned for ever"}, "", "GET /v1/images/debian"},
-		{"show gone", 3, nil, "image gone is not found in the cache; the last thing that happened: evicted: oldest", ""},
+		{"show debian", 0, []string{"size 1.0 MiB (1048576 bytes)", "url file:///srv/debian", "pinned for ever", "WHEN WHAT HAPPENED WHY OR HOW", "ago not fetched (7 times) away", "ago cached -"}, "", "GET /v1/images/debian"},
+		{"show gone", 3, []string{"ago evicted oldest"}, "image gone is not found in the cache; the last thing that happened: evicted: oldest", ""},
 		{"show other", 3, nil, "no such path", ""},
 		{"queue new debian", 0, []string{"new queued", "debian not queued: it is cached"}, "", "PUT /v1/queue/new PUT /v1/queue/debian"},
 		{"queue", 0, []string{"broken"}, "", "GET /v1/queue"},

@@ -110,6 +110,22 @@ func TestNativeAPI(t *testing.T) {
 	}
 }
 
+// TestHistoryOfImage: the native API tells what happened to an image.
+func TestHistoryOfImage(t *testing.T) {
+	e := newEngine()
+	e.images["img"] = newContent("abc")
+	e.images["img"].info = cache.ImageInfo{State: cache.StateAbsent, Size: -1, History: []cache.Event{
+		{Time: modified, Event: cache.NotFetched, Reason: "away", Times: 3}, {Time: modified, Event: cache.Queued},
+	}}
+	w := call(newService(e).Handler(everything), "GET", "/v1/images/img", "")
+	want := `{"id": "img", "state": "absent", "size": -1, "hits": 0, "verified": false, "history": [
+		{"time": "2026-03-04T05:06:07.0000008Z", "event": "not fetched", "reason": "away", "times": 3},
+		{"time": "2026-03-04T05:06:07.0000008Z", "event": "queued"}]}`
+	if !sameJSON(w.Body.String(), want) {
+		t.Errorf("%s, want %s", w.Body, want)
+	}
+}
+
 func sameJSON(a, b string) bool {
 	var x, y any
 	if json.Unmarshal([]byte(a), &x) != nil || json.Unmarshal([]byte(b), &y) != nil {
