@@ -38,8 +38,8 @@ func (e *engine) because(id string) string {
 	return events[len(events)-1].Reason
 }
 
-// download gets an image, waits a moment, and returns how that ended.
-func (e *engine) download(id string) error {
+// fetch gets an image, waits a moment, and returns how that ended.
+func (e *engine) fetch(id string) error {
 	_, _, err := e.get(id)
 	time.Sleep(10 * time.Second)
 	return err
@@ -66,7 +66,7 @@ func TestHistory(t *testing.T) {
 		}
 		e.origin.data = make([]byte, 6000) // two fit
 		e.origin.missing = "none"
-		if err := e.download("none"); !errors.Is(err, ErrNotFound) {
+		if err := e.fetch("none"); !errors.Is(err, ErrNotFound) {
 			t.Errorf("an image that the origin has not: %v", err)
 		}
 		want("none", "not fetched", "not found")
@@ -76,8 +76,8 @@ func TestHistory(t *testing.T) {
 		want("a", "queued", "by request")
 		time.Sleep(time.Minute)
 		want("a", "queued, cached", "fetched in ")
-		must(e.download("b"))
-		must(e.download("c"))
+		must(e.fetch("b"))
+		must(e.fetch("c"))
 		want("a", "queued, cached, evicted", "least recently used")
 		want("a", "queued, cached, evicted", ", to make room for 6000 bytes")
 		if info, _ := e.Image("a"); info.Error != "evicted: "+e.because("a") {
@@ -85,16 +85,16 @@ func TestHistory(t *testing.T) {
 		}
 		e.pin("b", 0)
 		e.pin("c", 0)
-		must(e.download("a"))
+		must(e.fetch("a"))
 		want("a", "queued, cached, evicted, not stored", "no space in the cache: the image needs 6000 bytes, and pinned images hold 12000 of the 13000")
 		must(e.Delete(t.Context(), "b"))
 		want("b", "cached, deleted", "by request; its pin stays")
 		must(errors.Join(e.Unpin("b"), e.Unpin("c")))
-		must(e.download("b"))
+		must(e.fetch("b"))
 		e.origin.mu.Lock()
 		e.origin.version = `"2"`
 		e.origin.mu.Unlock()
-		must(e.download("b"))
+		must(e.fetch("b"))
 		want("b", "cached, deleted, cached, replaced, cached", "fetched in ")
 		if events := e.history.of("b"); events[3].Reason != `version "1" by version "2"` || events[3].Time.Before(events[2].Time) {
 			t.Errorf("the replacement is %+v", events[3:])
@@ -108,7 +108,7 @@ func TestHistory(t *testing.T) {
 		e.origin.down = true
 		e.origin.mu.Unlock()
 		for range 3 {
-			if err := e.download("b"); err == nil {
+			if err := e.fetch("b"); err == nil {
 				t.Error("an image came from nowhere")
 			}
 		}
