@@ -62,7 +62,7 @@ func (a *app) root() *cobra.Command {
 	root.AddCommand(
 		a.serve(), a.status(),
 		a.list(), a.show(), a.victims(),
-		a.queue(), a.prefetch(),
+		a.queue(), a.prefetch(), a.fills(),
 		a.pin(), a.unpin(),
 		a.remove(), a.clear(), a.prune(), a.clean(),
 		a.plugin(), a.config(),

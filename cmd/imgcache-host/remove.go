@@ -15,7 +15,6 @@ import (
 	"github.com/imgcache/imgcache-host/host/client"
 	"github.com/imgcache/imgcache-host/host/config"
 	"github.com/spf13/cobra"
-	"golang.org/x/sys/unix"
 )
 
 var errDeclined = errors.New("nothing was removed")
@@ -26,7 +25,7 @@ func (a *app) confirm(format string, args ...any) error {
 	if a.yes {
 		return nil
 	}
-	if _, err := unix.IoctlGetTermios(int(a.stdin.Fd()), unix.TCGETS); err != nil {
+	if !isTerminal(a.stdin) {
 		return nil
 	}
 	fmt.Fprintf(a.stderr, format+" [y/N] ", args...)

@@ -48,6 +48,15 @@ func fakeService(t *testing.T) (socket string, requests func() []string) {
 		w.WriteHeader(http.StatusConflict)
 		_, _ = io.WriteString(w, `{"error":"conflict: it is in the configuration"}`)
 	})
+	watched := 0
+	mux.HandleFunc("GET /v1/fills", func(w http.ResponseWriter, _ *http.Request) {
+		lists := []string{
+			`{"id":"new","phase":"streaming","size":1048576,"written":262144,"rate":262144,"clients":2},`,
+			"",
+		}
+		fmt.Fprintf(w, `{"fills":[%s{"id":"old","phase":"interrupted","size":-1,"written":2097152,"resumed":2097152}]}`, lists[min(watched, 1)])
+		watched++
+	})
 	answer("GET /v1/plugins", `{"plugins":[{"name":"sqlite","kind":"driver","runtime":"process","state":"running","pid":42}]}`)
 	mux.HandleFunc("DELETE /v1/images/debian", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) })
 	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) {
@@ -115,10 +124,12 @@ func TestCommands(t *testing.T) {
 		{"list", 0, []string{"ID STATE SIZE HITS", "debian cached, pinned 1.0 MiB 3 - -", "fedora filling unknown 0"}, "", "GET /v1/images"},
 		{"show debian", 0, []string{"size 1.0 MiB (1048576 bytes)", "url file:///srv/debian", "pinned for ever", "WHEN WHAT HAPPENED WHY OR HOW", "ago not fetched (7 times) away", "ago cached -"}, "", "GET /v1/images/debian"},
 		{"show gone", 3, []string{"ago evicted oldest"}, "image gone is not found in the cache; the last thing that happened: evicted: oldest", ""},
+		{"fills --watch", 0, []string{"new streaming 25 %", "CLIENTS\nold interrupted"}, "", "GET /v1/fills GET /v1/fills"},
 		{"show other", 3, nil, "no such path", ""},
 		{"queue new debian", 0, []string{"new queued", "debian not queued: it is cached"}, "", "PUT /v1/queue/new PUT /v1/queue/debian"},
 		{"queue", 0, []string{"broken"}, "", "GET /v1/queue"},
 		{"prefetch new", 0, []string{"new cached 100 B"}, "new  filling 50% of 100 B\nnew  cached\n", ""},
+		{"fills", 0, []string{"ID PHASE PROGRESS FETCHED", "new streaming 25 % 256 KiB 1.0 MiB 256 KiB/s 3s 2", "old interrupted - 2.0 MiB unknown - - 0"}, "", "GET /v1/fills"},
 		{"prefetch", 1, []string{"broken queued unknown origin: image not found"}, "1 of 1 images could not be fetched", ""},
 		{"delete debian", 0, []string{"deleted debian", "still pinned debian (imgcache-host unpin ends that)"}, "", "DELETE /v1/images/debian GET /v1/pins"},
 		{"pin list", 0, []string{"ID UNTIL CACHED FROM", "debian for ever yes the configuration", "new " + until + " no a request"}, "", "GET /v1/pins"},
@@ -170,7 +181,7 @@ func TestCommands(t *testing.T) {
 // TestJSONOutput checks that every command that answers answers JSON too.
 func TestJSONOutput(t *testing.T) {
 	for _, args := range []string{
-		"status", "list", "show debian", "show gone", "queue", "queue new", "prefetch debian", "delete debian", "pin list", "pin new", "unpin new",
+		"status", "list", "fills", "show debian", "show gone", "queue", "queue new", "prefetch debian", "delete debian", "pin list", "pin new", "unpin new",
 		"clear", "prune", "clean", "victims", "plugin list", "version",
 	} {
 		socket, _ := fakeService(t)

@@ -132,6 +132,19 @@ type Usage struct {
 	Disk         string `json:"disk"`          // "ok", or why nothing is stored
 }
 
+// FillInfo is how far a fill is.
+type FillInfo struct {
+	ID      string    `json:"id"`
+	Phase   string    `json:"phase"` // "waiting" for its turn or the origin, "reserving", "streaming", "verifying", "committing", "detached", "failed", or "interrupted": it goes on with the next request
+	Size    int64     `json:"size"`  // bytes; -1: unknown
+	Written int64     `json:"written"`
+	Resumed int64     `json:"resumed,omitempty"` // of Written, taken over from an interrupted fill
+	Rate    int64     `json:"rate"`              // bytes a second from the origin since the start; 0: nothing came yet
+	Clients int       `json:"clients"`           // that follow it; 0: nobody, or the queue
+	Started time.Time `json:"started,omitzero"`
+	URL     string    `json:"url,omitempty"`
+}
+
 // WriteOptions begins a write. Digests are hex and optional; Size < 0 means
 // unknown.
 type WriteOptions struct {
@@ -183,6 +196,7 @@ type Engine interface {
 	Unpin(id string) error
 
 	Usage() Usage
+	Fills() []FillInfo // that run, by their start, and then those that were interrupted
 	Victims(ctx context.Context, limit int) ([]Victim, error)
 	Prune(ctx context.Context, o PruneOptions) (Result, error)
 	Clean(ctx context.Context, stall *time.Duration) (Result, error) // nil: the configured stall time

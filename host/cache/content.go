@@ -75,8 +75,12 @@ func (k *fillContent) follow(ctx context.Context, w io.Writer, off, n int64) (in
 	buf := blocks.get()
 	defer blocks.put(buf)
 	pos, partial := off, off > 0
+	jump := n >= 0 && off > 0
+	patient := jump && k.f.c.cfg.RangesInFill == RangesVerified
 	for {
-		v, err := k.f.await(ctx, pos, n >= 0 && off > 0)
+		v, err := k.f.await(ctx, func(v view) bool {
+			return v.phase >= committing || !patient && (pos < v.readable || jump && pos-v.have > farAhead)
+		})
 		if err != nil {
 			return pos - off, err
 		}
@@ -92,7 +96,7 @@ func (k *fillContent) follow(ctx context.Context, w io.Writer, off, n int64) (in
 			return pos - off, v.err
 		case end >= 0 && pos >= end && (end < v.size || v.verified()):
 			return pos - off, nil
-		case off > 0 && n >= 0 && pos-v.have > farAhead:
+		case jump && pos-v.have > farAhead, patient && v.phase == detached:
 			m, err := k.direct(ctx, w, pos, end)
 			return pos - off + m, err
 		case pos < v.readable:
@@ -139,15 +143,15 @@ type view struct {
 
 func (v view) verified() bool { return v.phase == committing || v.phase == done }
 
-// await returns when there are bytes to read behind pos, or the fill is over,
-// or, for a client that may jump, pos is too far ahead to wait for.
-func (f *fill) await(ctx context.Context, pos int64, jump bool) (view, error) {
+// await returns once there is enough for the caller. A fill that is over is
+// enough for everybody.
+func (f *fill) await(ctx context.Context, enough func(view) bool) (view, error) {
 	for {
 		f.mu.Lock()
 		v := view{f.state.phase, f.state.size, f.state.have, f.state.readable(), f.state.err}
 		changed := f.changed
 		f.mu.Unlock()
-		if pos < v.readable || v.phase >= committing || jump && pos-v.have > farAhead {
+		if enough(v) {
 			return v, nil
 		}
 		select {

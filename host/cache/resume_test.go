@@ -380,3 +380,55 @@ func TestOriginDown(t *testing.T) {
 		}
 	})
 }
+
+// TestRangesInFill: a range waits for its bytes, or for the verdict on all.
+func TestRangesInFill(t *testing.T) {
+	for _, mode := range []string{RangesStream, RangesVerified} {
+		inEngine(t, Config{MaxSize: 1 << 30, Hard: true, KeepFilling: true, RangesInFill: mode}, func(t *testing.T, e *engine) {
+			e.origin.data = bigContent(1)
+			k, err := e.Open(t.Context(), "image")
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer k.Close()
+			var got bytes.Buffer
+			if _, err := k.CopyTo(t.Context(), &got, 1000, 10_000); err != nil || got.String() != string(e.origin.data[1000:11_000]) {
+				t.Errorf("%s: %d bytes, %v", mode, got.Len(), err)
+			}
+			list := e.Fills()
+			if whole := len(list) == 0 || list[0].Phase == committing.String(); whole != (mode == RangesVerified) {
+				t.Errorf("%s: the image was whole: %v", mode, whole)
+			}
+		})
+	}
+}
+
+// TestFillsShow: what is being fetched, and what was interrupted, can be seen.
+func TestFillsShow(t *testing.T) {
+	inEngine(t, Config{MaxSize: 1 << 30, Hard: true, KeepFilling: true, Fills: 1}, func(t *testing.T, e *engine) {
+		e.origin.data = bigContent(1)
+		e.interrupt("broken")
+		go e.get("a") //nolint:errcheck // looked at by its progress
+		time.Sleep(time.Second)
+		go e.get("b") //nolint:errcheck // the same
+		time.Sleep(time.Second)
+		list := e.Fills()
+		if len(list) != 3 {
+			t.Fatalf("fills %+v", list)
+		}
+		a, b, broken := list[0], list[1], list[2]
+		if a.ID != "a" || a.Phase != "streaming" || a.Written == 0 || a.Written >= a.Size || a.Rate != a.Written/2 || a.Clients != 1 {
+			t.Errorf("the first is %+v", a)
+		}
+		if b.ID != "b" || b.Phase != "waiting" || b.Written != 0 || b.Clients != 1 {
+			t.Errorf("the second is %+v", b)
+		}
+		if broken.ID != "broken" || broken.Phase != "interrupted" || broken.Written < blockSize || broken.Size != a.Size {
+			t.Errorf("the third is %+v", broken)
+		}
+		time.Sleep(time.Minute)
+		if list := e.Fills(); len(list) != 1 {
+			t.Errorf("at the end: %+v", list)
+		}
+	})
+}

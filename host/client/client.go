@@ -131,6 +131,16 @@ func (c *Client) deleteAll(ctx context.Context, path string) (int, error) {
 	return out.Deleted, err
 }
 
+// Fills returns how far the running fills are, and those that were
+// interrupted.
+func (c *Client) Fills(ctx context.Context) ([]cache.FillInfo, error) {
+	var out struct {
+		Fills []cache.FillInfo `json:"fills"`
+	}
+	err := c.call(ctx, http.MethodGet, "/v1/fills", nil, &out)
+	return out.Fills, err
+}
+
 // Pins returns the pins that hold, ordered by id.
 func (c *Client) Pins(ctx context.Context) ([]cache.PinInfo, error) {
 	var out struct {

@@ -276,6 +276,10 @@ func (e *fakeEngine) Unpin(id string) error {
 	return err
 }
 
+func (e *fakeEngine) Fills() []cache.FillInfo {
+	return []cache.FillInfo{{ID: "new", Phase: "streaming", Size: 9, Written: 3, Rate: 2, Clients: 1, Started: modified}}
+}
+
 func (e *fakeEngine) Usage() cache.Usage {
 	return cache.Usage{Bytes: 1234, MaxBytes: 5678, Limit: "hard", Images: len(e.Images()), Records: "ready", Unsent: 7, Hits: 11, Misses: 5, Disk: "ok"}
 }

@@ -30,6 +30,7 @@ func (s *Service) adminMux() *http.ServeMux {
 		"/v1/pins":              {http.MethodGet: s.listPins},
 		"/v1/pins/{id}":         {http.MethodPut: s.pinImage, http.MethodDelete: s.unpinImage},
 		"/v1/usage":             {http.MethodGet: s.usage},
+		"/v1/fills":             {http.MethodGet: s.listFills},
 		"/v1/victims":           {http.MethodGet: s.victims},
 		"/v1/plugins":           {http.MethodGet: s.listPlugins},
 		"/v1/prune":             {http.MethodPost: s.prune},
@@ -141,6 +142,10 @@ func (s *Service) clearQueue(w http.ResponseWriter, r *http.Request) {
 
 func (s *Service) usage(w http.ResponseWriter, _ *http.Request) {
 	writeJSON(w, http.StatusOK, s.engine.Usage())
+}
+
+func (s *Service) listFills(w http.ResponseWriter, _ *http.Request) {
+	writeJSON(w, http.StatusOK, map[string]any{"fills": list(s.engine.Fills())})
 }
 
 func (s *Service) listPlugins(w http.ResponseWriter, _ *http.Request) {

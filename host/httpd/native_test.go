@@ -77,6 +77,7 @@ var session = []struct {
 	{"GET", "/v1/pins", "", 200, `{"pins": [{"id": "img", "from": "a request", "cached": true}]}`},
 
 	{"GET", "/v1/usage", "", 200, "*"},
+	{"GET", "/v1/fills", "", 200, `{"fills": [{"id": "new", "phase": "streaming", "size": 9, "written": 3, "rate": 2, "clients": 1, "started": "2026-03-04T05:06:07.0000008Z"}]}`},
 	{"GET", "/v1/victims?limit=3", "", 200, `{"victims": []}`},
 	{"POST", "/v1/prune", "", 200, `{"files": 3, "bytes": 300}`},
 	{"POST", "/v1/clean", "{}", 200, `{"files": 1, "bytes": 10}`},

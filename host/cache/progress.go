@@ -1,0 +1,38 @@
+package cache
+
+import (
+	"slices"
+	"time"
+)
+
+// Fills returns how far the fills are: see [Engine].
+func (c *Cache) Fills() []FillInfo {
+	c.mu.Lock()
+	list := make([]FillInfo, 0, len(c.fills))
+	for _, f := range c.fills {
+		list = append(list, f.progress())
+	}
+	c.mu.Unlock()
+	slices.SortFunc(list, func(a, b FillInfo) int { return a.Started.Compare(b.Started) })
+	for _, p := range c.parked.list() {
+		list = append(list, FillInfo{ID: p.ID, Phase: "interrupted", Size: p.obj.Size, Written: p.Size, Resumed: p.Size, URL: p.obj.URL})
+	}
+	return list
+}
+
+// progress is called under the cache's mutex.
+func (f *fill) progress() FillInfo {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	info := FillInfo{
+		ID: f.id, Phase: f.state.phase.String(), Size: f.state.size, Written: f.state.have, Resumed: f.resumed,
+		Clients: f.clients, Started: f.started, URL: f.obj.URL,
+	}
+	if !f.began && !f.state.over() {
+		info.Phase = "waiting"
+	}
+	if took := time.Since(f.started).Seconds(); took > 0 {
+		info.Rate = int64(float64(f.state.have-f.resumed) / took)
+	}
+	return info
+}
