@@ -106,6 +106,9 @@ func (cfg Config) withDefaults() Config {
 	if cfg.Retries == 0 {
 		cfg.Retries = 5
 	}
+	if cfg.VerifyReads == "" {
+		cfg.VerifyReads = VerifyAlways
+	}
 	if cfg.Prefetchers == 0 {
 		cfg.Prefetchers = 2
 	}
@@ -290,7 +293,7 @@ func (c *Cache) Open(ctx context.Context, id string) (Content, error) {
 				return nil, err
 			}
 		} else if !errors.Is(err, fs.ErrNotExist) {
-			c.disk.fail(fmt.Errorf("open image: %w", err))
+			c.disk.fail(err)
 			stale = c.index.get(id) // there, but of no use now
 		}
 		if err := c.absent.err(id, c.cfg.Now()); err != nil && !c.filling(id) {
@@ -329,13 +332,16 @@ func (c *Cache) OpenCached(_ context.Context, id string) (Content, error) {
 }
 
 // openCached opens the file of an image. An error wraps fs.ErrNotExist when
-// there is none.
+// there is none, or none any more, because nothing vouched for its bytes.
 func (c *Cache) openCached(id string) (*cachedContent, error) {
 	file, err := c.store.OpenImage(id)
-	if err != nil {
-		if errors.Is(err, fs.ErrNotExist) {
-			c.vanished(id)
-		}
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		c.vanished(id)
+		return nil, err
+	case errors.Is(err, store.ErrCorrupt):
+		return nil, c.condemn(id, err)
+	case err != nil:
 		return nil, err
 	}
 	im := c.index.found(file.Info())
@@ -586,18 +592,4 @@ func source(m store.Meta) string {
 		return "written by a client"
 	}
 	return fmt.Sprintf("fetched in %v from %s", time.Duration(m.FetchMS)*time.Millisecond, m.URL)
-}
-
-// quarantine takes an image whose bytes are wrong out of the cache and keeps
-// the file for inspection.
-func (c *Cache) quarantine(im *image, why error) {
-	if !c.index.removeExactly(im, sdk.ReasonCorrupt, c.cfg.Now()) {
-		return
-	}
-	c.history.tell(slog.LevelError, im.id, Quarantined, why.Error()+"; the file is in invalid/")
-	if _, err := c.store.Quarantine(im.id); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		c.log.Error("quarantine", "image", im.id, "error", err)
-	}
-	c.recount()
-	c.index.unlinked(im)
 }

@@ -20,6 +20,7 @@ type image struct {
 
 	info     store.Info // may become richer when the file is opened
 	admitted time.Time  // when it was committed, on this host's clock
+	seen     blockSet   // blocks that were read and found right since the start; guards itself
 
 	hits     uint64    // the driver's record plus what the record log holds
 	accessed time.Time // start of the last GET, or the commit
@@ -89,8 +90,11 @@ func (x *index) found(info store.Info) *image {
 	defer x.mu.Unlock()
 	if im := x.images[info.ID]; im != nil {
 		if sameFile(im.info, info) {
-			if info.Version != "" {
-				im.info = info // a scan may know less than who opens the file
+			if info.Version == "" {
+				info.Version = im.info.Version // the driver's record may know it
+			}
+			if info.Verified || !im.info.Verified { // a scan may know less than who opens the file
+				im.info = info
 			}
 			return im
 		}

@@ -53,6 +53,14 @@ func identify(fi fs.FileInfo) identity {
 	return identity{inode: inode(fi), size: fi.Size(), mtime: fi.ModTime().UnixNano()}
 }
 
+// fits reports whether a table can be that of a file, which it is if it was
+// written for so many bytes of the same inode, though somebody touched it
+// since, or of a file of the same time, as a copy that kept it has. Whether the
+// bytes are right, the checksums tell.
+func (t identity) fits(file identity) bool {
+	return t.size == file.size && (t.inode == file.inode || t.mtime == file.mtime)
+}
+
 // blockTable holds what the blocks of one file must be.
 type blockTable struct {
 	identity
@@ -129,30 +137,37 @@ func parseTable(b []byte) (*blockTable, error) {
 	return t, nil
 }
 
-// readTable returns the table of a file, or nil when it has none that fits.
-// A table that cannot be read is none: its image is served unverified.
-func (s *Store) readTable(id string, fi fs.FileInfo) *blockTable {
-	want := identify(fi)
-	name := tableName(id, want.inode)
-	b, err := s.readTableFile(name, want.size)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
+// loadTable returns the table of a file, or nil when it has none. The error
+// wraps [ErrCorrupt] when there is one and it cannot be read or does not fit:
+// then either of the two is damaged, and nothing vouches for the bytes.
+func (s *Store) loadTable(id string, fi fs.FileInfo) (*blockTable, error) {
+	file := identify(fi)
+	t, err := s.readTableFile(tableName(id, file.inode), file.size)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, nil
+	case err != nil:
+		return nil, fmt.Errorf("block table of %s: %w", id, err)
+	case !t.fits(file):
+		return nil, fmt.Errorf("%w: %s has %d bytes, its block table is for another file of %d", ErrCorrupt, id, file.size, t.size)
 	}
-	var t *blockTable
-	if err == nil {
-		t, err = parseTable(b)
-	}
+	return t, nil
+}
+
+// peekTable is loadTable for those who only want to know of the image. It has
+// no table for them when it has none that can be read and fits.
+func (s *Store) peekTable(id string, fi fs.FileInfo) *blockTable {
+	t, err := s.loadTable(id, fi)
 	if err != nil {
-		s.log.Warn("block table is ignored, its image is not verified when read", "file", name, "error", err)
+		s.log.Warn("block table is of no use", "image", id, "error", err)
 		return nil
-	}
-	if t.identity != want {
-		return nil // the file was changed, or the inode belonged to another one
 	}
 	return t
 }
 
-func (s *Store) readTableFile(name string, imageSize int64) ([]byte, error) {
+// readTableFile reads the table of an image of at most so many bytes. What is
+// wrong with its content wraps [ErrCorrupt].
+func (s *Store) readTableFile(name string, imageSize int64) (*blockTable, error) {
 	f, err := s.fs.OpenFile("blocks.open", name, os.O_RDONLY, 0)
 	if err != nil {
 		return nil, err
@@ -163,13 +178,17 @@ func (s *Store) readTableFile(name string, imageSize int64) ([]byte, error) {
 		return nil, err
 	}
 	if most := tableHeader + maxMeta + 4*blockCount(imageSize) + 4; fi.Size() > most {
-		return nil, fmt.Errorf("%w: %d bytes, want at most %d", errTable, fi.Size(), most)
+		return nil, fmt.Errorf("%w: %w: %d bytes, want at most %d", ErrCorrupt, errTable, fi.Size(), most)
 	}
 	b := make([]byte, fi.Size())
 	if _, err := io.ReadFull(f, b); err != nil {
-		return nil, err
+		return nil, fmt.Errorf("%w: read: %w", ErrCorrupt, err)
 	}
-	return b, nil
+	t, err := parseTable(b)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrCorrupt, err)
+	}
+	return t, nil
 }
 
 // writeTable makes a table durable. It needs no rename: a part of a table
@@ -214,6 +233,9 @@ func (s *summer) write(p []byte) {
 		p = p[n:]
 	}
 }
+
+// size is the number of bytes written.
+func (s *summer) size() int64 { return int64(len(s.sums))*BlockSize + int64(s.fill) }
 
 // all returns the checksum of every block, the last one perhaps short.
 func (s *summer) all() []uint32 {

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/imgcache/imgcache-host/host/store"
 	"github.com/imgcache/imgcache-host/host/store/storetest"
@@ -50,7 +51,30 @@ var scenarios = map[string]scenario{
 	},
 	"quarantine": {
 		prepare: storeOld,
-		act:     func(s *store.Store) error { _, err := s.Quarantine("a"); return err },
+		act: func(s *store.Store) error {
+			info, err := s.Stat("a")
+			if err != nil {
+				return err
+			}
+			return s.Quarantine(info)
+		},
+	},
+	"adopt": {
+		prepare: func(t *testing.T, dir string) { write(t, filepath.Join(dir, "a"), oldBytes) },
+		act:     func(s *store.Store) error { return vouch(s, store.Meta{Version: "old"}) },
+	},
+	"vouch again": {
+		prepare: storeOld,
+		act:     func(s *store.Store) error { return vouch(s, store.Meta{Version: "old"}) },
+	},
+	"take over": {
+		prepare: func(t *testing.T, dir string) { storeOld(t, dir); copyAnew(t, filepath.Join(dir, "a"), oldBytes) },
+		act: func(s *store.Store) error {
+			if err := s.Scan(func(store.Info) error { return nil }); err != nil {
+				return err
+			}
+			return vouch(s, store.Meta{Version: "old"})
+		},
 	},
 	"keep": {
 		prepare: storeOld,
@@ -85,6 +109,38 @@ func storeOld(t *testing.T, dir string) {
 	s := openQuick(t, dir)
 	put(t, s, "a", oldBytes, store.Meta{Version: "old"})
 	s.Close()
+}
+
+// vouch reads the image a as a scrub does.
+func vouch(s *store.Store, m store.Meta) error {
+	im, err := s.OpenImage("a")
+	if err != nil {
+		return err
+	}
+	defer im.Close()
+	var sums store.Sums
+	block, err := im.ReadBlock(0, make([]byte, store.BlockSize))
+	if err != nil {
+		return err
+	}
+	if _, err := sums.Write(block); err != nil {
+		return err
+	}
+	_, err = im.Vouch(m, &sums)
+	return err
+}
+
+// copyAnew puts a file with other inode and time in place of an image, as a
+// directory that was copied has them.
+func copyAnew(t *testing.T, name string, data []byte) {
+	t.Helper()
+	write(t, name+".copy", data)
+	if err := os.Chtimes(name+".copy", time.Time{}, time.Unix(1, 0)); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(name+".copy", name); err != nil {
+		t.Fatal(err)
+	}
 }
 
 func queueAndForeign(t *testing.T, dir string) {

@@ -10,18 +10,19 @@ import (
 	"time"
 )
 
-// Info describes an image. Without a block table Meta is empty and Verified
-// false.
+// Info describes an image. Without a block table that fits Meta is empty and
+// Verified false.
 type Info struct {
 	ID      string
 	Size    int64     // bytes
 	ModTime time.Time // of the file: when its last byte was written
+	Inode   uint64    // of the file, which it keeps when it is changed or moved
 	Meta
 	Verified bool // a block table guards each read
 }
 
 func makeInfo(id string, fi fs.FileInfo, t *blockTable) Info {
-	info := Info{ID: id, Size: fi.Size(), ModTime: fi.ModTime()}
+	info := Info{ID: id, Size: fi.Size(), ModTime: fi.ModTime(), Inode: inode(fi)}
 	if t != nil {
 		info.Meta, info.Verified = t.meta, true
 	}
@@ -37,37 +38,65 @@ func (s *Store) Stat(id string) (Info, error) {
 	if err != nil {
 		return Info{}, fmt.Errorf("stat image: %w", err)
 	}
-	return makeInfo(id, fi, s.readTable(id, fi)), nil
+	return makeInfo(id, fi, s.peekTable(id, fi)), nil
 }
 
 // OpenImage opens an image for reading. The error is fs.ErrNotExist when
-// there is none. An open image stays readable when it is replaced or leaves
-// the cache.
+// there is none, and wraps [ErrCorrupt] when its block table is damaged or it
+// has become longer or shorter. An open image stays readable when it is
+// replaced or leaves the cache.
 func (s *Store) OpenImage(id string) (*Image, error) {
 	if err := checkID(id); err != nil {
 		return nil, err
 	}
+	for {
+		im, current, err := s.openImage(id)
+		if err != nil {
+			return nil, fmt.Errorf("open image: %w", err)
+		}
+		if im.table != nil || current {
+			return im, nil
+		}
+		// It was replaced after it was opened, and its table dropped.
+		im.Close()
+	}
+}
+
+// openImage also reports whether the file that it opened is still the image.
+func (s *Store) openImage(id string) (im *Image, current bool, err error) {
 	f, err := s.fs.OpenFile("image", id, os.O_RDONLY, 0)
 	if err != nil {
-		return nil, fmt.Errorf("open image: %w", err)
+		return nil, false, err
 	}
-	fi, err := f.Stat()
+	im = &Image{s: s, file: f}
+	im.stat, err = f.Stat()
+	if err == nil {
+		im.table, err = s.loadTable(id, im.stat)
+	}
+	if err == nil && im.table == nil {
+		current, err = s.isImage(id, im.stat)
+	}
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("stat image: %w", err), f.Close())
+		return nil, false, errors.Join(err, f.Close())
 	}
-	t := s.readTable(id, fi)
-	im := &Image{file: f, info: makeInfo(id, fi, t)}
-	if t != nil {
-		im.sums = t.sums
-	}
-	return im, nil
+	im.info = makeInfo(id, im.stat, im.table)
+	return im, current, nil
+}
+
+// isImage reports whether a file is the image of that id. The error is
+// fs.ErrNotExist when there is none.
+func (s *Store) isImage(id string, fi fs.FileInfo) (bool, error) {
+	now, err := s.lstat("image.lstat", id)
+	return err == nil && os.SameFile(fi, now), err
 }
 
 // Image is an open image. Several goroutines may read it at once.
 type Image struct {
-	file File
-	info Info
-	sums []uint32 // CRC32C by block; nil: not verified
+	s     *Store
+	file  File
+	stat  fs.FileInfo // when it was opened
+	info  Info
+	table *blockTable // nil: not verified
 }
 
 // Info describes the image as it was when it was opened.
@@ -93,14 +122,21 @@ func (im *Image) ReadBlock(n int64, buf []byte) ([]byte, error) {
 		}
 		return nil, fmt.Errorf("%w: block %d of %s: %w", ErrCorrupt, n, im.info.ID, err)
 	}
-	if im.sums != nil && crc32.Checksum(buf, castagnoli) != im.sums[n] {
-		return nil, fmt.Errorf("%w: block %d of %s has another checksum", ErrCorrupt, n, im.info.ID)
+	if err := im.Check(n, buf); err != nil {
+		return nil, err
 	}
 	return buf, nil
 }
 
-// ReadAt reads without verifying.
-func (im *Image) ReadAt(p []byte, off int64) (int, error) { return im.file.ReadAt(p, off) }
+// Check compares bytes from anywhere with what block n must be. The error
+// wraps [ErrCorrupt] when they differ. Without a block table it knows nothing
+// and is content.
+func (im *Image) Check(n int64, block []byte) error {
+	if im.table != nil && crc32.Checksum(block, castagnoli) != im.table.sums[n] {
+		return fmt.Errorf("%w: block %d of %s has another checksum", ErrCorrupt, n, im.info.ID)
+	}
+	return nil
+}
 
 // Close ends the reading.
 func (im *Image) Close() error { return im.file.Close() }

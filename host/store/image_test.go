@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"io/fs"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"syscall"
@@ -27,7 +28,7 @@ func TestCommitAndRead(t *testing.T) {
 		s := open(t, t.TempDir())
 		data := random(uint64(size), size)
 		committed := put(t, s, "a", data, meta)
-		want := store.Info{ID: "a", Size: int64(size), ModTime: committed.ModTime, Meta: meta, Verified: true}
+		want := store.Info{ID: "a", Size: int64(size), ModTime: committed.ModTime, Inode: committed.Inode, Meta: meta, Verified: true}
 		if diff := cmp.Diff(want, committed); diff != "" {
 			t.Errorf("size %d: Commit: %s", size, diff)
 		}
@@ -66,8 +67,8 @@ func TestReadBlockPastTheEnd(t *testing.T) {
 	}
 }
 
-// A changed bit is found in the read that would serve it, in each block, even
-// when size and times are as before.
+// A changed bit is found in the read that would serve it, in each block,
+// whether the file's time tells of the change or not.
 func TestBitFlips(t *testing.T) {
 	dir := t.TempDir()
 	s := open(t, dir)
@@ -75,15 +76,12 @@ func TestBitFlips(t *testing.T) {
 	name := filepath.Join(dir, "a")
 	for n := range int64(4) {
 		put(t, s, "a", data, store.Meta{})
-		fi, err := os.Stat(name)
-		if err != nil {
-			t.Fatal(err)
-		}
 		flipped := bytes.Clone(data)
 		flipped[n*block+99] ^= 0x10
-		write(t, name, flipped)
-		if err := os.Chtimes(name, time.Time{}, fi.ModTime()); err != nil {
-			t.Fatal(err)
+		if n%2 == 0 {
+			keepTime(t, name, func() { write(t, name, flipped) })
+		} else {
+			write(t, name, flipped)
 		}
 		im, err := s.OpenImage("a")
 		if err != nil {
@@ -139,38 +137,117 @@ func TestUnreadableBlockIsCorrupt(t *testing.T) {
 	}
 }
 
-// A file that was changed, or that came without a table, is served, but not
-// called verified.
+// A file that came without a table, or whose table was taken away, is served,
+// but not called verified.
 func TestUnverified(t *testing.T) {
-	dir := t.TempDir()
-	s := open(t, dir)
-	data := random(1, block+5)
-	name := filepath.Join(dir, "a")
-	tables := filepath.Join(dir, ".imgcache", "blocks")
-	damage := map[string]func(table string){
-		"other time":    func(string) { os.Chtimes(name, time.Time{}, time.Unix(1, 0)) },
-		"other inode":   func(string) { os.Rename(name, name+"2"); write(t, name, data) },
-		"no table":      func(table string) { os.Remove(table) },
-		"empty table":   func(table string) { os.Truncate(table, 0) },
-		"half a table":  func(table string) { os.Truncate(table, 30) },
-		"flipped table": func(table string) { flipLast(t, table) },
-		"huge table":    func(table string) { os.Truncate(table, 1<<30) },
-		"linked table":  func(table string) { os.Rename(table, table+"x"); os.Symlink(table+"x", table) },
-		"table is FIFO": func(table string) { os.Remove(table); syscall.Mkfifo(table, 0o640) },
-	}
-	for what, act := range damage {
-		put(t, s, "a", data, store.Meta{Version: "v"})
-		act(filepath.Join(tables, names(t, tables)[0]))
-		info := expect(t, s, "a", data)
-		if info.Verified || info.Version != "" {
-			t.Errorf("%s: %+v, want an unverified image", what, info)
-		}
-		if _, err := s.Trash("a"); err != nil {
+	for what, act := range map[string]func(image, table string){
+		"another file":  func(image, _ string) { os.Rename(image, image+"2"); write(t, image, random(2, block+5)) },
+		"no table":      func(_, table string) { os.Remove(table) },
+		"linked table":  func(_, table string) { os.Rename(table, table+"x"); os.Symlink(table+"x", table) },
+		"table is FIFO": func(_, table string) { os.Remove(table); syscall.Mkfifo(table, 0o640) },
+	} {
+		dir := t.TempDir()
+		s := open(t, dir)
+		put(t, s, "a", random(1, block+5), store.Meta{Version: "v"})
+		act(filepath.Join(dir, "a"), tablePath(t, dir))
+		want, err := os.ReadFile(filepath.Join(dir, "a"))
+		if err != nil {
 			t.Fatal(err)
 		}
-		for _, table := range names(t, tables) {
-			os.Remove(filepath.Join(tables, table))
+		if info := expect(t, s, "a", want); info.Verified || info.Version != "" {
+			t.Errorf("%s: %+v, want an unverified image", what, info)
 		}
+	}
+}
+
+// A file with a table that cannot be its own is not served: one of the two is
+// damaged. To be touched is no damage.
+func TestTableDoesNotFit(t *testing.T) {
+	data := random(1, 2*block+5)
+	for what, act := range map[string]func(image, table string){
+		"empty table":   func(_, table string) { os.Truncate(table, 0) },
+		"half a table":  func(_, table string) { os.Truncate(table, 30) },
+		"flipped table": func(_, table string) { flipLast(t, table) },
+		"huge table":    func(_, table string) { os.Truncate(table, 1<<30) },
+		"table of a neighbour": func(image, table string) {
+			copyFile(t, filepath.Join(filepath.Dir(table), names(t, filepath.Dir(table))[1]), table)
+		},
+		"grown":           func(image, _ string) { write(t, image, append(bytes.Clone(data), 0)) },
+		"cut":             func(image, _ string) { os.Truncate(image, 2*block) },
+		"emptied":         func(image, _ string) { os.Truncate(image, 0) },
+		"cut, times kept": func(image, _ string) { keepTime(t, image, func() { os.Truncate(image, 2*block) }) },
+	} {
+		dir := t.TempDir()
+		s := open(t, dir)
+		put(t, s, "a", data, store.Meta{Version: "v"})
+		table := tablePath(t, dir)
+		put(t, s, "b", random(2, len(data)), store.Meta{Version: "v"})
+		act(filepath.Join(dir, "a"), table)
+		if _, err := s.OpenImage("a"); !errors.Is(err, store.ErrCorrupt) {
+			t.Errorf("%s: OpenImage = %v, want ErrCorrupt", what, err)
+		}
+		if info, err := s.Stat("a"); err != nil || info.Verified {
+			t.Errorf("%s: Stat = %+v, %v, want an unverified image", what, info, err)
+		}
+		if scan(t, s)["a"].Verified {
+			t.Errorf("%s: Scan calls it verified", what)
+		}
+	}
+	dir := t.TempDir()
+	s := open(t, dir)
+	put(t, s, "a", data, store.Meta{Version: "v"})
+	if err := os.Chtimes(filepath.Join(dir, "a"), time.Time{}, time.Unix(1, 0)); err != nil {
+		t.Fatal(err)
+	}
+	if info := expect(t, s, "a", data); !info.Verified || info.Version != "v" {
+		t.Errorf("touched: %+v, want a verified image", info)
+	}
+}
+
+// A table that cannot be read now, because descriptors are short, does not
+// make its image unverified.
+func TestTableCannotBeOpened(t *testing.T) {
+	fsys := storetest.New(t, t.TempDir())
+	s, err := store.Open(store.Config{Dir: "test", FS: fsys, Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	put(t, s, "a", random(1, block), store.Meta{})
+	for op, corrupt := range map[string]bool{"blocks.open": false, "blocks.open.stat": false, "blocks.open.read": true} {
+		fsys.Inject(storetest.On(op, 0, syscall.EMFILE))
+		_, err := s.OpenImage("a")
+		if !errors.Is(err, syscall.EMFILE) || errors.Is(err, store.ErrCorrupt) != corrupt {
+			t.Errorf("%s fails: OpenImage = %v, want that error, corrupt: %v", op, err, corrupt)
+		}
+	}
+}
+
+// tablePath returns where the only block table lies.
+func tablePath(t *testing.T, dir string) string {
+	t.Helper()
+	dir = filepath.Join(dir, ".imgcache", "blocks")
+	return filepath.Join(dir, names(t, dir)[0])
+}
+
+func copyFile(t *testing.T, from, to string) {
+	t.Helper()
+	b, err := os.ReadFile(from)
+	if err != nil {
+		t.Fatal(err)
+	}
+	write(t, to, b)
+}
+
+// keepTime changes a file and gives it its time back.
+func keepTime(t *testing.T, name string, change func()) {
+	t.Helper()
+	fi, err := os.Stat(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	change()
+	if err := os.Chtimes(name, time.Time{}, fi.ModTime()); err != nil {
+		t.Fatal(err)
 	}
 }
 
@@ -225,7 +302,7 @@ func checkPlanted(t *testing.T, s *store.Store, id string) {
 	if _, err := s.Trash(id); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("Trash = %v, want fs.ErrNotExist", err)
 	}
-	if _, err := s.Quarantine(id); !errors.Is(err, fs.ErrNotExist) {
+	if err := s.Quarantine(store.Info{ID: id}); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("Quarantine = %v, want fs.ErrNotExist", err)
 	}
 	if s.HasForeign(id) || s.Queued(id) {

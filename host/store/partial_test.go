@@ -54,9 +54,14 @@ func TestQuarantine(t *testing.T) {
 	dir := t.TempDir()
 	s := open(t, dir)
 	write(t, filepath.Join(dir, "invalid", "a"), []byte("older"))
-	put(t, s, "a", newBytes, store.Meta{})
-	if n, err := s.Quarantine("a"); err != nil || n != int64(len(newBytes)) {
-		t.Fatalf("Quarantine = %d, %v", n, err)
+	info := put(t, s, "a", newBytes, store.Meta{})
+	other := info
+	other.Inode++
+	if err := s.Quarantine(other); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("Quarantine of an earlier file of the id = %v, want fs.ErrNotExist", err)
+	}
+	if err := s.Quarantine(info); err != nil {
+		t.Fatal(err)
 	}
 	expectAbsent(t, s, "a")
 	invalid, err := s.Invalid()

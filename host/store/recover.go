@@ -54,7 +54,8 @@ func (s *Store) recoverPartial(p Partial, r *RecoverReport) error {
 	if err != nil {
 		return err
 	}
-	decided := s.readTable(p.ID, fi) != nil
+	t := s.peekTable(p.ID, fi)
+	decided := t != nil && t.identity == identify(fi)
 	if decided {
 		decided, err = s.supersedes(fi, p.ID)
 	}

@@ -4,9 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"path"
 	"slices"
-	"strconv"
 	"sync"
 )
 
@@ -24,7 +22,8 @@ const scanChunk = 1024
 // out, and one that appears may be. A file that cannot be looked at is left
 // out too, and is the error in the end.
 //
-// Afterwards it removes block tables whose image is gone.
+// An image without a block table gets one that lies there for it, as after the
+// directory was copied. Afterwards tables whose image is gone are removed.
 func (s *Store) Scan(yield func(Info) error) error {
 	tables, err := s.tables()
 	if err != nil {
@@ -35,8 +34,9 @@ func (s *Store) Scan(yield func(Info) error) error {
 		return fmt.Errorf("scan cache directory: %w", err)
 	}
 	var unread error
+	byID := sync.OnceValue(func() map[string][]string { return strays(tables) })
 	for chunk := range slices.Chunk(entries, scanChunk) {
-		for _, f := range s.inspect(chunk) {
+		for _, f := range s.inspect(chunk, byID) {
 			switch {
 			case errors.Is(f.err, fs.ErrNotExist): // or no image
 				continue
@@ -67,13 +67,13 @@ type found struct {
 }
 
 // inspect looks at several files at once.
-func (s *Store) inspect(entries []fs.DirEntry) []found {
+func (s *Store) inspect(entries []fs.DirEntry, tables func() map[string][]string) []found {
 	list := make([]found, len(entries))
 	var work sync.WaitGroup
 	for first := range min(scanners, len(entries)) {
 		work.Go(func() {
 			for i := first; i < len(entries); i += scanners {
-				list[i] = s.inspectFile(entries[i].Name())
+				list[i] = s.inspectFile(entries[i].Name(), tables)
 			}
 		})
 	}
@@ -81,7 +81,7 @@ func (s *Store) inspect(entries []fs.DirEntry) []found {
 	return list
 }
 
-func (s *Store) inspectFile(id string) found {
+func (s *Store) inspectFile(id string, tables func() map[string][]string) found {
 	if !ValidID(id) {
 		return found{err: fs.ErrNotExist}
 	}
@@ -89,7 +89,13 @@ func (s *Store) inspectFile(id string) found {
 	if err != nil {
 		return found{err: err}
 	}
-	return found{info: makeInfo(id, fi, s.readTable(id, fi)), table: tableName(id, inode(fi))}
+	t, err := s.loadTable(id, fi)
+	if err != nil {
+		s.log.Warn("block table is of no use", "image", id, "error", err)
+	} else if t == nil {
+		t = s.claim(id, fi, tables()[id])
+	}
+	return found{info: makeInfo(id, fi, t), table: tableName(id, inode(fi))}
 }
 
 // tables returns the names of all block tables.
@@ -103,26 +109,6 @@ func (s *Store) tables() (map[string]bool, error) {
 		names[join(blocksDir, e.Name())] = true
 	}
 	return names, nil
-}
-
-// sweepTable removes a table that was there when the scan began, and whose
-// image the scan did not meet, unless the image has come meanwhile or a
-// commit under way will bring it. Should the inode have found a new use at
-// this very moment, then the new image is merely not verified.
-func (s *Store) sweepTable(name string) {
-	id, hex, ok := splitName(path.Base(name))
-	if !ok {
-		return // not made by this program
-	}
-	ino, err := strconv.ParseUint(hex, 16, 64)
-	if err != nil || s.writes(id) {
-		return
-	}
-	fi, err := s.lstat("scan.lstat", id)
-	if err == nil && inode(fi) == ino || err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return
-	}
-	s.dropTable("scan.sweep", id, ino)
 }
 
 // writes reports whether a file that may become the image id is being

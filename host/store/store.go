@@ -20,10 +20,11 @@
 // that neither a crash nor a loss of power can leave a part of it.
 //
 // The block table of an image holds the CRC32C of each of its blocks and what
-// the origin said of it. A table belongs to one inode, and counts only while
-// size and modification time of that inode are those it was written for. An
-// image without such a table, as one that Glance stored, is served, but is
-// not verified while it is read.
+// the origin said of it. A table belongs to one inode. When it is damaged, or
+// the file has another size than it was written for, nothing vouches for the
+// file, which is then corrupt. An image without a table, as one that Glance
+// stored, is served, but is not verified while it is read; [Image.Vouch] gives
+// it one. The time of a table's file is that of the last check of the image.
 //
 // Only regular files are images. A symbolic link, directory, FIFO or device
 // that bears the name of one does not exist for this package.

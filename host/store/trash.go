@@ -29,7 +29,7 @@ func (s *Store) Trash(id string) (Trashed, error) {
 		return Trashed{}, err
 	}
 	t := Trashed{Name: trashName(id), ID: id}
-	fi, err := s.withdraw("trash", id, t.path())
+	fi, err := s.withdraw("trash", id, t.path(), func(fs.FileInfo) bool { return true })
 	if err != nil {
 		return Trashed{}, fmt.Errorf("move image to trash: %w", err)
 	}
@@ -37,31 +37,42 @@ func (s *Store) Trash(id string) (Trashed, error) {
 	return t, nil
 }
 
-// Quarantine moves an image to invalid/<id>, in place of an older file there,
-// and returns its size in bytes. The error is fs.ErrNotExist when there is no
-// such image.
-func (s *Store) Quarantine(id string) (int64, error) {
-	if err := checkID(id); err != nil {
-		return 0, err
+// Quarantine moves an image to invalid/<id>, in place of an older file there.
+// It takes only the file that info describes, whatever happened to its bytes.
+// The error is fs.ErrNotExist when that is not the image, or no more.
+func (s *Store) Quarantine(info Info) error {
+	if err := checkID(info.ID); err != nil {
+		return err
 	}
-	if _, err := s.lstat("quarantine.lstat", id); err != nil {
-		return 0, fmt.Errorf("quarantine image: %w", err)
+	fi, err := s.lstat("quarantine.lstat", info.ID)
+	if err == nil && !info.describes(fi) {
+		err = fs.ErrNotExist
+	}
+	if err != nil {
+		return fmt.Errorf("quarantine image: %w", err)
 	}
 	// Else the rename would unlink the older file, under the lock.
-	if err := s.remove("quarantine.older", join(invalidDir, id)); err != nil {
-		return 0, fmt.Errorf("remove older file from %s/: %w", invalidDir, err)
+	if err := s.remove("quarantine.older", join(invalidDir, info.ID)); err != nil {
+		return fmt.Errorf("remove older file from %s/: %w", invalidDir, err)
 	}
-	fi, err := s.withdraw("quarantine", id, join(invalidDir, id))
-	if err != nil {
-		return 0, fmt.Errorf("move image to %s/: %w", invalidDir, err)
+	if _, err := s.withdraw("quarantine", info.ID, join(invalidDir, info.ID), info.describes); err != nil {
+		return fmt.Errorf("move image to %s/: %w", invalidDir, err)
 	}
-	return fi.Size(), nil
+	return nil
 }
 
-// withdraw renames an image away and drops its table.
-func (s *Store) withdraw(op, id, newname string) (fs.FileInfo, error) {
+// describes reports whether a file is the one that i was made of, though it may
+// have been changed since.
+func (i Info) describes(fi fs.FileInfo) bool { return inode(fi) == i.Inode }
+
+// withdraw renames an image away and drops its table, if it is the one that
+// the caller means.
+func (s *Store) withdraw(op, id, newname string, meant func(fs.FileInfo) bool) (fs.FileInfo, error) {
 	s.publishing.Lock()
 	fi, err := s.lstat(op+".lstat", id)
+	if err == nil && !meant(fi) {
+		err = &fs.PathError{Op: "rename", Path: id, Err: fs.ErrNotExist}
+	}
 	if err == nil {
 		err = s.fs.Rename(op+".rename", id, newname)
 	}

@@ -1,0 +1,193 @@
+package store
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"path"
+	"slices"
+	"strconv"
+	"time"
+)
+
+// formerName is where a table waits that was written for another file of the
+// same id and size. Whether its checksums fit this one too, as they do after a
+// directory was copied, only a look at all its bytes can tell.
+func formerName(id string) string { return join(blocksDir, id+"~"+formerSuffix) }
+
+const formerSuffix = "former"
+
+// Sums computes the checksums of an image's blocks from its bytes, which are
+// written to it in order.
+type Sums struct{ sums summer }
+
+// Write takes the next bytes and never fails.
+func (s *Sums) Write(p []byte) (int, error) {
+	s.sums.write(p)
+	return len(p), nil
+}
+
+// Former returns what was stored with an earlier file of this id, if that had
+// exactly the same bytes.
+func (im *Image) Former(sums *Sums) (Meta, bool) {
+	t, err := im.s.readTableFile(formerName(im.info.ID), im.info.Size)
+	if err != nil || t.size != im.info.Size || !slices.Equal(t.sums, sums.sums.all()) {
+		return Meta{}, false
+	}
+	return t.meta, true
+}
+
+// Vouch notes that each block of the image was read and found right. An image
+// without a block table gets one, with m and the checksums of all its bytes;
+// otherwise sums may be nil. The error is fs.ErrNotExist when the file was
+// changed since it was opened or is the image no more.
+func (im *Image) Vouch(m Meta, sums *Sums) (Info, error) {
+	t := &blockTable{identity: identify(im.stat), meta: m}
+	if im.table != nil {
+		t.sums = im.table.sums
+	} else {
+		t.sums = sums.sums.all()
+	}
+	if err := im.unchanged(); err != nil {
+		return Info{}, fmt.Errorf("vouch for image: %w", err)
+	}
+	var err error
+	if im.table != nil && im.table.identity == t.identity && im.table.meta == m {
+		err = im.s.fs.Chtimes("vouch.time", tableName(im.info.ID, t.inode), im.s.now())
+	} else {
+		err = im.s.replaceTable(im.info.ID, t)
+	}
+	if err != nil {
+		return Info{}, fmt.Errorf("vouch for image: %w", err)
+	}
+	if err := im.s.remove("vouch.former", formerName(im.info.ID)); err != nil {
+		im.s.log.Debug("remove former block table", "image", im.info.ID, "error", err)
+	}
+	// If it was changed since, the table is right and the file is not.
+	if current, err := im.s.isImage(im.info.ID, im.stat); !current {
+		im.s.dropTable("vouch.undo", im.info.ID, t.inode)
+		return Info{}, fmt.Errorf("vouch for image: %s was replaced meanwhile: %w", im.info.ID, errors.Join(err, fs.ErrNotExist))
+	}
+	return makeInfo(im.info.ID, im.stat, t), nil
+}
+
+// unchanged returns fs.ErrNotExist unless the open file is the image and is as
+// it was when it was opened.
+func (im *Image) unchanged() error {
+	fi, err := im.file.Stat()
+	if err != nil {
+		return err
+	}
+	current, err := im.s.isImage(im.info.ID, fi)
+	if err == nil && (!current || identify(fi) != identify(im.stat)) {
+		err = fmt.Errorf("%s was changed or replaced meanwhile: %w", im.info.ID, fs.ErrNotExist)
+	}
+	return err
+}
+
+// Checked returns when every block of an image was last known to be right: at
+// its commit or by Vouch. It is the zero time when that is not known.
+func (s *Store) Checked(id string) time.Time {
+	if !ValidID(id) {
+		return time.Time{}
+	}
+	fi, err := s.lstat("checked.image", id)
+	if err != nil {
+		return time.Time{}
+	}
+	table, err := s.lstat("checked.table", tableName(id, inode(fi)))
+	if err != nil {
+		return time.Time{}
+	}
+	return table.ModTime()
+}
+
+// replaceTable is writeTable for an image, which has a table or none, but no
+// part of one, at every moment.
+func (s *Store) replaceTable(id string, t *blockTable) error {
+	b, err := t.encode()
+	if err != nil {
+		return fmt.Errorf("encode block table: %w", err)
+	}
+	name := tableName(id, t.inode)
+	if err := s.writeFile("vouch.table", name+".new", b); err != nil {
+		return fmt.Errorf("write block table: %w", err)
+	}
+	if err := s.fs.Rename("vouch.rename", name+".new", name); err != nil {
+		return fmt.Errorf("rename block table: %w", err)
+	}
+	if err := s.fs.SyncDir("vouch.syncdir", blocksDir); err != nil {
+		return fmt.Errorf("sync block table: %w", err)
+	}
+	return nil
+}
+
+// claim looks among the tables of other inodes for that of a file which has
+// none, as all files of a copied directory. One of the same time is taken at
+// its word; one of the same size alone is put where Former finds it.
+func (s *Store) claim(id string, fi fs.FileInfo, tables []string) *blockTable {
+	if len(tables) == 0 || s.writes(id) {
+		return nil // or they may belong to a commit under way
+	}
+	if current, err := s.isImage(id, fi); err != nil || !current {
+		return nil
+	}
+	file := identify(fi)
+	for _, name := range tables {
+		t, err := s.readTableFile(name, file.size)
+		if err != nil || t.size != file.size {
+			continue
+		}
+		target := formerName(id)
+		if t.fits(file) {
+			target = tableName(id, file.inode)
+		}
+		if name == target {
+			continue
+		}
+		if err := s.fs.Rename("claim.rename", name, target); err != nil {
+			s.log.Warn("take block table over", "image", id, "error", err)
+			continue
+		}
+		if t.fits(file) {
+			return t
+		}
+	}
+	return nil
+}
+
+// strays sorts the names of tables by image.
+func strays(tables map[string]bool) map[string][]string {
+	byID := map[string][]string{}
+	for name := range tables {
+		if id, _, ok := splitName(path.Base(name)); ok {
+			byID[id] = append(byID[id], name)
+		}
+	}
+	return byID
+}
+
+// sweepTable removes a table that was there when the scan began, and that the
+// scan found no use for, unless its image has come meanwhile or a commit under
+// way will bring it. Should the inode have found a new use at this very
+// moment, then the new image is merely not verified.
+func (s *Store) sweepTable(name string) {
+	id, suffix, ok := splitName(path.Base(name))
+	if !ok || s.writes(id) {
+		return // not made by this program, or in use
+	}
+	fi, err := s.lstat("scan.lstat", id)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return
+	}
+	if err == nil {
+		ino, perr := strconv.ParseUint(suffix, 16, 64)
+		waits := suffix == formerSuffix && s.peekTable(id, fi) == nil
+		if waits || perr == nil && ino == inode(fi) {
+			return
+		}
+	}
+	if err := s.remove("scan.sweep", name); err != nil {
+		s.log.Warn("remove block table", "image", id, "error", err)
+	}
+}
