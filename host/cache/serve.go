@@ -22,8 +22,9 @@ type cachedContent struct {
 }
 
 // CopyTo checks each block against the block table in the read that serves
-// it. When a block is bad the image is quarantined and the rest comes from
-// the origin, if that still has the same version.
+// it, or sends it unread, as the configuration wants. When a block is bad the
+// image is quarantined and the rest comes from the origin, if that still has
+// the same version.
 func (k *cachedContent) CopyTo(ctx context.Context, w io.Writer, off, n int64) (int64, error) {
 	size := k.im.size
 	end := size
@@ -51,15 +52,14 @@ func (k *cachedContent) copyBlocks(ctx context.Context, w io.Writer, pos, end in
 		if err := ctx.Err(); err != nil {
 			return pos, err
 		}
-		n := pos / blockSize
-		block, err := k.file.ReadBlock(n, buf)
-		if err != nil {
-			return pos, fmt.Errorf("read block %d: %w", n, err)
+		var m int64
+		var err error
+		if unread := k.unread(w, pos, end); unread > 0 {
+			m, err = k.sendUnread(w, pos, unread, buf)
+		} else {
+			m, err = k.copyBlock(w, pos, end, buf)
 		}
-		from := pos - n*blockSize
-		to := min(int64(len(block)), end-n*blockSize)
-		m, err := w.Write(block[from:to])
-		pos += int64(m)
+		pos += m
 		if err != nil {
 			return pos, err
 		}
@@ -67,13 +67,83 @@ func (k *cachedContent) copyBlocks(ctx context.Context, w io.Writer, pos, end in
 	return pos, nil
 }
 
-// repair copies [pos, end) from the origin's copy of the same version.
+// copyBlock writes what [pos, end) has of one block, which it reads and checks.
+func (k *cachedContent) copyBlock(w io.Writer, pos, end int64, buf []byte) (int64, error) {
+	n := pos / blockSize
+	block, err := k.file.ReadBlock(n, buf)
+	if err != nil {
+		return 0, fmt.Errorf("read block %d: %w", n, err)
+	}
+	if k.c.cfg.VerifyReads == VerifyFirst && k.file.Info().Verified {
+		k.im.seen.add(n, k.im.size)
+	}
+	from := pos - n*blockSize
+	m, err := w.Write(block[from:min(int64(len(block)), end-n*blockSize)])
+	return int64(m), err
+}
+
+// unread returns how many bytes from pos on may go out without being read.
+func (k *cachedContent) unread(w io.Writer, pos, end int64) int64 {
+	if _, ok := w.(io.ReaderFrom); !ok {
+		return 0
+	}
+	switch {
+	case k.c.cfg.VerifyReads == VerifyNever, k.c.cfg.VerifyReads == VerifyFirst && !k.file.Info().Verified:
+		return end - pos
+	case k.c.cfg.VerifyReads == VerifyFirst:
+		return min(k.im.seen.run(pos/blockSize)*blockSize, end) - pos
+	default:
+		return 0
+	}
+}
+
+// sendUnread lets the kernel send n bytes from pos on. When it cannot, a look
+// at the block tells whether the file is to blame.
+func (k *cachedContent) sendUnread(w io.Writer, pos, n int64, buf []byte) (int64, error) {
+	m, err := k.file.Send(w.(io.ReaderFrom), pos, n)
+	if m == n {
+		return m, nil
+	}
+	if _, bad := k.file.ReadBlock((pos+m)/blockSize, buf); bad != nil {
+		return m, fmt.Errorf("read what could not be sent: %w", bad)
+	}
+	if err == nil {
+		err = io.ErrUnexpectedEOF
+	}
+	return m, fmt.Errorf("send: %w", err)
+}
+
+// repair copies [pos, end) from the origin's copy of the same version, each
+// block checked against the table too.
 func (k *cachedContent) repair(ctx context.Context, w io.Writer, pos, end int64) (int64, error) {
 	if k.source == nil || k.info.Version == "" {
 		return pos, fmt.Errorf("%w: block at %d is corrupt and no origin can replace it", ErrVerify, pos)
 	}
-	n, err := copyRange(ctx, w, k.source, origin.Request{Name: k.name, Offset: pos, Length: end - pos, Version: k.info.Version})
-	return pos + n, err
+	first := pos - pos%blockSize // only whole blocks can be checked
+	last := min(k.im.size, (end+blockSize-1)/blockSize*blockSize)
+	_, body, err := k.source.Open(ctx, origin.Request{Name: k.name, Offset: first, Length: last - first, Version: k.info.Version})
+	if err != nil {
+		return pos, err
+	}
+	defer body.Close()
+	buf := blocks.get()
+	defer blocks.put(buf)
+	for pos < end {
+		at := pos - pos%blockSize
+		block := buf[:min(blockSize, last-at)]
+		if _, err := io.ReadFull(body, block); err != nil {
+			return pos, fmt.Errorf("%w: replace corrupt block: %w", origin.ErrUnavailable, err)
+		}
+		if err := k.file.Check(at/blockSize, block); err != nil {
+			return pos, fmt.Errorf("%w: what the origin sends is not what it sent before: %w", ErrVerify, err)
+		}
+		m, err := w.Write(block[pos-at : min(int64(len(block)), end-at)])
+		pos += int64(m)
+		if err != nil {
+			return pos, err
+		}
+	}
+	return pos, nil
 }
 
 func (k *cachedContent) Close() error {

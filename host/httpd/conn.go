@@ -3,6 +3,7 @@ package httpd
 import (
 	"context"
 	"errors"
+	"io"
 	"net"
 	"net/http"
 	"os"
@@ -82,15 +83,72 @@ func (c *conn) Write(p []byte) (int, error) {
 		if !errors.Is(err, os.ErrDeadlineExceeded) {
 			return written, err
 		}
-		// The kernel wakes a writer only when a good part of its buffer is
-		// free, which takes a slow reader long. So look into the buffer.
-		before := queued
-		queued = c.queued()
-		stuck := queued < 0 || before >= 0 && queued >= before
-		if n == 0 && stuck {
+		var stuck bool
+		if stuck, queued = c.stuck(queued); n == 0 && stuck {
 			return written, err
 		}
 	}
+}
+
+// sendChunk is what ReadFrom lets the kernel send before it sets the deadline
+// anew. At 4 MiB that costs nothing, and a client that takes a byte now and
+// then has the stall time for each.
+const sendChunk = 4 << 20
+
+// ReadFrom lets the kernel send a file, under the same rule as Write. It is
+// how net/http hands over what a handler copies.
+func (c *conn) ReadFrom(r io.Reader) (int64, error) {
+	to, ok := c.Conn.(io.ReaderFrom)
+	from, limited := r.(*io.LimitedReader)
+	if !ok || !limited {
+		return io.Copy(onlyWriter{c}, r)
+	}
+	file, ok := from.R.(io.ReadSeeker)
+	if !ok {
+		return io.Copy(onlyWriter{c}, r)
+	}
+	start, err := file.Seek(0, io.SeekCurrent)
+	if err != nil {
+		return 0, err
+	}
+	var sent int64
+	queued := -1
+	for from.N > 0 {
+		if err := c.SetWriteDeadline(time.Now().Add(c.stall)); err != nil {
+			return sent, err
+		}
+		n, err := to.ReadFrom(&io.LimitedReader{R: file, N: min(from.N, sendChunk)})
+		sent += n
+		from.N -= n
+		late := errors.Is(err, os.ErrDeadlineExceeded)
+		switch {
+		case err != nil && !late:
+			return sent, err
+		case n == 0 && !late:
+			return sent, nil // the end of the file
+		case late:
+			var stuck bool
+			if stuck, queued = c.stuck(queued); n == 0 && stuck {
+				return sent, err
+			}
+			// Where the kernel cannot send it, more may have been read than sent.
+			if _, err := file.Seek(start+sent, io.SeekStart); err != nil {
+				return sent, err
+			}
+		}
+	}
+	return sent, nil
+}
+
+// onlyWriter hides ReadFrom.
+type onlyWriter struct{ io.Writer }
+
+// stuck looks at what the peer has not taken yet, and whether that has become
+// less than before; -1: unknown. The kernel wakes a writer only when a good
+// part of its buffer is free, which takes a slow reader long.
+func (c *conn) stuck(before int) (stuck bool, queued int) {
+	queued = c.queued()
+	return queued < 0 || before >= 0 && queued >= before, queued
 }
 
 // sendQueue is how many bytes the kernel holds for the peer of c; -1: unknown.

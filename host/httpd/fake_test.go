@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"regexp"
 	"slices"
 	"strings"
@@ -37,6 +38,8 @@ type fakeContent struct {
 	block int
 	step  func(ctx context.Context, off int64) error
 
+	file *os.File // if set, has the data, and is sent unread
+
 	copies int
 	closed bool
 }
@@ -64,6 +67,12 @@ func (c *fakeContent) CopyTo(ctx context.Context, w io.Writer, off, n int64) (in
 	end := int64(len(c.data))
 	if n >= 0 {
 		end = off + n
+	}
+	if c.file != nil {
+		if _, err := c.file.Seek(off, io.SeekStart); err != nil {
+			return 0, err
+		}
+		return w.(io.ReaderFrom).ReadFrom(&io.LimitedReader{R: c.file, N: end - off})
 	}
 	pos := off
 	for pos < end {

@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"encoding/hex"
 	"fmt"
+	"io"
 	"net/http"
 	"strconv"
 
@@ -166,6 +167,12 @@ func (b *body) Write(p []byte) (int, error) {
 		err = http.NewResponseController(b.w).Flush()
 	}
 	return n, err
+}
+
+// ReadFrom passes a file on, for the kernel to send.
+func (b *body) ReadFrom(r io.Reader) (int64, error) {
+	b.begin()
+	return io.Copy(b.w, r)
 }
 
 // cut ends the request and its connection such that no client takes what it
