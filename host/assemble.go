@@ -170,6 +170,7 @@ func (h *Host) serveWith(origins *origin.Set) error {
 		},
 		Plugins:        func() any { return h.plugins.List() },
 		PluginRestarts: h.restarts,
+		Schedules:      func() any { return h.schedules.Status() },
 	})
 	for i, f := range h.faces {
 		tokens, err := f.Tokens()

@@ -18,6 +18,7 @@ import (
 	"github.com/imgcache/imgcache-host/host/config"
 	"github.com/imgcache/imgcache-host/host/httpd"
 	"github.com/imgcache/imgcache-host/host/plugin"
+	"github.com/imgcache/imgcache-host/host/schedule"
 	"github.com/imgcache/imgcache-host/host/store"
 )
 
@@ -31,6 +32,8 @@ type Host struct {
 	plugins *plugin.Supervisor
 	cache   *cache.Cache
 	faces   []face // opened listeners
+
+	schedules *schedule.Scheduler
 
 	closers []func() error // what was opened, in this order
 }
@@ -93,6 +96,7 @@ func New(ctx context.Context, cfg *config.Config, log *slog.Logger, version stri
 		return h, err
 	}
 	h.closers = append(h.closers, h.cache.Close)
+	h.schedules = newSchedules(cfg, h.cache, log)
 	if err := h.listen(ctx); err != nil {
 		return h, err
 	}
@@ -163,6 +167,10 @@ func (h *Host) Serve(ctx context.Context) error {
 		return err
 	}
 	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error {
+		h.schedules.Run(ctx)
+		return nil
+	})
 	for _, f := range h.faces {
 		group.Go(func() error { return httpd.Serve(ctx, f.ln, f.handler, h.limits(f.Listener)) })
 	}

@@ -65,7 +65,7 @@ func (a *app) root() *cobra.Command {
 		a.queue(), a.prefetch(), a.fills(),
 		a.pin(), a.unpin(),
 		a.remove(), a.clear(), a.prune(), a.clean(),
-		a.plugin(), a.config(),
+		a.schedules(), a.plugin(), a.config(),
 		a.version(), a.wasmRunner(),
 	)
 	return root

@@ -57,6 +57,9 @@ func fakeService(t *testing.T) (socket string, requests func() []string) {
 		fmt.Fprintf(w, `{"fills":[%s{"id":"old","phase":"interrupted","size":-1,"written":2097152,"resumed":2097152}]}`, lists[min(watched, 1)])
 		watched++
 	})
+	answer("GET /v1/schedules", `{"schedules":[{"name":"nightly","when":"30 2 * * *","run":["clean","prefetch"],"running":false,"last_run":"2020-01-01T02:30:00Z",`+
+		`"result":"clean: 2 files removed, 10 B","error":"prefetch: no origin\nprefetch: again","next_run":"2027-01-31T18:00:00Z"},`+
+		`{"name":"often","when":"every 5m","run":["prune"],"running":true}]}`)
 	answer("GET /v1/plugins", `{"plugins":[{"name":"sqlite","kind":"driver","runtime":"process","state":"running","pid":42}]}`)
 	mux.HandleFunc("DELETE /v1/images/debian", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) })
 	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) {
@@ -151,6 +154,14 @@ func TestCommands(t *testing.T) {
 		{"clean", 0, []string{"removed 2 files, 10 B"}, "", "POST /v1/clean {}"},
 		{"clean --stall-time 0s", 0, nil, "", `POST /v1/clean {"stall_time":0}`},
 		{"victims --limit 3", 0, []string{"debian 1.0 MiB oldest"}, "", "GET /v1/victims?limit=3"},
+		{
+			"schedules", 0, []string{
+				"NAME WHEN RUN LAST RUN RESULT NEXT RUN",
+				"nightly 30 2 * * * clean, prefetch",
+				"ago failed: prefetch: no origin; prefetch: again (clean: 2 files removed, 10 B) " + until,
+				"often every 5m prune - - running",
+			}, "", "GET /v1/schedules",
+		},
 		{"plugin list", 0, []string{"sqlite driver process - running 42"}, "", "GET /v1/plugins"},
 	} {
 		t.Run(tc.args, func(t *testing.T) {
@@ -182,7 +193,7 @@ func TestCommands(t *testing.T) {
 func TestJSONOutput(t *testing.T) {
 	for _, args := range []string{
 		"status", "list", "fills", "show debian", "show gone", "queue", "queue new", "prefetch debian", "delete debian", "pin list", "pin new", "unpin new",
-		"clear", "prune", "clean", "victims", "plugin list", "version",
+		"clear", "prune", "clean", "victims", "schedules", "plugin list", "version",
 	} {
 		socket, _ := fakeService(t)
 		_, stdout, _ := runCommand(t, socket, append(strings.Fields(args), "--output", "json")...)

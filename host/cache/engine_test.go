@@ -572,3 +572,32 @@ func TestQueueSurvivesPoison(t *testing.T) {
 		}
 	})
 }
+
+// TestRetryQueued fetches at once what waits for its next attempt.
+func TestRetryQueued(t *testing.T) {
+	inEngine(t, Config{MaxSize: 1 << 30, Hard: true}, func(t *testing.T, e *engine) {
+		e.origin.data = make([]byte, 1000)
+		e.origin.missing = "late"
+		if _, err := e.Queue("late"); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(20 * time.Minute) // the pause is five minutes by now
+		e.origin.mu.Lock()
+		asked := e.origin.asked
+		e.origin.missing = ""
+		e.origin.mu.Unlock()
+		time.Sleep(10 * time.Second)
+		if e.origin.mu.Lock(); e.origin.asked != asked {
+			t.Error("it was tried meanwhile: this test sees nothing")
+		}
+		e.origin.mu.Unlock()
+		if n, err := e.RetryQueued(); n != 1 || err != nil {
+			t.Errorf("%d, %v; want one image", n, err)
+		}
+		time.Sleep(10 * time.Second)
+		e.wantIDs("late")
+		if n, err := e.RetryQueued(); n != 0 || err != nil {
+			t.Errorf("%d, %v; want an empty queue", n, err)
+		}
+	})
+}

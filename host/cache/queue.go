@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync/atomic"
 	"time"
 
 	"github.com/imgcache/imgcache-host/host/store"
@@ -18,6 +19,7 @@ type queue struct {
 	slots   chan struct{} // one for each prefetcher
 	retries map[string]*retry
 	results chan fetched
+	anew    atomic.Bool // the pauses of retries are over
 }
 
 // retry says when an image that could not be fetched is tried again.
@@ -74,6 +76,18 @@ func (c *Cache) Queue(id string) (bool, error) {
 // Queued returns the queued ids in the order in which they were queued.
 func (c *Cache) Queued() ([]string, error) { return c.store.Queue() }
 
+// RetryQueued begins to fetch what is queued without waiting for the pauses
+// after failed attempts, and returns how many images are queued.
+func (c *Cache) RetryQueued() (int, error) {
+	ids, err := c.store.Queue()
+	if err != nil {
+		return 0, fmt.Errorf("list queue: %w", err)
+	}
+	c.queue.anew.Store(true)
+	c.queue.nudge()
+	return len(ids), nil
+}
+
 // Unqueue takes an id out of the queue. An absent one is no error; a fetch
 // that runs already goes on.
 func (c *Cache) Unqueue(id string) error {
@@ -98,6 +112,11 @@ func (q *queue) run(ctx context.Context) {
 	tick := time.NewTicker(queuePoll)
 	defer tick.Stop()
 	for {
+		if q.anew.Swap(false) {
+			for _, r := range q.retries {
+				r.next = time.Time{}
+			}
+		}
 		pause := q.startAll(ctx)
 		timer := time.NewTimer(pause)
 		select {

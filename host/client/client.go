@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/imgcache/imgcache-host/host/cache"
+	"github.com/imgcache/imgcache-host/host/schedule"
 )
 
 var (
@@ -219,6 +220,15 @@ type Plugin struct {
 	LastError string `json:"last_error,omitempty"`
 	Calls     uint64 `json:"calls"`
 	Errors    uint64 `json:"errors"`
+}
+
+// Schedules returns the schedules and how they do.
+func (c *Client) Schedules(ctx context.Context) ([]schedule.Status, error) {
+	var out struct {
+		Schedules []schedule.Status `json:"schedules"`
+	}
+	err := c.call(ctx, http.MethodGet, "/v1/schedules", nil, &out)
+	return out.Schedules, err
 }
 
 // Plugins returns the plugins that the service runs.

@@ -92,6 +92,10 @@ var requests = []struct {
 	}, cache.Result{Files: 1, Bytes: 2}},
 	{"clean", `POST /v1/clean {"stall_time":90}`, `{"files":1,"bytes":2}`, func(ctx context.Context, c *Client) (any, error) { return c.Clean(ctx, new(90*time.Second)) }, cache.Result{Files: 1, Bytes: 2}},
 	{"clean by default", `POST /v1/clean {}`, `{}`, func(ctx context.Context, c *Client) (any, error) { return c.Clean(ctx, nil) }, cache.Result{}},
+	{"schedules", "GET /v1/schedules ", `{"schedules":[{"name":"nightly","running":true}]}`, func(ctx context.Context, c *Client) (any, error) {
+		s, err := c.Schedules(ctx)
+		return s[0].Name, err
+	}, "nightly"},
 	{"plugins", "GET /v1/plugins ", `{"plugins":[{"name":"lru","pid":9}]}`, func(ctx context.Context, c *Client) (any, error) {
 		p, err := c.Plugins(ctx)
 		return p[0].PID, err

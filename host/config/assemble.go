@@ -67,6 +67,8 @@ func (d *decoder) block(c *Config, b *hcl.Block) {
 		d.origin(c, b)
 	case "pin":
 		d.pin(c, b)
+	case "schedule":
+		d.schedule(c, b)
 	case "plugin":
 		d.plugin(c, b)
 	case "driver", "policy":
@@ -128,6 +130,14 @@ func (d *decoder) pin(c *Config, b *hcl.Block) {
 	d.checkPin(p, at)
 	d.wanted = append(d.wanted, wantedImages{p.Images, at.of("images")})
 	c.Pins = append(c.Pins, p)
+}
+
+func (d *decoder) schedule(c *Config, b *hcl.Block) {
+	s := Schedule{Name: b.Labels[0]}
+	at := d.decode(b.Body, b.DefRange, s.body())
+	d.checkSchedule(s, at)
+	d.wanted = append(d.wanted, wantedImages{s.Images, at.of("images")})
+	c.Schedules = append(c.Schedules, s)
 }
 
 func (d *decoder) plugin(c *Config, b *hcl.Block) {

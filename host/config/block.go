@@ -50,6 +50,7 @@ var topLevel = []hcl.BlockHeaderSchema{
 	{Type: "cache", LabelNames: []string{"name"}},
 	{Type: "origin", LabelNames: []string{"type", "name"}},
 	{Type: "pin", LabelNames: []string{"name"}},
+	{Type: "schedule", LabelNames: []string{"name"}},
 	{Type: "plugin", LabelNames: []string{"name"}},
 	{Type: "driver", LabelNames: []string{"plugin", "name"}},
 	{Type: "policy", LabelNames: []string{"plugin", "name"}},
@@ -182,6 +183,16 @@ func (p *Pin) body() body {
 	}}
 }
 
+func (s *Schedule) body() body {
+	return body{args: []arg{
+		{name: "cron", into: crontab(&s.Cron)},
+		{name: "every", into: duration(&s.Every, minEvery)},
+		{name: "jitter", into: duration(&s.Jitter, 0)},
+		{name: "run", into: choices(&s.Run, TaskPrune, TaskClean, TaskPrefetch), required: true},
+		{name: "images", into: ids(&s.Images)},
+	}}
+}
+
 func (p *Plugin) body() body {
 	return body{
 		args: []arg{
@@ -205,6 +216,9 @@ func (l *PluginLimits) body() body {
 
 // minPruneInterval keeps the look at the index from taking all of a core.
 const minPruneInterval = 100 * time.Millisecond
+
+// minEvery keeps work that looks at all files from taking all of a core.
+const minEvery = time.Second
 
 // minPluginMemory is what the smallest policy of a Go program needs to start
 // as a module.
@@ -240,7 +254,7 @@ func places() []place {
 	c := Config{Node: defaultNode(), Cache: defaultCache(), Log: defaultLog(), Shutdown: defaultShutdown()}
 	tcp, unix := defaultListener(TCP), defaultListener(Unix)
 	directory, web := defaultOrigin(OriginDirectory), defaultOrigin(OriginHTTP)
-	plugin, pin := defaultPlugin(), Pin{}
+	plugin, pin, schedule := defaultPlugin(), Pin{}, Schedule{}
 	list := []place{
 		{"", c.body()},
 		{"node", c.Node.body()},
@@ -250,6 +264,7 @@ func places() []place {
 		{`origin "directory"`, directory.body()},
 		{`origin "http"`, web.body()},
 		{"pin", pin.body()},
+		{"schedule", schedule.body()},
 		{"plugin", plugin.body()},
 		{"driver", c.Cache.Driver.blockBody()},
 		{"policy", c.Cache.Policy.blockBody()},

@@ -148,6 +148,22 @@ func (d *decoder) checkPin(p Pin, at positions) {
 	}
 }
 
+func (d *decoder) checkSchedule(s Schedule, at positions) {
+	_, cron := at.args["cron"]
+	_, every := at.args["every"]
+	switch {
+	case cron && every:
+		d.errorAt(at.of("every"), "Two times in one", "A schedule has cron or every, not both. Write two schedules.")
+	case !cron && !every:
+		d.errorAt(at.header, "Missing option", `Say when: cron = "30 2 * * *" is half past two each night, every = "5m" is five minutes after the last time.`)
+	case every && s.Every > 0 && s.Jitter >= s.Every:
+		d.errorAt(at.of("jitter"), "Jitter too long", "It must be shorter than every, which is %q.", formatDuration(s.Every))
+	}
+	if len(s.Images) > 0 && len(s.Run) > 0 && !slices.Contains(s.Run, TaskPrefetch) {
+		d.errorAt(at.of("images"), "Images without prefetch", `Images are queued by "prefetch", which is not in run.`)
+	}
+}
+
 // checkWanted complains about listed ids that no origin gives: with several
 // origins every id begins with the name of one.
 func (d *decoder) checkWanted(c *Config) {

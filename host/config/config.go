@@ -22,6 +22,7 @@ import (
 	"time"
 
 	"github.com/hashicorp/hcl/v2"
+	"github.com/imgcache/imgcache-host/host/schedule"
 	"github.com/imgcache/imgcache-host/sdk"
 )
 
@@ -33,6 +34,7 @@ type Config struct {
 	Cache     Cache
 	Origins   []Origin // at least one
 	Pins      []Pin
+	Schedules []Schedule
 	PluginDir string   // where plugins are looked for besides plugins/ beside the executable; empty: nowhere
 	Plugins   []Plugin // the plugins that have a block of their own
 	Log       Log
@@ -189,6 +191,34 @@ type Pin struct {
 	Name   string
 	Images []string  // ids; at least one
 	Until  time.Time // zero: for ever
+}
+
+// Task is work that a [Schedule] can do.
+type Task string
+
+// The tasks.
+const (
+	TaskPrune    Task = "prune"
+	TaskClean    Task = "clean"
+	TaskPrefetch Task = "prefetch"
+)
+
+// Schedule is work that is done at its time.
+type Schedule struct {
+	Name   string
+	Cron   schedule.Timetable // nil: Every
+	Every  time.Duration      // from the end of one run to the next; 0: Cron
+	Jitter time.Duration      // each run is up to so much later, at random
+	Run    []Task             // in this order; at least one
+	Images []string           // ids that are queued by TaskPrefetch
+}
+
+// Timetable returns when the schedule is due.
+func (s Schedule) Timetable() schedule.Timetable {
+	if s.Cron != nil {
+		return s.Cron
+	}
+	return schedule.Every(s.Every)
 }
 
 // Plugin is a plugin that does not come from a plugin directory, or that has

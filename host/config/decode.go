@@ -109,8 +109,9 @@ func (d *decoder) decode(b hcl.Body, header hcl.Range, want body) positions {
 	for _, a := range want.args {
 		attr, ok := content.Attributes[a.name]
 		if ok {
-			at.args[a.name] = attr.Expr.Range()
-			ok = d.decodeArg(a, attr)
+			if ok = d.decodeArg(a, attr); ok {
+				at.args[a.name] = attr.Expr.Range()
+			}
 		}
 		if !ok && a.required {
 			d.errorAt(header, "Missing option", "The option %q is required here.", a.name)

@@ -23,6 +23,8 @@ var computed = map[string]string{
 	"cache.driver":              "the driver sqlite with its own defaults",
 	"cache.policy":              "the policy lru with its own defaults",
 	"pin.until":                 "for ever",
+	"schedule.cron":             "none",
+	"schedule.every":            "none",
 	"plugin.command":            "found by the name",
 	"plugin.wasm":               "found by the name",
 	"plugin.sha256":             "not checked",

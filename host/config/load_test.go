@@ -3,6 +3,7 @@ package config
 import (
 	"errors"
 	"flag"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -190,6 +191,32 @@ func TestOptions(t *testing.T) {
 	}
 }
 
+func TestSchedules(t *testing.T) {
+	c := parse(t, smallest+`
+schedule "nightly" {
+  cron   = "30 2 * * mon-fri"
+  jitter = "10m"
+  run    = ["clean", "prefetch"]
+  images = ["a", "b"]
+}
+schedule "often" {
+  every = "5m"
+  run   = ["prune"]
+}
+`)
+	if c.Warnings != nil {
+		t.Errorf("warnings:\n%v", c.Warnings)
+	}
+	var got []string
+	for _, s := range c.Schedules {
+		got = append(got, fmt.Sprint(s.Name, ": ", s.Timetable(), ", ", s.Jitter, ", ", s.Run, s.Images))
+	}
+	want := []string{"nightly: 30 2 * * mon-fri, 10m0s, [clean prefetch] [a b]", "often: every 5m, 0s, [prune] []"}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("-want +got:\n%s", diff)
+	}
+}
+
 func TestUnusedDriverIsAWarning(t *testing.T) {
 	c := parse(t, smallest+"driver \"centraldb\" \"shared\" {\n}\n")
 	if c.Warnings == nil || !strings.Contains(c.Warnings.Error(), "driver = driver.shared") {
@@ -218,6 +245,7 @@ func TestWarnings(t *testing.T) {
       |            ^^^^^^^^^^^^^^^^^^^^^^
   The pin has ended at 2020-01-01T00:00:00Z. Remove the block, or set a later time.`,
 		},
+		{"schedule with an option that is null", "\norigin", "\nschedule \"a\" {\n  cron  = null\n  every = \"5m\"\n  run   = [\"prune\"]\n}\norigin", ""},
 		{"pins with one origin", "\norigin", "\npin \"all\" {\n  images = [\"a\", \"b.c\"]\n}\norigin", ""},
 		{
 			"pins with several origins", `path = "/srv/images"
@@ -431,6 +459,12 @@ func FuzzLoad(f *testing.F) {
 		}
 		if len(c.Listeners) == 0 || len(c.Origins) == 0 || c.Cache.Dir == "" || c.Cache.MaxSize <= 0 || c.Cache.Driver.Plugin == "" {
 			t.Fatalf("accepted, but not complete: %+v", c)
+		}
+		now := time.Now()
+		for _, s := range c.Schedules {
+			if next := s.Timetable().Next(now); !next.IsZero() && !next.After(now) {
+				t.Fatalf("schedule %s is due for ever", s.Name)
+			}
 		}
 	})
 }

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/imgcache/imgcache-host/host/schedule"
 	"github.com/imgcache/imgcache-host/host/store"
 	"github.com/zclconf/go-cty/cty"
 	"github.com/zclconf/go-cty/cty/convert"
@@ -377,6 +378,31 @@ func (t timestampValue) set(v cty.Value, _ string) error {
 		return fmt.Errorf(`%q is not a time; write date, time and zone, such as "2027-01-31T08:00:00Z" or "2027-01-31T08:00:00+01:00"`, s)
 	}
 	*t.target = moment
+	return nil
+}
+
+// crontabValue is the five fields of a line of a crontab.
+type crontabValue struct{ target *schedule.Timetable }
+
+func crontab(target *schedule.Timetable) value { return crontabValue{target} }
+
+func (c crontabValue) String() string {
+	if *c.target == nil {
+		return `""`
+	}
+	return strconv.Quote((*c.target).String())
+}
+
+func (c crontabValue) set(v cty.Value, _ string) error {
+	s, err := stringOf(v)
+	if err != nil {
+		return err
+	}
+	when, err := schedule.Cron(s)
+	if err != nil {
+		return fmt.Errorf("%q: %w", s, err)
+	}
+	*c.target = when
 	return nil
 }
 

@@ -33,6 +33,7 @@ func (s *Service) adminMux() *http.ServeMux {
 		"/v1/fills":             {http.MethodGet: s.listFills},
 		"/v1/victims":           {http.MethodGet: s.victims},
 		"/v1/plugins":           {http.MethodGet: s.listPlugins},
+		"/v1/schedules":         {http.MethodGet: s.listSchedules},
 		"/v1/prune":             {http.MethodPost: s.prune},
 		"/v1/clean":             {http.MethodPost: s.clean},
 		"/v1/writes":            {http.MethodPost: s.beginWrite},
@@ -150,6 +151,10 @@ func (s *Service) listFills(w http.ResponseWriter, _ *http.Request) {
 
 func (s *Service) listPlugins(w http.ResponseWriter, _ *http.Request) {
 	writeJSON(w, http.StatusOK, map[string]any{"plugins": s.plugins()})
+}
+
+func (s *Service) listSchedules(w http.ResponseWriter, _ *http.Request) {
+	writeJSON(w, http.StatusOK, map[string]any{"schedules": s.schedules()})
 }
 
 func (s *Service) victims(w http.ResponseWriter, r *http.Request) {

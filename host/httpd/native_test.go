@@ -82,6 +82,7 @@ var session = []struct {
 	{"POST", "/v1/prune", "", 200, `{"files": 3, "bytes": 300}`},
 	{"POST", "/v1/clean", "{}", 200, `{"files": 1, "bytes": 10}`},
 	{"GET", "/v1/plugins", "", 200, `{"plugins": [{"name": "lru"}]}`},
+	{"GET", "/v1/schedules", "", 200, `{"schedules": []}`},
 	{"DELETE", "/v1/images", "", 200, `{"deleted": 1}`},
 
 	{"GET", "/readyz", "", 200, `{"ready": true, "reasons": []}`},

@@ -43,6 +43,10 @@ type Config struct {
 	// Nil: an empty list.
 	Plugins func() any
 
+	// Schedules is the answer to GET /v1/schedules, as encoding/json writes
+	// it. Nil: an empty list.
+	Schedules func() any
+
 	// PluginRestarts counts, since start and by name of plugin, how often a
 	// plugin was started anew. Nil: no such metric.
 	PluginRestarts func() map[string]uint64
@@ -57,6 +61,7 @@ type Service struct {
 	resolve   func(string) (string, error)
 	ready     func() (bool, []string)
 	plugins   func() any
+	schedules func() any
 	metrics   *metrics
 	bodyStall time.Duration
 }
@@ -69,6 +74,7 @@ func New(c Config) *Service {
 		resolve:   c.Resolve,
 		ready:     c.Ready,
 		plugins:   c.Plugins,
+		schedules: c.Schedules,
 		metrics:   newMetrics(c),
 		bodyStall: bodyStall,
 	}
@@ -81,8 +87,12 @@ func New(c Config) *Service {
 	if s.ready == nil {
 		s.ready = func() (bool, []string) { return true, nil }
 	}
+	none := func() any { return []any{} }
 	if s.plugins == nil {
-		s.plugins = func() any { return []any{} }
+		s.plugins = none
+	}
+	if s.schedules == nil {
+		s.schedules = none
 	}
 	return s
 }

@@ -1,0 +1,56 @@
+package main
+
+import (
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/imgcache/imgcache-host/host/cache"
+	"github.com/imgcache/imgcache-host/host/schedule"
+)
+
+// TestSchedulesRun has an image brought in and rubbish taken out at their
+// times, and looks at what is told of it, also after a kill -9.
+func TestSchedulesRun(t *testing.T) {
+	origin := t.TempDir()
+	writeFile(t, filepath.Join(origin, "warm"), strings.Repeat("x", 10_000))
+	d := prepare(t, setup{origin: directoryOrigin(origin), more: `
+schedule "often" {
+  every  = "1s"
+  jitter = "500ms"
+  run    = ["clean", "prefetch", "prune"]
+  images = ["warm", "lost"]
+}
+schedule "leap-day" {
+  cron = "0 12 29 2 *"
+  run  = ["prune"]
+}
+`})
+	writeFile(t, filepath.Join(d.dir, "invalid/rubbish"), "x")
+	d.launch()
+	d.waitState("warm", cache.StateCached)
+	var often schedule.Status
+	d.eventually("several runs are told", func() bool {
+		list, err := d.api.Schedules(t.Context())
+		if err != nil || len(list) != 2 {
+			t.Fatalf("%v, %v; want two schedules", list, err)
+		}
+		often = list[0]
+		return strings.Contains(often.Result, "0 of 2 queued")
+	})
+	if often.Error != "" || often.NextRun.IsZero() && !often.Running || !slices.Equal(often.Run, []string{"clean", "prefetch", "prune"}) {
+		t.Errorf("told is %+v", often)
+	}
+	if left := d.files("invalid"); len(left) > 0 {
+		t.Errorf("%v is left in invalid/", left)
+	}
+	d.kill9()
+	d.restart()
+	out, _ := d.run(0, "schedules")
+	for _, want := range []string{"often     every 1s", "clean: 0 files removed, 0 B; prefetch: 0 of 2 queued; prune: 0 files", "-02-29 12:00:00"} {
+		if !strings.Contains(out, want) {
+			t.Errorf("schedules does not tell %q:\n%s", want, out)
+		}
+	}
+}

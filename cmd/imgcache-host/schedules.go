@@ -1,0 +1,55 @@
+package main
+
+import (
+	"context"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/imgcache/imgcache-host/host/client"
+	"github.com/imgcache/imgcache-host/host/schedule"
+	"github.com/spf13/cobra"
+)
+
+func (a *app) schedules() *cobra.Command {
+	return &cobra.Command{
+		Use:   "schedules",
+		Short: "List the schedules: what they do, how the last run went, when the next one is",
+		Args:  cobra.NoArgs,
+		RunE: a.call(func(ctx context.Context, c *client.Client, _ []string) error {
+			list, err := c.Schedules(ctx)
+			if err != nil {
+				return err
+			}
+			return a.answer(map[string]any{"schedules": list}, func(w io.Writer) {
+				row(w, "NAME", "WHEN", "RUN", "LAST RUN", "RESULT", "NEXT RUN")
+				for _, s := range list {
+					row(w, s.Name, s.When, strings.Join(s.Run, ", "), age(s.LastRun), outcome(s), nextRun(s))
+				}
+			})
+		}),
+	}
+}
+
+// outcome says how the last run of a schedule went, on one line.
+func outcome(s schedule.Status) string {
+	if s.Error == "" {
+		return s.Result
+	}
+	text := "failed: " + strings.ReplaceAll(s.Error, "\n", "; ")
+	if s.Result != "" {
+		text += " (" + s.Result + ")"
+	}
+	return text
+}
+
+// nextRun says when a schedule runs next.
+func nextRun(s schedule.Status) string {
+	switch {
+	case s.Running:
+		return "running"
+	case s.NextRun.IsZero():
+		return ""
+	}
+	return s.NextRun.Local().Format(time.DateTime + " MST")
+}

@@ -1,0 +1,79 @@
+package host
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"time"
+
+	"github.com/dustin/go-humanize"
+
+	"github.com/imgcache/imgcache-host/host/cache"
+	"github.com/imgcache/imgcache-host/host/config"
+	"github.com/imgcache/imgcache-host/host/schedule"
+)
+
+// upkeep is the work of the engine that can be done at its time.
+type upkeep interface {
+	Prune(ctx context.Context, o cache.PruneOptions) (cache.Result, error)
+	Clean(ctx context.Context, stall *time.Duration) (cache.Result, error)
+	Queue(id string) (bool, error)
+	RetryQueued() (int, error)
+}
+
+// newSchedules makes the schedules of the configuration. When they last ran is
+// kept with the cache that they are about.
+func newSchedules(cfg *config.Config, u upkeep, log *slog.Logger) *schedule.Scheduler {
+	c := schedule.Config{State: filepath.Join(cfg.Cache.Dir, ".imgcache", "schedules"), Log: log}
+	for _, s := range cfg.Schedules {
+		one := schedule.Schedule{Name: s.Name, When: s.Timetable(), Jitter: s.Jitter}
+		for _, task := range s.Run {
+			one.Steps = append(one.Steps, schedule.Step{Name: string(task), Do: work(u, task, s.Images)})
+		}
+		c.Schedules = append(c.Schedules, one)
+	}
+	return schedule.New(c)
+}
+
+// work returns what a task does.
+func work(u upkeep, task config.Task, images []string) func(context.Context) (string, error) {
+	switch task {
+	case config.TaskPrune:
+		return func(ctx context.Context) (string, error) {
+			r, err := u.Prune(ctx, cache.PruneOptions{})
+			return removed(r), err
+		}
+	case config.TaskClean:
+		return func(ctx context.Context) (string, error) {
+			r, err := u.Clean(ctx, nil)
+			return removed(r), err
+		}
+	default: // config.TaskPrefetch
+		return func(context.Context) (string, error) { return prefetch(u, images) }
+	}
+}
+
+func removed(r cache.Result) string {
+	return fmt.Sprintf("%d files removed, %s", r.Files, humanize.IBytes(uint64(r.Bytes)))
+}
+
+// prefetch queues images, or has those tried again that are queued.
+func prefetch(u upkeep, images []string) (string, error) {
+	if len(images) == 0 {
+		n, err := u.RetryQueued()
+		return fmt.Sprintf("%d in the queue", n), err
+	}
+	queued, failed := 0, []error(nil)
+	for _, id := range images {
+		fresh, err := u.Queue(id)
+		if err != nil {
+			failed = append(failed, fmt.Errorf("%s: %w", id, err))
+		}
+		if fresh {
+			queued++
+		}
+	}
+	return fmt.Sprintf("%d of %d queued", queued, len(images)), errors.Join(failed...)
+}

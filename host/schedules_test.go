@@ -1,0 +1,121 @@
+package host
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"path/filepath"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/imgcache/imgcache-host/host/cache"
+	"github.com/imgcache/imgcache-host/host/schedule"
+)
+
+// fakeUpkeep notes what is asked of it.
+type fakeUpkeep struct{ asked []string }
+
+func (f *fakeUpkeep) ask(what string) { f.asked = append(f.asked, what) }
+
+func (f *fakeUpkeep) Prune(_ context.Context, o cache.PruneOptions) (cache.Result, error) {
+	f.ask("prune")
+	if o != (cache.PruneOptions{}) {
+		return cache.Result{}, errors.New("not by the watermarks")
+	}
+	return cache.Result{Files: 3, Bytes: 3 << 30}, nil
+}
+
+func (f *fakeUpkeep) Clean(_ context.Context, stall *time.Duration) (cache.Result, error) {
+	f.ask("clean")
+	if stall != nil {
+		return cache.Result{}, errors.New("not by the configured stall time")
+	}
+	return cache.Result{}, nil
+}
+
+func (f *fakeUpkeep) Queue(id string) (bool, error) {
+	f.ask("queue " + id)
+	if id == "lost" {
+		return false, errors.New("no origin has it")
+	}
+	return id != "cached", nil
+}
+
+func (f *fakeUpkeep) RetryQueued() (int, error) {
+	f.ask("retry")
+	return 7, nil
+}
+
+// TestSchedules runs the schedules of a configuration once.
+func TestSchedules(t *testing.T) {
+	dir := t.TempDir()
+	cfg := configure(t, `
+cache "default" {
+  dir = "`+dir+`"
+}
+origin "directory" "golden" {
+  path = "/srv/images"
+}
+schedule "nightly" {
+  cron   = "30 2 * * *"
+  run    = ["clean", "prefetch", "prune"]
+  images = ["new", "cached", "lost"]
+}
+schedule "often" {
+  every = "3h"
+  run   = ["prefetch"]
+}
+`)
+	synctest.Test(t, func(t *testing.T) {
+		var u fakeUpkeep
+		s := newSchedules(cfg, &u, slog.New(slog.DiscardHandler))
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan struct{})
+		go func() {
+			defer close(ended)
+			s.Run(ctx)
+		}()
+		now := time.Now()
+		due := time.Date(now.Year(), now.Month(), now.Day(), 2, 30, 0, 0, time.Local)
+		if due.Before(now) {
+			due = due.AddDate(0, 0, 1)
+		}
+		time.Sleep(due.Add(time.Second).Sub(now))
+		synctest.Wait()
+		nightly := s.Status()[0]
+		cancel()
+		<-ended
+		var asked []string
+		for _, what := range u.asked {
+			if what != "retry" { // of the other one, which depends on the time of day
+				asked = append(asked, what)
+			}
+		}
+		if diff := cmp.Diff([]string{"clean", "queue new", "queue cached", "queue lost", "prune"}, asked); diff != "" {
+			t.Errorf("asked: -want +got:\n%s", diff)
+		}
+		want := schedule.Status{
+			Name: "nightly", When: "30 2 * * *", Run: []string{"clean", "prefetch", "prune"}, LastRun: due, NextRun: due.AddDate(0, 0, 1),
+			Result: "clean: 0 files removed, 0 B; prefetch: 1 of 3 queued; prune: 3 files removed, 3.0 GiB", Error: "prefetch: lost: no origin has it",
+		}
+		if diff := cmp.Diff(want, nightly); diff != "" {
+			t.Errorf("status: -want +got:\n%s", diff)
+		}
+	})
+	if kept, err := filepath.Glob(filepath.Join(dir, ".imgcache/schedules/*")); err != nil || !strings.Contains(strings.Join(kept, " "), "nightly.json") {
+		t.Errorf("kept is %q, %v", kept, err)
+	}
+}
+
+// TestPrefetchWithoutImages tries again what is queued.
+func TestPrefetchWithoutImages(t *testing.T) {
+	t.Parallel()
+	var u fakeUpkeep
+	if said, err := prefetch(&u, nil); said != "7 in the queue" || err != nil {
+		t.Errorf("%q, %v", said, err)
+	}
+}
