@@ -5,7 +5,7 @@
 // in one directory that no id can name:
 //
 //	<id>                        an image: whole, verified, ready to be served
-//	incomplete/<id>~<nonce>     a file that this process writes ([Store.Stage])
+//	incomplete/<id>~<nonce>     a file that this process writes ([Store.Stage]) or may go on with
 //	incomplete/<id>             a foreign one: Glance writes it, or died over it
 //	invalid/<id>                a file that failed, kept for inspection
 //	queue/<id>                  an empty marker: the image shall be fetched
@@ -13,6 +13,7 @@
 //	.imgcache/format            version of everything below .imgcache
 //	.imgcache/instance          random name of this cache, for ever
 //	.imgcache/blocks/<id>~<n>   block table of the image in inode n (hexadecimal)
+//	.imgcache/fills/<...>       checkpoint of the file of that name in incomplete/
 //	.imgcache/trash/<id>~<...>  an image on its way out, not unlinked yet
 //
 // The files are the truth: an image is cached when its file is in the base
