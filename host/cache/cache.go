@@ -255,8 +255,10 @@ func (c *Cache) recover() error {
 func (c *Cache) scan(ctx context.Context) {
 	defer close(c.scanned)
 	start, n := time.Now(), 0
+	var adopted adopted
 	err := c.store.Scan(func(info store.Info) error {
 		c.index.found(info)
+		adopted.count(info)
 		n++
 		return ctx.Err()
 	})
@@ -265,6 +267,7 @@ func (c *Cache) scan(ctx context.Context) {
 		return
 	}
 	c.log.Info("scanned", "images", n, "duration", time.Since(start))
+	adopted.report(c.log)
 }
 
 // Open serves a GET: see [Engine].
@@ -293,7 +296,7 @@ func (c *Cache) Open(ctx context.Context, id string) (Content, error) {
 				return nil, err
 			}
 		} else if !errors.Is(err, fs.ErrNotExist) {
-			c.disk.fail(err)
+			c.unopened(id, err)
 			stale = c.index.get(id) // there, but of no use now
 		}
 		if err := c.absent.err(id, c.cfg.Now()); err != nil && !c.filling(id) {

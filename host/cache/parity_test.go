@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -575,6 +576,31 @@ func TestCleanRules(t *testing.T) {
 		}
 		if ok, err := e.Queue("now"); !ok || err != nil {
 			t.Errorf("an image whose foreign file is gone cannot be queued: %v, %v", ok, err)
+		}
+	})
+}
+
+// TestUnreadableImage: a file of Glance's that this process may not open is no
+// sign of a bad disk. The image is fetched, and replaces it.
+func TestUnreadableImage(t *testing.T) {
+	dir := t.TempDir()
+	plant(t, dir, "image", 10, before(time.Hour))
+	inEngineAt(t, dir, Config{MaxSize: 1 << 20, Hard: true}, func(t *testing.T, e *engine) {
+		synctest.Wait()
+		fsys := storetest.New(t, dir)
+		fsys.Inject(storetest.On("image", 1, syscall.EACCES))
+		e.fsys.FS = fsys
+		e.origin.data = []byte("content")
+		for _, want := range []bool{false, true} {
+			if got, outcome := e.download("image"); got != "content" || outcome.Hit != want {
+				t.Errorf("downloaded %q; a hit: %v, want %v", got, outcome.Hit, want)
+			}
+		}
+		if u := e.Usage(); u.Disk != "ok" || u.Bytes != 7 {
+			t.Errorf("the disk is %q, %d bytes are used", u.Disk, u.Bytes)
+		}
+		if info, _ := e.Image("image"); !info.Verified {
+			t.Error("the image is not verified")
 		}
 	})
 }

@@ -18,7 +18,8 @@ type Info struct {
 	ModTime time.Time // of the file: when its last byte was written
 	Inode   uint64    // of the file, which it keeps when it is changed or moved
 	Meta
-	Verified bool // a block table guards each read
+	Verified   bool  // a block table guards each read
+	Unreadable error // why a scan could not open an adopted image; nil: it could, or did not try
 }
 
 func makeInfo(id string, fi fs.FileInfo, t *blockTable) Info {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"slices"
 	"sync"
 )
@@ -18,9 +19,9 @@ const scanChunk = 1024
 
 // Scan calls yield for each image, one after the other and in no order, and
 // stops at its first error. It reads the block table of each image, because
-// the version in it is part of Info. A file that vanishes meanwhile is left
-// out, and one that appears may be. A file that cannot be looked at is left
-// out too, and is the error in the end.
+// the version in it is part of Info, and tries to open those that have none. A
+// file that vanishes meanwhile is left out, and one that appears may be. A file
+// that cannot be looked at is left out too, and is the error in the end.
 //
 // An image without a block table gets one that lies there for it, as after the
 // directory was copied. Afterwards tables whose image is gone are removed.
@@ -95,7 +96,21 @@ func (s *Store) inspectFile(id string, tables func() map[string][]string) found 
 	} else if t == nil {
 		t = s.claim(id, fi, tables()[id])
 	}
-	return found{info: makeInfo(id, fi, t), table: tableName(id, inode(fi))}
+	info := makeInfo(id, fi, t)
+	if t == nil {
+		info.Unreadable = s.tryOpen(id)
+	}
+	return found{info: info, table: tableName(id, inode(fi))}
+}
+
+// tryOpen says why this process may not read an image that another program
+// stored, perhaps as another user.
+func (s *Store) tryOpen(id string) error {
+	f, err := s.fs.OpenFile("scan.open", id, os.O_RDONLY, 0)
+	if err != nil {
+		return err
+	}
+	return f.Close()
 }
 
 // tables returns the names of all block tables.
