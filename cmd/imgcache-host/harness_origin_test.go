@@ -13,6 +13,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -99,6 +100,7 @@ type testOrigin struct {
 	*httptest.Server
 	mu     sync.Mutex
 	images map[string]*offered
+	asked  []string // what was asked for by GET, in that order
 }
 
 // newOrigin starts an origin, which ends with the test.
@@ -136,10 +138,21 @@ func (o *testOrigin) add(id string, size int64) *offered {
 	return f
 }
 
+// gets returns what was asked for by GET, in that order.
+func (o *testOrigin) gets() []string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return slices.Clone(o.asked)
+}
+
 // ServeHTTP implements [http.Handler].
 func (o *testOrigin) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	id := strings.TrimPrefix(r.URL.Path, "/")
 	o.mu.Lock()
-	f := o.images[strings.TrimPrefix(r.URL.Path, "/")]
+	f := o.images[id]
+	if r.Method == http.MethodGet {
+		o.asked = append(o.asked, id)
+	}
 	o.mu.Unlock()
 	if f == nil {
 		http.NotFound(w, r)

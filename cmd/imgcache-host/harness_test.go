@@ -84,6 +84,7 @@ type setup struct {
 	config string // instead of all these: a whole configuration
 	dir    string // cache directory; default: a new one
 	bin    string // directory of program and plugins; default: the built one
+	uid    uint32 // user that it runs as; default: that of the test
 }
 
 // daemon is a service that runs as a process of its own. It ends with the
@@ -91,6 +92,7 @@ type setup struct {
 type daemon struct {
 	t      *testing.T
 	bin    string
+	uid    uint32
 	config string // path of the configuration
 	dir    string // cache directory
 	runDir string
@@ -121,7 +123,7 @@ func start(t *testing.T, s setup) *daemon {
 // prepare makes all that a daemon needs, without starting it.
 func prepare(t *testing.T, s setup) *daemon {
 	t.Helper()
-	d := &daemon{t: t, bin: s.bin, dir: s.dir, web: &http.Client{Transport: &http.Transport{
+	d := &daemon{t: t, bin: s.bin, uid: s.uid, dir: s.dir, web: &http.Client{Transport: &http.Transport{
 		DisableCompression: true, DialContext: dialQuiet,
 	}}}
 	if d.bin == "" {
@@ -137,9 +139,14 @@ func prepare(t *testing.T, s setup) *daemon {
 	if d.dir == "" {
 		d.dir = filepath.Join(t.TempDir(), "images")
 	}
-	d.config = filepath.Join(t.TempDir(), "config.hcl")
+	d.config = filepath.Join(d.runDir, "config.hcl")
 	d.socket = filepath.Join(d.runDir, "admin.sock")
 	writeFile(t, d.config, cmp.Or(s.config, d.compose(s)))
+	if d.uid != 0 {
+		if err := os.Chown(d.runDir, int(d.uid), int(d.uid)); err != nil {
+			t.Fatal(err)
+		}
+	}
 	d.api = client.New(d.socket)
 	d.admin = &http.Client{Transport: &http.Transport{
 		DisableCompression: true,
@@ -259,6 +266,9 @@ func (d *daemon) launchLame() {
 	p.cmd.Stdout, p.cmd.Stderr = log, log
 	p.cmd.Env = append(os.Environ(), quietRace)
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	if d.uid != 0 {
+		p.cmd.SysProcAttr.Credential = &syscall.Credential{Uid: d.uid, Gid: d.uid}
+	}
 	if err := p.cmd.Start(); err != nil {
 		d.t.Fatal(err)
 	}
