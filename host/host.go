@@ -182,7 +182,7 @@ func (h *Host) Serve(ctx context.Context) error {
 func (h *Host) limits(l config.Listener) httpd.Limits {
 	return httpd.Limits{
 		MaxConnections: l.Limits.MaxConnections, HeaderTimeout: l.Limits.HeaderTimeout,
-		IdleTimeout: l.Limits.IdleTimeout, WriteStall: l.Limits.WriteStallTimeout,
+		IdleTimeout: l.Limits.IdleTimeout, WriteStall: l.Limits.WriteStallTimeout, MinRate: l.Limits.MinRate,
 		DrainTimeout: h.cfg.Shutdown.DrainTimeout,
 	}
 }

@@ -100,6 +100,7 @@ func (l *ListenerLimits) body() body {
 		{name: "header_timeout", into: duration(&l.HeaderTimeout, positive)},
 		{name: "idle_timeout", into: duration(&l.IdleTimeout, positive)},
 		{name: "write_stall_timeout", into: duration(&l.WriteStallTimeout, positive)},
+		{name: "min_rate", into: size(&l.MinRate, 0)},
 	}}
 }
 

@@ -97,6 +97,7 @@ type ListenerLimits struct {
 	HeaderTimeout     time.Duration // until the request's header is read
 	IdleTimeout       time.Duration // between two requests of a connection
 	WriteStallTimeout time.Duration // a client that takes no byte for so long is dropped
+	MinRate           int64         // bytes a second; one that takes fewer for so long is dropped; 0: no bound
 }
 
 // Limit says what MaxSize of a [Cache] means.

@@ -3,6 +3,7 @@ package httpd
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -19,6 +20,7 @@ type listener struct {
 	net.Listener
 	slots  chan struct{}
 	stall  time.Duration
+	least  int64
 	closed chan struct{}
 	once   sync.Once
 }
@@ -28,6 +30,7 @@ func newListener(ln net.Listener, o Limits) *listener {
 		Listener: ln,
 		slots:    make(chan struct{}, o.MaxConnections),
 		stall:    o.WriteStall,
+		least:    o.MinRate,
 		closed:   make(chan struct{}),
 	}
 }
@@ -48,6 +51,7 @@ func (l *listener) Accept() (net.Conn, error) {
 	return &conn{
 		Conn:    c,
 		stall:   l.stall,
+		least:   l.least,
 		queued:  func() int { return sendQueue(c) },
 		release: sync.OnceFunc(func() { <-l.slots }),
 	}, nil
@@ -66,20 +70,31 @@ func (l *listener) Close() error {
 type conn struct {
 	net.Conn
 	stall   time.Duration
+	least   int64      // bytes a second that the peer must take; 0: any
 	queued  func() int // bytes that the peer has not taken yet; -1: unknown
 	release func()
+
+	// What was sent since the peer's rate was last judged, and how long that
+	// took. Time in which there was nothing to send is not the peer's.
+	sent    int64
+	sending time.Duration
 }
 
 // Write fails with os.ErrDeadlineExceeded when the peer takes no byte for the
-// stall time; it may need twice that to be sure.
+// stall time, or fewer in it than its rate demands; it may need twice that to
+// be sure.
 func (c *conn) Write(p []byte) (int, error) {
 	written, queued := 0, -1
 	for {
 		if err := c.SetWriteDeadline(time.Now().Add(c.stall)); err != nil {
 			return written, err
 		}
+		begun := time.Now()
 		n, err := c.Conn.Write(p[written:])
 		written += n
+		if slow := c.judge(int64(n), time.Since(begun)); slow != nil {
+			return written, slow
+		}
 		if !errors.Is(err, os.ErrDeadlineExceeded) {
 			return written, err
 		}
@@ -117,9 +132,13 @@ func (c *conn) ReadFrom(r io.Reader) (int64, error) {
 		if err := c.SetWriteDeadline(time.Now().Add(c.stall)); err != nil {
 			return sent, err
 		}
+		begun := time.Now()
 		n, err := to.ReadFrom(&io.LimitedReader{R: file, N: min(from.N, sendChunk)})
 		sent += n
 		from.N -= n
+		if slow := c.judge(n, time.Since(begun)); slow != nil {
+			return sent, slow
+		}
 		late := errors.Is(err, os.ErrDeadlineExceeded)
 		switch {
 		case err != nil && !late:
@@ -138,6 +157,22 @@ func (c *conn) ReadFrom(r io.Reader) (int64, error) {
 		}
 	}
 	return sent, nil
+}
+
+// judge counts what was sent and returns an error when the peer was slower
+// than it may be for as long as the stall time.
+func (c *conn) judge(n int64, took time.Duration) error {
+	c.sent += n
+	c.sending += took
+	if c.least <= 0 || c.sending < c.stall {
+		return nil
+	}
+	rate := float64(c.sent) / c.sending.Seconds()
+	c.sent, c.sending = 0, 0
+	if rate < float64(c.least) {
+		return fmt.Errorf("the client takes %.0f bytes a second, min_rate is %d: %w", rate, c.least, os.ErrDeadlineExceeded)
+	}
+	return nil
 }
 
 // onlyWriter hides ReadFrom.

@@ -5,6 +5,7 @@ import (
 	"net"
 	"os"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -56,6 +57,47 @@ func TestWriteStall(t *testing.T) {
 		if inner.deadlines != len(test.steps) || len(inner.steps) > 0 {
 			t.Errorf("%s: %d deadlines, %d steps left", name, inner.deadlines, len(inner.steps))
 		}
+	}
+}
+
+// pacedConn takes bytes at a rate.
+type pacedConn struct {
+	net.Conn
+	rate int
+}
+
+func (c *pacedConn) SetWriteDeadline(time.Time) error { return nil }
+
+func (c *pacedConn) Write(p []byte) (int, error) {
+	time.Sleep(time.Duration(len(p)) * time.Second / time.Duration(c.rate))
+	return len(p), nil
+}
+
+// TestMinRate: a client that always takes a little is dropped all the same,
+// unless it is fast enough, or we have nothing to send.
+func TestMinRate(t *testing.T) {
+	for _, test := range []struct {
+		rate  int
+		pause time.Duration // between two writes
+		slow  bool
+	}{
+		{rate: 99, slow: true},
+		{rate: 101},
+		{rate: 101, pause: time.Hour},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			c := &conn{Conn: &pacedConn{rate: test.rate}, stall: time.Minute, least: 100}
+			var err error
+			for range 10_000 {
+				if _, err = c.Write(make([]byte, 10)); err != nil {
+					break
+				}
+				time.Sleep(test.pause)
+			}
+			if slow := errors.Is(err, os.ErrDeadlineExceeded); slow != test.slow {
+				t.Errorf("%+v: %v", test, err)
+			}
+		})
 	}
 }
 

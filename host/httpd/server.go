@@ -29,6 +29,7 @@ type Limits struct {
 	HeaderTimeout  time.Duration // until the request's header is read; default 10s
 	IdleTimeout    time.Duration // between two requests of a connection; default 2m
 	WriteStall     time.Duration // a client that takes no byte for so long is dropped; default 1m
+	MinRate        int64         // bytes a second; a client that takes fewer for the time of WriteStall is dropped; default none
 	DrainTimeout   time.Duration // running requests have so long to end; default 30s
 }
 
@@ -38,6 +39,7 @@ func (l Limits) withDefaults() Limits {
 		HeaderTimeout:  cmp.Or(l.HeaderTimeout, 10*time.Second),
 		IdleTimeout:    cmp.Or(l.IdleTimeout, 2*time.Minute),
 		WriteStall:     cmp.Or(l.WriteStall, time.Minute),
+		MinRate:        l.MinRate,
 		DrainTimeout:   cmp.Or(l.DrainTimeout, 30*time.Second),
 	}
 }
