@@ -14,9 +14,10 @@ import (
 )
 
 func (a *app) queue() *cobra.Command {
-	return &cobra.Command{
+	cmd := &cobra.Command{
 		Use:   "queue [ID...]",
 		Short: "Queue images to be fetched, or show the queue",
+		Args:  cobra.ArbitraryArgs,
 		RunE: a.call(func(ctx context.Context, c *client.Client, ids []string) error {
 			if len(ids) == 0 {
 				return a.showQueue(ctx, c)
@@ -40,18 +41,38 @@ func (a *app) queue() *cobra.Command {
 			})
 		}),
 	}
+	cmd.AddCommand(&cobra.Command{
+		Use:   "list",
+		Short: "Show the queue, with what failed and when it is tried again",
+		Args:  cobra.NoArgs,
+		RunE:  a.call(func(ctx context.Context, c *client.Client, _ []string) error { return a.showQueue(ctx, c) }),
+	})
+	return cmd
 }
 
 func (a *app) showQueue(ctx context.Context, c *client.Client) error {
-	ids, err := c.Queued(ctx)
+	entries, err := c.Queued(ctx)
 	if err != nil {
 		return err
 	}
-	return a.answer(map[string]any{"queue": ids}, func(w io.Writer) {
-		for _, id := range ids {
-			row(w, id)
+	return a.answer(map[string]any{"queue": queuedIDs(entries), "entries": entries}, func(w io.Writer) {
+		row(w, "ID", "FAILED", "NEXT TRY", "LAST ERROR")
+		for _, e := range entries {
+			next := age(e.Next)
+			if e.Running {
+				next = "now"
+			}
+			row(w, e.ID, e.Tries, next, e.Error)
 		}
 	})
+}
+
+func queuedIDs(entries []cache.QueueEntry) []string {
+	ids := []string{}
+	for _, e := range entries {
+		ids = append(ids, e.ID)
+	}
+	return ids
 }
 
 func (a *app) prefetch() *cobra.Command {
@@ -101,14 +122,15 @@ type waiter struct {
 	client   *client.Client
 	progress io.Writer
 	shown    map[string]string // the last line about each image
-	stale    map[string]string // the error of each image from before it was queued
+	stale    map[string]string // the failure of each image from before it was queued
 }
 
 // enqueue queues ids, or takes over the queue when there are none, and
 // returns what to wait for.
 func (w waiter) enqueue(ctx context.Context, ids []string) ([]string, error) {
 	if len(ids) == 0 {
-		return w.client.Queued(ctx)
+		entries, err := w.client.Queued(ctx)
+		return queuedIDs(entries), err
 	}
 	for _, id := range ids {
 		before, err := w.client.Image(ctx, id)
@@ -118,7 +140,7 @@ func (w waiter) enqueue(ctx context.Context, ids []string) ([]string, error) {
 		if err != nil {
 			return nil, fmt.Errorf("queue %s: %w", id, err)
 		}
-		w.stale[id] = before.Error
+		w.stale[id] = failure(before)
 	}
 	return ids, nil
 }
@@ -155,6 +177,15 @@ func (w waiter) wait(ctx context.Context, ids []string) ([]cache.ImageInfo, erro
 	}
 }
 
+// failure tells one failure of an image from the next, which may have the
+// same reason.
+func failure(i cache.ImageInfo) string {
+	if n := len(i.History); n > 0 {
+		return i.Error + i.History[n-1].Time.String()
+	}
+	return i.Error
+}
+
 // ended reports whether there is nothing left to wait for. The service goes
 // on trying an image that failed, with ever longer pauses.
 func (w waiter) ended(i cache.ImageInfo) bool {
@@ -163,7 +194,7 @@ func (w waiter) ended(i cache.ImageInfo) bool {
 		delete(w.stale, i.ID) // an error from now on is of this attempt
 		return false
 	case cache.StateQueued:
-		return i.Error != "" && i.Error != w.stale[i.ID]
+		return i.Error != "" && failure(i) != w.stale[i.ID]
 	default:
 		return true
 	}

@@ -183,11 +183,11 @@ func TestRecordsOfReads(t *testing.T) {
 // queue returns the queue.
 func (d *daemon) queue() []string {
 	d.t.Helper()
-	ids, err := d.api.Queued(d.t.Context())
+	entries, err := d.api.Queued(d.t.Context())
 	if err != nil {
 		d.t.Fatal(err)
 	}
-	return ids
+	return queuedIDs(entries)
 }
 
 // enqueue queues an image and says whether that was accepted.

@@ -35,7 +35,7 @@ func fakeService(t *testing.T) (socket string, requests func() []string) {
 	})
 	answer("PUT /v1/queue/new", `{"queued":true}`)
 	answer("PUT /v1/queue/debian", `{"queued":false}`)
-	answer("GET /v1/queue", `{"queue":["broken"]}`)
+	answer("GET /v1/queue", `{"queue":["broken","debian"],"entries":[{"id":"broken","tries":3,"error":"origin: image not found","next":"2100-01-01T00:00:00Z"},{"id":"debian","running":true}]}`)
 	answer("DELETE /v1/queue", `{"deleted":1}`)
 	answer("DELETE /v1/images", `{"deleted":2}`)
 	answer("GET /v1/victims", `{"victims":[{"id":"debian","size":1048576,"why":"oldest"}]}`)
@@ -130,10 +130,11 @@ func TestCommands(t *testing.T) {
 		{"fills --watch", 0, []string{"new streaming 25 %", "CLIENTS\nold interrupted"}, "", "GET /v1/fills GET /v1/fills"},
 		{"show other", 3, nil, "no such path", ""},
 		{"queue new debian", 0, []string{"new queued", "debian not queued: it is cached"}, "", "PUT /v1/queue/new PUT /v1/queue/debian"},
-		{"queue", 0, []string{"broken"}, "", "GET /v1/queue"},
+		{"queue", 0, []string{"ID FAILED NEXT TRY LAST ERROR", "broken 3", "from now origin: image not found", "debian 0 now -"}, "", "GET /v1/queue"},
+		{"queue list", 0, []string{"broken 3"}, "", "GET /v1/queue"},
 		{"prefetch new", 0, []string{"new cached 100 B"}, "new  filling 50% of 100 B\nnew  cached\n", ""},
 		{"fills", 0, []string{"ID PHASE PROGRESS FETCHED", "new streaming 25 % 256 KiB 1.0 MiB 256 KiB/s 3s 2", "old interrupted - 2.0 MiB unknown - - 0"}, "", "GET /v1/fills"},
-		{"prefetch", 1, []string{"broken queued unknown origin: image not found"}, "1 of 1 images could not be fetched", ""},
+		{"prefetch", 1, []string{"broken queued unknown origin: image not found"}, "1 of 2 images could not be fetched", ""},
 		{"delete debian", 0, []string{"deleted debian", "still pinned debian (imgcache-host unpin ends that)"}, "", "DELETE /v1/images/debian GET /v1/pins"},
 		{"pin list", 0, []string{"ID UNTIL CACHED FROM", "debian for ever yes the configuration", "new " + until + " no a request"}, "", "GET /v1/pins"},
 		{"pin new", 0, []string{"new " + until + " no a request"}, "", "PUT /v1/pins/new {}"},
@@ -192,7 +193,7 @@ func TestCommands(t *testing.T) {
 // TestJSONOutput checks that every command that answers answers JSON too.
 func TestJSONOutput(t *testing.T) {
 	for _, args := range []string{
-		"status", "list", "fills", "show debian", "show gone", "queue", "queue new", "prefetch debian", "delete debian", "pin list", "pin new", "unpin new",
+		"status", "list", "fills", "show debian", "show gone", "queue", "queue list", "queue new", "prefetch debian", "delete debian", "pin list", "pin new", "unpin new",
 		"clear", "prune", "clean", "victims", "schedules", "plugin list", "version",
 	} {
 		socket, _ := fakeService(t)

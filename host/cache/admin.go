@@ -1,6 +1,7 @@
 package cache
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -35,6 +36,8 @@ func (c *Cache) Image(id string) (ImageInfo, error) {
 		info.URL = o.Name() + ":" + name
 	}
 	switch info.State {
+	case StateQueued:
+		info.Error = cmp.Or(c.queue.entry(id).Error, info.Error)
 	case StateCached:
 		if im := c.index.get(id); im != nil {
 			info = c.index.view(im)

@@ -104,6 +104,15 @@ type Victim struct {
 	Why  string `json:"why"`
 }
 
+// QueueEntry is an image that is to be fetched before anybody asks for it.
+type QueueEntry struct {
+	ID      string    `json:"id"`
+	Tries   int       `json:"tries,omitempty"`   // that failed, since the start of the service
+	Error   string    `json:"error,omitempty"`   // of the last of them
+	Next    time.Time `json:"next,omitzero"`     // when it is tried again; zero: when its turn comes
+	Running bool      `json:"running,omitempty"` // it is being fetched now
+}
+
 // PinInfo is a pin that holds.
 type PinInfo struct {
 	Pin
@@ -180,7 +189,7 @@ type Engine interface {
 	DeleteAll(ctx context.Context) (int, error)
 
 	Queue(id string) (bool, error) // false when cached, filling or queued
-	Queued() ([]string, error)     // in the order of queueing
+	Queued() ([]QueueEntry, error) // in the order of queueing
 	Unqueue(id string) error       // an absent entry is no error
 	UnqueueAll() (int, error)
 

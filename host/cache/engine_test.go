@@ -154,6 +154,18 @@ func (e *engine) wantIDs(want ...string) {
 	}
 }
 
+func (e *engine) wantQueued(want ...string) {
+	e.t.Helper()
+	entries, err := e.Queued()
+	var got []string
+	for _, q := range entries {
+		got = append(got, q.ID)
+	}
+	if err != nil || !slices.Equal(got, want) {
+		e.t.Errorf("queued are %v, %v; want %v", got, err, want)
+	}
+}
+
 func (e *engine) prune(max int64) Result {
 	e.t.Helper()
 	r, err := e.Prune(e.t.Context(), PruneOptions{MaxSize: &max})
@@ -559,9 +571,7 @@ func TestQueueSurvivesPoison(t *testing.T) {
 		}
 		time.Sleep(time.Minute)
 		e.wantIDs("a", "b", "c")
-		if left, err := e.Queued(); err != nil || !slices.Equal(left, []string{"poison"}) {
-			t.Errorf("queued is %v, %v; want the poison alone", left, err)
-		}
+		e.wantQueued("poison")
 		if info, _ := e.Image("poison"); info.State != StateQueued || info.Error == "" {
 			t.Errorf("the poison is %s with the error %q", info.State, info.Error)
 		}

@@ -571,9 +571,7 @@ func TestCleanRules(t *testing.T) {
 			time.Sleep(tt.pause)
 		}
 		e.wantIDs("image")
-		if q, err := e.Queued(); err != nil || !slices.Equal(q, []string{"queued"}) {
-			t.Errorf("the queue is %v, %v", q, err)
-		}
+		e.wantQueued("queued")
 		if ok, err := e.Queue("now"); !ok || err != nil {
 			t.Errorf("an image whose foreign file is gone cannot be queued: %v, %v", ok, err)
 		}

@@ -5,7 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"sync/atomic"
+	"maps"
+	"sync"
 	"time"
 
 	"github.com/imgcache/imgcache-host/host/store"
@@ -17,14 +18,17 @@ type queue struct {
 	c       *Cache
 	wake    chan struct{}
 	slots   chan struct{} // one for each prefetcher
-	retries map[string]*retry
 	results chan fetched
-	anew    atomic.Bool // the pauses of retries are over
+
+	mu      sync.Mutex // guards what follows; held for no I/O
+	retries map[string]*retry
 }
 
-// retry says when an image that could not be fetched is tried again.
+// retry says when an image that could not be fetched is tried again. It is
+// kept in memory alone: after a restart every image is tried at once.
 type retry struct {
-	tries int
+	tries int // that failed
+	err   error
 	next  time.Time
 	busy  bool
 }
@@ -53,12 +57,20 @@ func newQueue(c *Cache) *queue {
 }
 
 // Queue asks for an image to be fetched ahead of its use. It reports false
-// when the image is cached, filling or queued already.
+// when the image is cached, filling or queued already; one that is queued and
+// could not be fetched is tried at once.
 func (c *Cache) Queue(id string) (bool, error) {
 	if !store.ValidID(id) {
 		return false, badID(id)
 	}
-	if c.state(id) != StateAbsent {
+	switch c.state(id) {
+	case StateAbsent:
+	case StateQueued:
+		c.absent.forget(id)
+		c.queue.forget(id)
+		c.queue.nudge()
+		return false, nil
+	default:
 		return false, nil
 	}
 	c.absent.forget(id)
@@ -73,8 +85,37 @@ func (c *Cache) Queue(id string) (bool, error) {
 	return queued, nil
 }
 
-// Queued returns the queued ids in the order in which they were queued.
-func (c *Cache) Queued() ([]string, error) { return c.store.Queue() }
+// Queued returns what is queued, in the order of queueing.
+func (c *Cache) Queued() ([]QueueEntry, error) {
+	ids, err := c.store.Queue()
+	if err != nil {
+		return nil, err
+	}
+	entries := make([]QueueEntry, len(ids))
+	for i, id := range ids {
+		entries[i] = c.queue.entry(id)
+	}
+	return entries, nil
+}
+
+// entry says how the fetching of a queued image goes.
+func (q *queue) entry(id string) QueueEntry {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	e := QueueEntry{ID: id}
+	r := q.retries[id]
+	if r == nil {
+		return e
+	}
+	e.Tries, e.Running = r.tries, r.busy
+	if r.err != nil {
+		e.Error = r.err.Error()
+	}
+	if !r.busy {
+		e.Next = r.next.UTC()
+	}
+	return e
+}
 
 // RetryQueued begins to fetch what is queued without waiting for the pauses
 // after failed attempts, and returns how many images are queued.
@@ -83,8 +124,7 @@ func (c *Cache) RetryQueued() (int, error) {
 	if err != nil {
 		return 0, fmt.Errorf("list queue: %w", err)
 	}
-	c.queue.anew.Store(true)
-	c.queue.nudge()
+	c.queue.hurry()
 	return len(ids), nil
 }
 
@@ -94,6 +134,7 @@ func (c *Cache) Unqueue(id string) error {
 	if !store.ValidID(id) {
 		return badID(id)
 	}
+	c.queue.forget(id)
 	return c.store.Dequeue(id)
 }
 
@@ -112,11 +153,6 @@ func (q *queue) run(ctx context.Context) {
 	tick := time.NewTicker(queuePoll)
 	defer tick.Stop()
 	for {
-		if q.anew.Swap(false) {
-			for _, r := range q.retries {
-				r.next = time.Time{}
-			}
-		}
 		pause := q.startAll(ctx)
 		timer := time.NewTimer(pause)
 		select {
@@ -141,7 +177,10 @@ func (q *queue) startAll(ctx context.Context) time.Duration {
 		q.c.disk.fail(fmt.Errorf("list queue: %w", err))
 		return queuePoll
 	}
-	now, pause := time.Now(), queuePoll
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.forgetOthers(ids)
+	now, pause := q.c.cfg.Now(), queuePoll
 	for _, id := range ids {
 		r := q.retries[id]
 		if r == nil {
@@ -173,18 +212,52 @@ func (q *queue) startAll(ctx context.Context) time.Duration {
 	return pause
 }
 
-// ended notes how a prefetch went. A marker of an image that is cached was
+// hurry ends the pauses after failed attempts.
+func (q *queue) hurry() {
+	q.mu.Lock()
+	for _, r := range q.retries {
+		r.next = time.Time{}
+	}
+	q.mu.Unlock()
+	q.nudge()
+}
+
+// forget lets an image that is asked for again begin without the failures of
+// before.
+func (q *queue) forget(id string) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if r := q.retries[id]; r != nil && !r.busy {
+		delete(q.retries, id)
+	}
+}
+
+// forgetOthers forgets the failures of images that are queued no more. The
+// caller holds q.mu.
+func (q *queue) forgetOthers(ids []string) {
+	queued := make(map[string]bool, len(ids))
+	for _, id := range ids {
+		queued[id] = true
+	}
+	maps.DeleteFunc(q.retries, func(id string, r *retry) bool { return !r.busy && !queued[id] })
+}
+
+// ended takes in how a prefetch went. A marker of an image that is cached was
 // removed by the commit.
 func (q *queue) ended(r fetched) {
+	q.mu.Lock()
 	if r.err == nil {
 		delete(q.retries, r.id)
+		q.mu.Unlock()
 		return
 	}
 	t := q.retries[r.id]
-	t.busy = false
-	t.next = time.Now().Add(min(firstPrefetchRetry<<min(t.tries, 10), maxPrefetchRetry))
+	pause := min(firstPrefetchRetry<<min(t.tries, 10), maxPrefetchRetry)
+	t.busy, t.err, t.next = false, r.err, q.c.cfg.Now().Add(pause)
 	t.tries++
-	q.c.log.Warn("prefetch", "image", r.id, "tries", t.tries, "next", t.next, "error", r.err)
+	tries := t.tries
+	q.mu.Unlock()
+	q.c.log.Warn("a queued image could not be fetched and is tried again", "image", r.id, "tries", tries, "pause", pause, "error", r.err)
 }
 
 // prefetch brings an image into the cache, by the fill that runs or by a new

@@ -102,13 +102,13 @@ func (c *Client) Delete(ctx context.Context, id string) error {
 // DeleteAll removes all cached images and returns their number.
 func (c *Client) DeleteAll(ctx context.Context) (int, error) { return c.deleteAll(ctx, "/v1/images") }
 
-// Queued returns the ids of the queue in the order of queueing.
-func (c *Client) Queued(ctx context.Context) ([]string, error) {
+// Queued returns what is queued, in the order of queueing.
+func (c *Client) Queued(ctx context.Context) ([]cache.QueueEntry, error) {
 	var out struct {
-		Queue []string `json:"queue"`
+		Entries []cache.QueueEntry `json:"entries"`
 	}
 	err := c.call(ctx, http.MethodGet, "/v1/queue", nil, &out)
-	return out.Queue, err
+	return out.Entries, err
 }
 
 // Queue asks for an image to be fetched. It reports false when the image is

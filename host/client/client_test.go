@@ -63,10 +63,10 @@ var requests = []struct {
 	{"delete", "DELETE /v1/images/x ", ``, func(ctx context.Context, c *Client) (any, error) { return nil, c.Delete(ctx, "x") }, nil},
 	{"delete all", "DELETE /v1/images ", `{"deleted":7}`, func(ctx context.Context, c *Client) (any, error) { return c.DeleteAll(ctx) }, 7},
 	{"queue", "PUT /v1/queue/x ", `{"queued":true}`, func(ctx context.Context, c *Client) (any, error) { return c.Queue(ctx, "x") }, true},
-	{"queued", "GET /v1/queue ", `{"queue":["b","a"]}`, func(ctx context.Context, c *Client) (any, error) {
+	{"queued", "GET /v1/queue ", `{"queue":["b","a"],"entries":[{"id":"b","tries":2},{"id":"a"}]}`, func(ctx context.Context, c *Client) (any, error) {
 		q, err := c.Queued(ctx)
-		return strings.Join(q, " "), err
-	}, "b a"},
+		return [2]cache.QueueEntry(q), err
+	}, [2]cache.QueueEntry{{ID: "b", Tries: 2}, {ID: "a"}}},
 	{"unqueue all", "DELETE /v1/queue ", `{"deleted":2}`, func(ctx context.Context, c *Client) (any, error) { return c.UnqueueAll(ctx) }, 2},
 	{"pins", "GET /v1/pins ", `{"pins":[{"id":"x","from":"a request","cached":true}]}`, func(ctx context.Context, c *Client) (any, error) {
 		p, err := c.Pins(ctx)

@@ -226,10 +226,17 @@ func (e *fakeEngine) Queue(id string) (bool, error) {
 	return true, nil
 }
 
-func (e *fakeEngine) Queued() ([]string, error) {
+func (e *fakeEngine) Queued() (entries []cache.QueueEntry, err error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	return slices.Clone(e.queue), e.fail
+	for _, id := range e.queue {
+		entries = append(entries, cache.QueueEntry{ID: id})
+	}
+	if len(entries) > 1 {
+		entries[0].Tries, entries[0].Error, entries[0].Next = 3, "away", modified
+		entries[1].Running = true
+	}
+	return entries, e.fail
 }
 
 func (e *fakeEngine) Unqueue(id string) error {

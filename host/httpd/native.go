@@ -123,8 +123,12 @@ func (s *Service) imageData(w http.ResponseWriter, r *http.Request) {
 }
 
 func (s *Service) listQueue(w http.ResponseWriter, r *http.Request) {
-	ids, err := s.engine.Queued()
-	s.answer(w, r, map[string]any{"queue": list(ids)}, err)
+	entries, err := s.engine.Queued()
+	ids := []string{}
+	for _, e := range entries {
+		ids = append(ids, e.ID)
+	}
+	s.answer(w, r, map[string]any{"queue": ids, "entries": list(entries)}, err)
 }
 
 func (s *Service) queueImage(w http.ResponseWriter, r *http.Request) {

@@ -60,11 +60,12 @@ var session = []struct {
 	{"PUT", "/v1/queue/a", "", 200, `{"queued": true}`},
 	{"PUT", "/v1/queue/a", "", 200, `{"queued": false}`},
 	{"PUT", "/v1/queue/img", "", 200, `{"queued": false}`},
-	{"GET", "/v1/queue", "", 200, `{"queue": ["b", "a"]}`},
+	{"GET", "/v1/queue", "", 200, `{"queue": ["b", "a"], "entries": [
+		{"id": "b", "tries": 3, "error": "away", "next": "2026-03-04T05:06:07.0000008Z"}, {"id": "a", "running": true}]}`},
 	{"DELETE", "/v1/queue/b", "", 204, ""},
 	{"DELETE", "/v1/queue/b", "", 204, ""},
 	{"DELETE", "/v1/queue", "", 200, `{"deleted": 1}`},
-	{"GET", "/v1/queue", "", 200, `{"queue": []}`},
+	{"GET", "/v1/queue", "", 200, `{"queue": [], "entries": []}`},
 
 	{"GET", "/v1/pins", "", 200, `{"pins": []}`},
 	{"PUT", "/v1/pins/img", "", 200, `{"id": "img", "from": "a request", "cached": true}`},
