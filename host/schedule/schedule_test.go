@@ -91,6 +91,9 @@ func (h *host) expect(what, want string) {
 	}
 }
 
+// kept returns the record of a schedule on the disk.
+func (h *host) kept(name string) (record, error) { return state(h.state).load(name) }
+
 func cronOf(t *testing.T, spec string) Timetable {
 	t.Helper()
 	when, err := Cron(spec)
@@ -187,6 +190,9 @@ func TestKilledAtWork(t *testing.T) {
 		nightly := Schedule{Name: "nightly", When: cronOf(t, "30 2 * * *"), Steps: []Step{h.work(time.Hour)}}
 		s := h.start(nightly)
 		time.Sleep(3 * time.Hour)
+		if r, err := h.kept("nightly"); err != nil || r.Began.IsZero() {
+			t.Errorf("while it works %+v is kept, %v: after a crash it would be begun again", r, err)
+		}
 		h.stop()
 		if st := s.Status()[0]; st.Running || st.Error != "the service was stopped" {
 			t.Errorf("after the stop: %+v", st)
