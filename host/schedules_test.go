@@ -50,8 +50,8 @@ func (f *fakeUpkeep) RetryQueued() (int, error) {
 	return 7, nil
 }
 
-// TestSchedules runs the schedules of a configuration once.
-func TestSchedules(t *testing.T) {
+// TestScheduledWork runs the schedules of a configuration once.
+func TestScheduledWork(t *testing.T) {
 	dir := t.TempDir()
 	cfg := configure(t, `
 cache "default" {

@@ -191,7 +191,7 @@ func TestOptions(t *testing.T) {
 	}
 }
 
-func TestSchedules(t *testing.T) {
+func TestScheduleOptions(t *testing.T) {
 	c := parse(t, smallest+`
 schedule "nightly" {
   cron   = "30 2 * * mon-fri"
