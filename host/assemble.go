@@ -1,98 +1,14 @@
 package host
 
 import (
-	"context"
-	"errors"
 	"fmt"
-	"path/filepath"
+	"strings"
 
 	"github.com/imgcache/imgcache-host/host/cache"
 	"github.com/imgcache/imgcache-host/host/config"
 	"github.com/imgcache/imgcache-host/host/httpd"
 	"github.com/imgcache/imgcache-host/host/origin"
-	"github.com/imgcache/imgcache-host/host/plugin"
-	"github.com/imgcache/imgcache-host/sdk"
 )
-
-// startDriver starts the plugin that keeps the records.
-func (h *Host) startDriver(ctx context.Context) (sdk.Driver, error) {
-	p, err := h.startPlugin(ctx, h.cfg.Cache.Driver, sdk.Settings{
-		CacheDir: h.cfg.Cache.Dir,
-		StateDir: filepath.Join(h.cfg.Node.DataDir, "plugins", h.cfg.Cache.Driver.Plugin),
-		Node:     h.cfg.Node.Name, Instance: h.store.Instance(),
-	})
-	if err != nil {
-		return nil, err
-	}
-	return p.Driver(), nil
-}
-
-// startPolicy starts the plugin that advises eviction.
-func (h *Host) startPolicy(ctx context.Context) (cache.Policy, error) {
-	p, err := h.startPlugin(ctx, h.cfg.Cache.Policy, sdk.Settings{})
-	if err != nil {
-		return cache.Policy{}, err
-	}
-	policy := cache.Policy{Name: h.cfg.Cache.Policy.Plugin, Epoch: p.Epoch}
-	if p.Manifest().Has(sdk.CapStateful) {
-		policy.Stateful = p.Stateful()
-	} else {
-		policy.Scorer = p.Scorer()
-	}
-	return policy, nil
-}
-
-// startPlugin finds and starts the plugin that a driver or policy block
-// names, and gives it its options.
-func (h *Host) startPlugin(ctx context.Context, c config.PluginConfig, settings sdk.Settings) (*plugin.Plugin, error) {
-	spec, err := h.spec(c)
-	if err != nil {
-		return nil, err
-	}
-	p, err := h.plugins.Start(ctx, spec)
-	if err != nil {
-		return nil, err
-	}
-	if settings.Options, err = c.Decode(p.Manifest().Options); err != nil {
-		return nil, err
-	}
-	if err := p.Configure(ctx, settings); err != nil {
-		return nil, c.Refused(err)
-	}
-	return p, nil
-}
-
-// spec joins what the plugin's own block says, if it has one, with where its
-// file is found.
-func (h *Host) spec(c config.PluginConfig) (plugin.Spec, error) {
-	for _, block := range h.cfg.Plugins {
-		if block.Name != c.Plugin {
-			continue
-		}
-		spec := plugin.Spec{
-			Name: block.Name, Kind: c.Kind, Path: block.Command, Args: block.Args, Env: block.Env,
-			SHA256: block.SHA256, Memory: block.Limits.Memory, Timeout: block.Limits.Timeout,
-		}
-		if block.Wasm != "" {
-			spec.Path = block.Wasm
-		}
-		if spec.Path != "" {
-			return spec, nil
-		}
-		found, err := h.find(c)
-		spec.Path = found.Path
-		return spec, err
-	}
-	return h.find(c)
-}
-
-func (h *Host) find(c config.PluginConfig) (plugin.Spec, error) {
-	spec, err := h.plugins.Find(c.Kind, c.Plugin)
-	if errors.Is(err, sdk.ErrNotFound) {
-		return spec, fmt.Errorf("%w\n%w", c.Unknown(h.plugins.Available(c.Kind)), err)
-	}
-	return spec, err
-}
 
 // openOrigins makes the origins of the configuration.
 func openOrigins(list []config.Origin) (*origin.Set, error) {
@@ -196,21 +112,13 @@ func (h *Host) ready() (bool, []string) {
 	if u.PinsFull {
 		reasons = append(reasons, "pins: pinned images fill the cache, others are not stored")
 	}
-	if u.Records != "ready" {
-		reasons = append(reasons, "records: "+u.Records)
+	if u.Records != "ready" || u.RecordsError != "" {
+		reasons = append(reasons, strings.TrimSuffix("records: "+u.Records+": "+u.RecordsError, ": "))
 	}
 	for _, p := range h.plugins.List() {
 		if p.State != "running" {
-			reasons = append(reasons, fmt.Sprintf("%s plugin %s: %s: %s", p.Kind, p.Name, p.State, p.LastError))
+			reasons = append(reasons, strings.TrimSuffix(fmt.Sprintf("%s plugin %s: %s: %s", p.Kind, p.Name, p.State, p.LastError), ": "))
 		}
 	}
 	return len(reasons) == 0, reasons
-}
-
-func (h *Host) restarts() map[string]uint64 {
-	counts := map[string]uint64{}
-	for _, p := range h.plugins.List() {
-		counts[p.Name] += p.Restarts
-	}
-	return counts
 }

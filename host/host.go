@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -30,6 +31,9 @@ type Host struct {
 
 	store   *store.Store
 	plugins *plugin.Supervisor
+	driver  *plugin.Plugin
+	policy  *plugin.Plugin
+	typos   chan error // what the first starts of the plugins say of their options
 	cache   *cache.Cache
 	faces   []face // opened listeners
 
@@ -60,10 +64,11 @@ func Run(ctx context.Context, cfg *config.Config, log *slog.Logger, version stri
 	return errors.Join(h.Serve(ctx), h.Close())
 }
 
-// New opens the cache directory, starts and configures the plugins, and opens
-// the listeners. Errors that come from the configuration show where in it.
+// New opens the cache directory, lets the plugins start and opens the
+// listeners. It does not wait for plugins that are slow to start, or cannot.
+// Errors that come from the configuration show where in it.
 func New(ctx context.Context, cfg *config.Config, log *slog.Logger, version string) (h *Host, err error) {
-	h = &Host{cfg: cfg, log: log, version: version}
+	h = &Host{cfg: cfg, log: log, version: version, typos: make(chan error, 1)}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, h.Close())
@@ -77,12 +82,7 @@ func New(ctx context.Context, cfg *config.Config, log *slog.Logger, version stri
 	if err := h.openPlugins(); err != nil {
 		return h, err
 	}
-	driver, err := h.startDriver(ctx)
-	if err != nil {
-		return h, err
-	}
-	policy, err := h.startPolicy(ctx)
-	if err != nil {
+	if err := h.findPlugins(); err != nil {
 		return h, err
 	}
 	origins, err := openOrigins(cfg.Origins)
@@ -90,37 +90,29 @@ func New(ctx context.Context, cfg *config.Config, log *slog.Logger, version stri
 		return h, err
 	}
 	settings := engineConfig(cfg)
-	settings.Store, settings.Origins, settings.Driver, settings.Policy, settings.Log = h.store, origins, driver, policy, log
+	settings.Store, settings.Origins, settings.Log = h.store, origins, log
+	settings.Driver, settings.Policy.Name = h.driver.Driver(), cfg.Cache.Policy.Plugin
 	h.cache, err = cache.New(settings)
 	if err != nil {
 		return h, err
 	}
 	h.closers = append(h.closers, h.cache.Close)
 	h.schedules = newSchedules(cfg, h.cache, log)
+	h.runPlugins()
+	go func() { h.typos <- h.firstStarts() }()
+	select {
+	case err := <-h.typos:
+		if err != nil {
+			return h, err
+		}
+	case <-time.After(firstStartPatience):
+	case <-ctx.Done():
+		return h, context.Cause(ctx)
+	}
 	if err := h.listen(ctx); err != nil {
 		return h, err
 	}
 	return h, h.serveWith(origins)
-}
-
-func (h *Host) openPlugins() error {
-	executable, err := os.Executable()
-	if err != nil {
-		return fmt.Errorf("find this program: %w", err)
-	}
-	dirs := []string{filepath.Join(filepath.Dir(executable), "plugins")}
-	if h.cfg.PluginDir != "" {
-		dirs = append(dirs, h.cfg.PluginDir)
-	}
-	h.plugins, err = plugin.New(plugin.Config{
-		Dirs: dirs, RunDir: h.cfg.Node.RunDir, Executable: executable, Log: h.log,
-		CacheDir: filepath.Join(h.cfg.Node.DataDir, "wasm"),
-	})
-	if err != nil {
-		return err
-	}
-	h.closers = append(h.closers, h.plugins.Close)
-	return nil
 }
 
 // Close stops what runs, in the opposite order of opening.
@@ -161,7 +153,8 @@ func (h *Host) listen(ctx context.Context) error {
 }
 
 // Serve answers requests until the context ends and the running ones have
-// ended or were cut. The engine's background work begins here.
+// ended or were cut. The engine's background work begins here. An error in the
+// options of a plugin that was slow to start ends it too.
 func (h *Host) Serve(ctx context.Context) error {
 	if err := h.cache.Start(); err != nil {
 		return err
@@ -170,6 +163,14 @@ func (h *Host) Serve(ctx context.Context) error {
 	group.Go(func() error {
 		h.schedules.Run(ctx)
 		return nil
+	})
+	group.Go(func() error {
+		select {
+		case err := <-h.typos:
+			return err
+		case <-ctx.Done():
+			return nil
+		}
 	})
 	for _, f := range h.faces {
 		group.Go(func() error { return httpd.Serve(ctx, f.ln, f.handler, h.limits(f.Listener)) })

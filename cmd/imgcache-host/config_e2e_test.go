@@ -26,6 +26,12 @@ func TestBrokenConfiguration(t *testing.T) {
 		{"unknown driver", [2]string{"# more", "driver = driver.local\n}\ndriver \"postgres\" \"local\" {"}, 13, []string{`There is no driver plugin "postgres"`}},
 		{"unknown policy", [2]string{"# more", "policy = policy.mine\n}\npolicy \"luru\" \"mine\" {"}, 13, []string{"luru", "lru"}},
 		{
+			"file of a plugin that is missing",
+			[2]string{"# more", "driver = driver.local\n}\nplugin \"mine\" {\nkind = \"driver\"\ncommand = \"/nonexistent/mine\"\n}\ndriver \"mine\" \"local\" {"},
+			17,
+			[]string{"/nonexistent/mine, which does not exist"},
+		},
+		{
 			"misspelt option of a plugin",
 			[2]string{"# more", "driver = driver.local\n}\ndriver \"sqlite\" \"local\" {\nconfig {\nbusy_timeoud = \"5s\"\n}"},
 			15,

@@ -17,11 +17,19 @@ func (a *app) status() *cobra.Command {
 		Short: "Show how full the cache is and how it does",
 		Args:  cobra.NoArgs,
 		RunE: a.call(func(ctx context.Context, c *client.Client, _ []string) error {
-			u, err := c.Usage(ctx)
+			var s struct {
+				cache.Usage
+				Lacks []string `json:"lacks"` // what keeps the service from doing all it is configured for
+			}
+			var err error
+			if s.Usage, err = c.Usage(ctx); err == nil {
+				s.Lacks, err = c.Ready(ctx)
+			}
 			if err != nil {
 				return err
 			}
-			return a.answer(u, func(w io.Writer) {
+			u := s.Usage
+			return a.answer(s, func(w io.Writer) {
 				row(w, "used", fmt.Sprintf("%s of %s (%s)", humanBytes(u.Bytes), humanBytes(u.MaxBytes), u.Limit))
 				row(w, "reserved", humanBytes(u.Reserved))
 				row(w, "images", u.Images)
@@ -36,6 +44,9 @@ func (a *app) status() *cobra.Command {
 				row(w, "unsent records", u.Unsent)
 				row(w, "policy", u.Policy)
 				row(w, "disk", u.Disk)
+				for _, reason := range s.Lacks {
+					row(w, "not ready", reason)
+				}
 			})
 		}),
 	}

@@ -24,6 +24,10 @@ func fakeService(t *testing.T) (socket string, requests func() []string) {
 		mux.HandleFunc(pattern, func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, body) })
 	}
 	answer("GET /v1/usage", `{"bytes":1048576,"max_bytes":10737418240,"limit":"hard","images":2,"pinned":1,"pinned_bytes":1048576,"pins_full":true,"policy":"lru","records":"ready","disk":"ok"}`)
+	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
+		w.WriteHeader(http.StatusServiceUnavailable)
+		_, _ = io.WriteString(w, `{"ready":false,"reasons":["records: loading"]}`)
+	})
 	answer("GET /v1/images", `{"images":[{"id":"debian","state":"cached","size":1048576,"hits":3,"pinned":true},{"id":"fedora","state":"filling","size":-1}]}`)
 	answer("GET /v1/images/debian", `{"id":"debian","state":"cached","size":1048576,"hits":3,"url":"file:///srv/debian","pinned":true,"history":[{"time":"2026-01-02T03:04:05Z","event":"not fetched","reason":"away","times":7},{"time":"2026-01-02T03:04:05Z","event":"cached"}]}`)
 	answer("GET /v1/images/gone", `{"id":"gone","state":"absent","size":-1,"error":"evicted: oldest","history":[{"time":"2026-01-02T03:04:05Z","event":"evicted","reason":"oldest"}]}`)
@@ -123,7 +127,7 @@ func TestCommands(t *testing.T) {
 		stderr   string   // a part
 		requests string   // the last ones
 	}{
-		{"status", 0, []string{"used 1.0 MiB of 10 GiB (hard)", "policy lru", "pinned 1 image, 1.0 MiB: they fill the cache"}, "", "GET /v1/usage"},
+		{"status", 0, []string{"used 1.0 MiB of 10 GiB (hard)", "policy lru", "pinned 1 image, 1.0 MiB: they fill the cache", "not ready records: loading"}, "", "GET /v1/usage GET /readyz"},
 		{"list", 0, []string{"ID STATE SIZE HITS", "debian cached, pinned 1.0 MiB 3 - -", "fedora filling unknown 0"}, "", "GET /v1/images"},
 		{"show debian", 0, []string{"size 1.0 MiB (1048576 bytes)", "url file:///srv/debian", "pinned for ever", "WHEN WHAT HAPPENED WHY OR HOW", "ago not fetched (7 times) away", "ago cached -"}, "", "GET /v1/images/debian"},
 		{"show gone", 3, []string{"ago evicted oldest"}, "image gone is not found in the cache; the last thing that happened: evicted: oldest", ""},

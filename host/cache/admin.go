@@ -170,7 +170,8 @@ func (c *Cache) Usage() Usage {
 	total, _ := c.pool.state()
 	u := Usage{
 		Bytes: total, MaxBytes: c.cfg.MaxSize, Limit: "prune",
-		Images: c.index.len(), Records: c.recorder.state.Load().(string), Unsent: c.index.log.unsent(),
+		Images: c.index.len(), Unsent: c.index.log.unsent(),
+		Records: c.recorder.state.Load().(string), RecordsError: c.recorder.why(),
 		Hits: c.stats.hits.Load(), Misses: c.stats.misses.Load(),
 		BytesServed: c.stats.served.Load(), BytesFetched: c.stats.fetched.Load(),
 		Policy: c.evictor.decided(), Disk: c.disk.state(),
@@ -200,5 +201,8 @@ func (c *Cache) Usage() Usage {
 func (e *evictor) decided() string {
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	if err := e.policy.missing(); err != nil {
+		return fallback(err)
+	}
 	return e.verdict
 }

@@ -13,7 +13,7 @@ import (
 )
 
 // Policy is the eviction policy that advises the cache: exactly one of Scorer
-// and Stateful is set.
+// and Stateful is set, or none while the policy is only known by name.
 type Policy struct {
 	Name     string
 	Scorer   sdk.Scorer
@@ -21,6 +21,17 @@ type Policy struct {
 	// Epoch counts the starts of the policy. When it changes a stateful
 	// policy has lost its state and is rebuilt. Nil: it never changes.
 	Epoch func() uint64
+}
+
+// missing says why there is nobody to ask, or nil.
+func (p Policy) missing() error {
+	switch {
+	case p.Scorer != nil, p.Stateful != nil:
+		return nil
+	case p.Name == "":
+		return errors.New("no policy is configured")
+	}
+	return fmt.Errorf("the policy %s has not started yet", p.Name)
 }
 
 // selectLimit is how many keys a stateful policy is asked for at once.

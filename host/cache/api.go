@@ -131,14 +131,15 @@ type Usage struct {
 	PinsFull     bool   `json:"pins_full"`    // they leave no room: other images are passed through
 	Fills        int    `json:"fills"`
 	Queued       int    `json:"queued"`
-	Records      string `json:"records"`       // "loading", "ready" or "absent"
-	Unsent       int    `json:"unsent"`        // operations in the record log that the driver has not acknowledged
-	Hits         uint64 `json:"hits"`          // since start
-	Misses       uint64 `json:"misses"`        // since start
-	BytesServed  uint64 `json:"bytes_served"`  // since start
-	BytesFetched uint64 `json:"bytes_fetched"` // since start, from origins
-	Policy       string `json:"policy"`        // who decided the last eviction: the policy's name, or "lru (fallback): reason"
-	Disk         string `json:"disk"`          // "ok", or why nothing is stored
+	Records      string `json:"records"`                 // "loading", "ready" or, without a driver, "absent"
+	RecordsError string `json:"records_error,omitempty"` // why the driver is behind
+	Unsent       int    `json:"unsent"`                  // operations in the record log that the driver has not acknowledged
+	Hits         uint64 `json:"hits"`                    // since start
+	Misses       uint64 `json:"misses"`                  // since start
+	BytesServed  uint64 `json:"bytes_served"`            // since start
+	BytesFetched uint64 `json:"bytes_fetched"`           // since start, from origins
+	Policy       string `json:"policy"`                  // who decides, as of the last eviction: the policy's name, or "lru (fallback): reason"
+	Disk         string `json:"disk"`                    // "ok", or why nothing is stored
 }
 
 // FillInfo is how far a fill is.

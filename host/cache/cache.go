@@ -36,8 +36,8 @@ type Origins interface {
 type Config struct {
 	Store   *store.Store
 	Origins Origins
-	Driver  sdk.Driver // nil: no records are kept
-	Policy  Policy     // zero: least recently used leaves first
+	Driver  sdk.Driver // nil: no records are kept; it need not answer yet: see [Cache.DriverUp]
+	Policy  Policy     // zero: least recently used leaves first; see [Cache.SetPolicy]
 	Log     *slog.Logger
 	// Now is the clock of records and ages. By default it is the wall clock
 	// at the start plus the monotonic time since, so that steps of the wall
@@ -170,10 +170,7 @@ var errStopped = fmt.Errorf("the service is stopping: %w", sdk.ErrUnavailable)
 // the background.
 func New(cfg Config) (*Cache, error) {
 	cfg = cfg.withDefaults()
-	j, err := openJournal(cfg.Store.FS(), cfg.Store.PrivateDir()+"/records.log")
-	if err != nil {
-		return nil, err
-	}
+	j := newJournal(cfg.Store.FS(), cfg.Store.PrivateDir()+"/records.log")
 	ctx, stop := context.WithCancelCause(context.Background())
 	p := newPool(cfg.MaxSize, cfg.Hard)
 	ev := &events{keep: cfg.Policy.Stateful != nil, changed: true}
@@ -210,6 +207,15 @@ func (c *Cache) Start() error {
 	}
 	return nil
 }
+
+// DriverUp says that the driver, which may have been away, answers now: what
+// waits for it is sent without a pause.
+func (c *Cache) DriverUp() { c.recorder.retry() }
+
+// SetPolicy brings the policy, or brings it anew after it has lost its state.
+// Until it is asked next, which does not wait for this call, the earlier one
+// decides.
+func (c *Cache) SetPolicy(p Policy) { c.evictor.setPolicy(p) }
 
 // Close ends all work, sends what the driver can take, and returns when
 // nothing runs any more. Transfers that clients still follow are cut. The

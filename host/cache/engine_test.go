@@ -330,6 +330,30 @@ func TestStatefulPolicyThatNamesStrangers(t *testing.T) {
 	})
 }
 
+// TestPolicyThatComesLate brings a stateful policy when there are images
+// already: until then the host decides and says why, afterwards the policy
+// knows them all.
+func TestPolicyThatComesLate(t *testing.T) {
+	p := &badPolicy{choose: func(known []sdk.Key) []sdk.Key { return slices.Clone(known) }}
+	inEngine(t, Config{MaxSize: 1 << 20, Hard: true, Policy: Policy{Name: "fifo"}}, func(t *testing.T, e *engine) {
+		for _, id := range []string{"a", "b", "c"} {
+			e.put(id, 1000)
+		}
+		e.prune(2000)
+		if why := e.Usage().Policy; why != "lru (fallback): the policy fifo has not started yet" {
+			t.Errorf("before it comes %q is in charge", why)
+		}
+		e.SetPolicy(Policy{Name: "fifo", Stateful: p})
+		e.put("d", 1000)
+		e.prune(1000)
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		if why := e.Usage().Policy; why != "fifo" || len(p.known) != 1 || p.removed[sdk.ReasonEvicted] != 2 {
+			t.Errorf("%q is in charge, and the policy knows %d images and %v removals", why, len(p.known), p.removed)
+		}
+	})
+}
+
 // TestStatefulPolicyIsTold checks what the policy learns, and that a proposal
 // that may not leave comes back as refused.
 func TestStatefulPolicyIsTold(t *testing.T) {

@@ -39,6 +39,14 @@ func (e *events) add(ev sdk.Event) {
 	e.list = append(e.list, ev)
 }
 
+// restart begins the history of another policy, which is to be built from the
+// index; keep says whether it wants one.
+func (e *events) restart(keep bool) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.keep, e.list, e.lost, e.changed = keep, nil, true, true
+}
+
 // take returns what was added since the last call, whether the policy has to
 // be rebuilt instead, and whether anything happened at all.
 func (e *events) take() (list []sdk.Event, lost, changed bool) {

@@ -58,6 +58,8 @@ type evictor struct {
 
 	// mu guards what follows; it is held for no I/O and no question.
 	mu       sync.Mutex
+	policy   Policy // the newest, which the advisor takes over when it is asked next
+	brought  bool   // the advisor has not yet taken it over
 	standing []victim
 	at       time.Time // when the standing list was made
 	verdict  string    // who decided last, and if it was the fallback, why
@@ -70,10 +72,41 @@ func newEvictor(c *Cache) *evictor {
 		trash: make(chan trashed, 1024), stopped: c.ctx.Done(),
 		advisor: &advisor{policy: c.cfg.Policy, index: c.index, events: c.index.events, max: c.cfg.MaxSize, now: c.cfg.Now},
 		asking:  make(chan struct{}, 1), used: make(chan struct{}, 1),
+		policy:  c.cfg.Policy,
 		verdict: "nothing was evicted yet",
 	}
 	e.asking <- struct{}{}
 	return e
+}
+
+// setPolicy makes p the policy from the next question on.
+func (e *evictor) setPolicy(p Policy) {
+	e.mu.Lock()
+	e.policy, e.brought = p, true
+	e.mu.Unlock()
+	e.events().restart(p.Stateful != nil)
+	select {
+	case e.used <- struct{}{}:
+	default:
+	}
+}
+
+// newest returns the policy that the next question goes to.
+func (e *evictor) newest() Policy {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.policy
+}
+
+// takeOver gives the advisor a policy that was brought since its last
+// question. What an earlier one advised is void.
+func (e *evictor) takeOver() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.brought {
+		e.brought, e.standing, e.at = false, nil, time.Time{}
+		e.advisor.policy, e.advisor.built = e.policy, false
+	}
 }
 
 // trashed is a file that waits to be unlinked.
@@ -262,7 +295,7 @@ func (e *evictor) keepStanding(ctx context.Context) {
 
 // tell brings a stateful policy up to date.
 func (e *evictor) tell(ctx context.Context) {
-	if e.advisor.policy.Stateful == nil || e.ask(ctx) != nil {
+	if e.newest().Stateful == nil || e.ask(ctx) != nil {
 		return
 	}
 	defer e.answered()
@@ -282,7 +315,7 @@ func (e *evictor) wantsAdvice() bool {
 		return false
 	}
 	e.mu.Lock()
-	old := e.advisor.policy.Scorer != nil && e.now().Sub(e.at) > standingAge
+	old := e.policy.Scorer != nil && e.now().Sub(e.at) > standingAge
 	e.mu.Unlock()
 	return old || e.standingBytes() < e.standingWant()/2
 }
@@ -315,6 +348,7 @@ func (e *evictor) events() *events { return e.advisor.events }
 func (e *evictor) ask(ctx context.Context) error {
 	select {
 	case <-e.asking:
+		e.takeOver()
 		return nil
 	case <-ctx.Done():
 		return context.Cause(ctx)
@@ -344,7 +378,7 @@ func (e *evictor) refresh(ctx context.Context) {
 func (e *evictor) judge(err error) {
 	verdict := e.advisor.policy.Name
 	if err != nil {
-		verdict = "lru (fallback): " + err.Error()
+		verdict = fallback(err)
 	}
 	e.mu.Lock()
 	changed := verdict != e.verdict
@@ -357,6 +391,9 @@ func (e *evictor) judge(err error) {
 		e.log.Info("the policy is followed", "policy", e.advisor.policy.Name)
 	}
 }
+
+// fallback says why the host's own order decides.
+func fallback(why error) string { return "lru (fallback): " + why.Error() }
 
 // advise returns images worth need bytes, first to leave first: the policy's
 // choice, completed by least recent use. The error says why the policy was
@@ -377,7 +414,7 @@ func (e *evictor) advise(ctx context.Context, need int64, r rule, leave func(vic
 	case e.advisor.policy.Scorer != nil:
 		err = c.byRank(ctx)
 	default:
-		err = errors.New("no policy is configured")
+		err = e.advisor.policy.missing()
 	}
 	if c.need > 0 {
 		c.byLRU()

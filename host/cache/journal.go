@@ -35,7 +35,7 @@ type journal struct {
 	kick    chan struct{} // a put or delete wants to be sent soon
 	pending opSet
 	sent    *sdk.Batch
-	source  string
+	source  string     // "": the file was not read yet
 	seq     uint64     // of the newest batch
 	file    store.File // used by the recorder's goroutine only
 	size    int64
@@ -108,21 +108,34 @@ const (
 	maxBatchOps = 10000
 )
 
-// openJournal reads the record log in path, or begins one.
-func openJournal(fsys store.FS, path string) (*journal, error) {
-	j := &journal{fs: fsys, path: path, kick: make(chan struct{}, 1)}
-	data, err := readFile(fsys, "journal.read", path)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("read record log: %w", err)
+// newJournal returns the record log that is in path, or will be. What happens
+// is noted from now on; the first flush reads what the file holds.
+func newJournal(fsys store.FS, path string) *journal {
+	return &journal{fs: fsys, path: path, kick: make(chan struct{}, 1)}
+}
+
+// open reads the file, unless that is done, or begins one. Nothing is written
+// over a file that cannot be read.
+func (j *journal) open() error {
+	if j.file != nil {
+		return nil
 	}
-	j.replay(data)
-	if j.source == "" {
-		j.source, j.seq = newSource(), 0
+	j.mu.Lock()
+	read := j.source != ""
+	j.mu.Unlock()
+	if !read {
+		data, err := readFile(j.fs, "journal.read", j.path)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("read record log: %w", err)
+		}
+		j.mu.Lock()
+		j.replay(data)
+		if j.source == "" {
+			j.source, j.seq = newSource(), 0
+		}
+		j.mu.Unlock()
 	}
-	if err := j.rewrite(); err != nil {
-		return nil, err
-	}
-	return j, nil
+	return j.rewrite()
 }
 
 func newSource() string {
@@ -183,6 +196,9 @@ func (j *journal) note(op sdk.Op, soon bool) {
 // is on its way, and returns the batch to send; nil: there is none. After an
 // error nothing is lost: the next flush writes it.
 func (j *journal) flush() (*sdk.Batch, error) {
+	if err := j.open(); err != nil {
+		return nil, err
+	}
 	j.mu.Lock()
 	sent, fresh := j.sent, j.fresh
 	j.fresh = opSet{}
@@ -281,10 +297,8 @@ func (j *journal) unsent() int {
 }
 
 func (j *journal) append(l line, sync bool) error {
-	if j.file == nil {
-		if err := j.rewrite(); err != nil {
-			return err
-		}
+	if err := j.open(); err != nil {
+		return err
 	}
 	b := appendLine(nil, l)
 	_, err := j.file.Write(b)

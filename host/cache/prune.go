@@ -59,7 +59,7 @@ func (c *Cache) Prune(ctx context.Context, o PruneOptions) (Result, error) {
 // stateful policy is not asked, since a question moves it on: its standing
 // list is shown, which is empty while the cache is not half full.
 func (c *Cache) Victims(ctx context.Context, limit int) ([]Victim, error) {
-	if c.cfg.Policy.Stateful != nil {
+	if c.evictor.newest().Stateful != nil {
 		return shown(c.evictor.standingList(), limit), nil
 	}
 	if err := c.evictor.ask(ctx); err != nil {

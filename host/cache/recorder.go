@@ -33,15 +33,19 @@ type recorder struct {
 	j      *journal
 	now    func() time.Time
 
-	scanned  <-chan struct{} // closed when the index has every file
-	merged   chan struct{}   // closed when it has every record
-	state    atomic.Value    // "loading", "ready" or "absent"
-	listed   bool            // the records have been merged since the last gap
-	reported string          // the trouble that was last logged
+	scanned <-chan struct{}        // closed when the index has every file
+	merged  chan struct{}          // closed when it has every record
+	again   chan struct{}          // the driver may answer again
+	state   atomic.Value           // "loading", "ready" or "absent"
+	trouble atomic.Pointer[string] // why the driver is behind; nil: it is not
+	listed  bool                   // the records have been merged since the last gap
 }
 
 func newRecorder(d sdk.Driver, log *slog.Logger, x *index, j *journal, now func() time.Time, scanned <-chan struct{}) *recorder {
-	r := &recorder{driver: d, log: log, index: x, j: j, now: now, scanned: scanned, merged: make(chan struct{})}
+	r := &recorder{
+		driver: d, log: log, index: x, j: j, now: now, scanned: scanned,
+		merged: make(chan struct{}), again: make(chan struct{}, 1),
+	}
 	r.state.Store("loading")
 	if d == nil {
 		r.state.Store("absent")
@@ -67,6 +71,8 @@ func (r *recorder) run(ctx context.Context) {
 		select {
 		case <-time.After(pause):
 		case <-r.wake():
+		case <-r.again:
+			pause = flushEvery
 		case <-ctx.Done():
 		}
 	}
@@ -83,22 +89,43 @@ func (r *recorder) run(ctx context.Context) {
 // wake returns a channel that ends the pause early when a put or delete
 // waits, except while the driver is away.
 func (r *recorder) wake() <-chan struct{} {
-	if r.reported != "" {
+	if r.trouble.Load() != nil {
 		return nil
 	}
 	return r.j.kick
 }
 
+// retry ends the pause early, as the driver may answer now.
+func (r *recorder) retry() {
+	select {
+	case r.again <- struct{}{}:
+	default:
+	}
+}
+
+// why returns what keeps the driver behind, or "".
+func (r *recorder) why() string {
+	if text := r.trouble.Load(); text != nil {
+		return *text
+	}
+	return ""
+}
+
 // report logs the beginning and the end of trouble, once each.
 func (r *recorder) report(err error) {
-	switch {
-	case err != nil && r.reported == "":
-		r.log.Warn("records wait in the record log", "unsent", r.j.unsent(), "error", err)
-		r.reported = err.Error()
-	case err == nil && r.reported != "":
-		r.log.Info("records are sent again")
-		r.reported = ""
+	behind := r.trouble.Load() != nil
+	if err == nil {
+		if behind {
+			r.log.Info("records are sent again")
+		}
+		r.trouble.Store(nil)
+		return
 	}
+	if !behind {
+		r.log.Warn("records wait in the record log", "unsent", r.j.unsent(), "error", err)
+	}
+	text := err.Error()
+	r.trouble.Store(&text)
 }
 
 // step writes the log, sends what waits, and merges the driver's records if
@@ -123,7 +150,6 @@ func (r *recorder) step(ctx context.Context) error {
 		return nil
 	}
 	if err := r.reconcile(ctx); err != nil {
-		r.state.CompareAndSwap("loading", "absent")
 		return err
 	}
 	r.listed = true

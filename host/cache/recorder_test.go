@@ -221,10 +221,7 @@ func TestLostRecordsAreRebuilt(t *testing.T) {
 // always a state that the log went through.
 func TestJournalSurvivesDamage(t *testing.T) {
 	fsys := newTestFS(t)
-	j, err := openJournal(fsys, "records.log")
-	if err != nil {
-		t.Fatal(err)
-	}
+	j := newJournal(fsys, "records.log")
 	j.put(sdk.Entry{ID: "a", Version: "1"})
 	if _, err := j.flush(); err != nil {
 		t.Fatal(err)
@@ -284,10 +281,7 @@ type recording struct {
 
 func startRecorder(t *testing.T, fsys store.FS, d sdk.Driver, files map[string]store.Info) *recording {
 	t.Helper()
-	j, err := openJournal(fsys, "records.log")
-	if err != nil {
-		t.Fatal(err)
-	}
+	j := newJournal(fsys, "records.log")
 	x := newIndex(time.Now, newPool(1<<30, true), j, &events{})
 	scanned := make(chan struct{})
 	cut := &severable{Driver: d}

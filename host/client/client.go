@@ -175,6 +175,16 @@ func (c *Client) Usage(ctx context.Context) (cache.Usage, error) {
 	return out, err
 }
 
+// Ready returns what keeps the service from doing all that it is configured
+// for; nothing when it does.
+func (c *Client) Ready(ctx context.Context) ([]string, error) {
+	var out struct {
+		Reasons []string `json:"reasons"`
+	}
+	err := c.exchange(ctx, http.MethodGet, "/readyz", nil, &out, http.StatusServiceUnavailable)
+	return out.Reasons, err
+}
+
 // Victims returns at most limit images that would leave next, in order.
 func (c *Client) Victims(ctx context.Context, limit int) ([]cache.Victim, error) {
 	var out struct {
@@ -246,6 +256,11 @@ const maxAnswer = 400 << 20
 // call sends in as JSON unless it is nil, and reads the answer into out
 // unless that is nil.
 func (c *Client) call(ctx context.Context, method, path string, in, out any) error {
+	return c.exchange(ctx, method, path, in, out, http.StatusOK)
+}
+
+// exchange is call for an answer that may also have the status fine.
+func (c *Client) exchange(ctx context.Context, method, path string, in, out any, fine int) error {
 	var body io.Reader
 	if in != nil {
 		text, err := json.Marshal(in)
@@ -267,7 +282,7 @@ func (c *Client) call(ctx context.Context, method, path string, in, out any) err
 	}
 	defer resp.Body.Close()
 	answer := io.LimitReader(resp.Body, maxAnswer)
-	if resp.StatusCode >= 300 {
+	if resp.StatusCode >= 300 && resp.StatusCode != fine {
 		return failure(resp.StatusCode, answer)
 	}
 	if out == nil {

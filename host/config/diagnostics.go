@@ -25,6 +25,19 @@ func (d *Diagnostics) Error() string {
 	return strings.TrimRight(b.String(), "\n")
 }
 
+// Brief returns the first problem in one line: where, and what.
+func (d *Diagnostics) Brief() string {
+	if len(d.list) == 0 {
+		return ""
+	}
+	first := d.list[0]
+	text := fmt.Sprintf("%s: %s", first.Summary, strings.Join(strings.Fields(first.Detail), " "))
+	if at := first.Subject; at != nil {
+		text = fmt.Sprintf("%s:%d,%d: %s", at.Filename, at.Start.Line, at.Start.Column, text)
+	}
+	return text
+}
+
 // Len returns the number of problems.
 func (d *Diagnostics) Len() int { return len(d.list) }
 

@@ -49,6 +49,13 @@ func (p PluginConfig) Unknown(known []string) error {
 	return newDiagnostics(hcl.Diagnostics{diagnostic(hcl.DiagError, p.label, "Unknown plugin", detail)}, p.files)
 }
 
+// Missing is the error that the file which the plugin's own block names does
+// not exist. It names the block that uses the plugin.
+func (p PluginConfig) Missing(file string) error {
+	detail := fmt.Sprintf("The block plugin %q names the file %s, which does not exist.", p.Plugin, file)
+	return newDiagnostics(hcl.Diagnostics{diagnostic(hcl.DiagError, p.label, "Missing plugin", detail)}, p.files)
+}
+
 // Refused is the error that the plugin does not accept its configuration. It
 // names the block and gives the plugin's own words.
 func (p PluginConfig) Refused(err error) error {

@@ -37,6 +37,7 @@ const (
 
 // The states of a plugin.
 const (
+	stateStarting   = "starting" // for the first time
 	stateRunning    = "running"
 	stateRestarting = "restarting"
 	stateBroken     = "broken"
@@ -49,7 +50,10 @@ type Plugin struct {
 	spec  Spec
 	sup   *Supervisor
 	log   *slog.Logger
+	setup Setup  // nil: Configure brings the settings
+	up    func() // called after each start; may be nil
 	stop  context.CancelFunc
+	first chan error    // how the first start went
 	ended chan struct{} // closed when supervise has returned
 
 	mu       sync.Mutex
@@ -64,6 +68,10 @@ type Plugin struct {
 	calls    uint64
 	errs     uint64
 }
+
+// First returns how the first start goes: nil or why the plugin did not run
+// then. It is told once.
+func (p *Plugin) First() <-chan error { return p.first }
 
 // Manifest returns what the plugin says of itself.
 func (p *Plugin) Manifest() sdk.Manifest {
@@ -86,7 +94,7 @@ func (p *Plugin) Status() Status {
 	defer p.mu.Unlock()
 	s := Status{
 		Name: p.spec.Name, Kind: p.spec.Kind, Runtime: p.spec.runtime(), Path: p.spec.Path,
-		Version: p.manifest.Version, State: p.state, Restarts: p.epoch - 1, Calls: p.calls, Errors: p.errs,
+		Version: p.manifest.Version, State: p.state, Restarts: max(p.epoch, 1) - 1, Calls: p.calls, Errors: p.errs,
 	}
 	if p.proc != nil {
 		s.PID, s.Started = p.proc.pid, p.proc.started
@@ -129,25 +137,24 @@ func (p *Plugin) Close() error {
 	return nil
 }
 
-// supervise runs the plugin until the context ends, and tells first how the
-// first start went.
+// supervise runs the plugin until the context ends. Unless it is kept, it ends
+// too when the first start fails.
 //
 // It keeps its OS thread to itself, because the kernel kills a child when the
 // thread that started it ends.
-func (p *Plugin) supervise(ctx context.Context, first chan<- error) {
+func (p *Plugin) supervise(ctx context.Context, keep bool) {
 	runtime.LockOSThread()
 	defer close(p.ended)
-	for {
+	for first := true; ; first = false {
 		proc, err := p.launch(ctx)
 		if err == nil {
-			p.up(proc)
+			p.runs(proc)
 		}
-		if first != nil {
-			first <- err
-			if err != nil {
+		if first {
+			p.first <- err
+			if err != nil && !keep {
 				return
 			}
-			first = nil
 		}
 		if err == nil {
 			err = p.watch(ctx, proc)
@@ -167,36 +174,51 @@ func (p *Plugin) supervise(ctx context.Context, first chan<- error) {
 	}
 }
 
-// launch starts a process and, if the settings are known, configures it.
+// launch starts a process and, if its settings are known, configures it.
 func (p *Plugin) launch(ctx context.Context) (*process, error) {
 	proc, err := p.sup.start(ctx, p.spec)
 	if err != nil {
 		return nil, err
 	}
 	if m := proc.manifest; m.Kind != p.spec.Kind {
-		err = fmt.Errorf("it is a %s", m.Kind)
+		err = proc.explain(fmt.Errorf("it is a %s", m.Kind))
 	} else if p.spec.runtime() == runtimeProcess && m.Name != p.spec.Name {
 		p.log.Debug("the plugin calls itself otherwise", "name", m.Name)
 	}
 	p.mu.Lock()
 	settings := p.settings
 	p.mu.Unlock()
-	if err == nil && settings != nil {
-		err = proc.configure(ctx, *settings)
+	configure := func(s sdk.Settings) error {
+		if err := proc.configure(ctx, s); err != nil {
+			return proc.explain(err)
+		}
+		return nil
+	}
+	switch {
+	case err != nil:
+	case p.setup != nil:
+		err = p.setup(proc.manifest, configure)
+	case settings != nil:
+		err = configure(*settings)
 	}
 	if err != nil {
 		proc.kill()
-		return nil, proc.explain(err)
+		return nil, err
 	}
 	return proc, nil
 }
 
-func (p *Plugin) up(proc *process) {
+// runs notes that the plugin is there.
+func (p *Plugin) runs(proc *process) {
 	p.mu.Lock()
-	defer p.mu.Unlock()
 	p.proc, p.manifest, p.state = proc, proc.manifest, stateRunning
 	p.epoch++
-	p.log.Info("plugin runs", "pid", proc.pid, "version", proc.manifest.Version, "start", p.epoch)
+	start := p.epoch
+	p.mu.Unlock()
+	p.log.Info("plugin runs", "pid", proc.pid, "version", proc.manifest.Version, "start", start)
+	if p.up != nil {
+		p.up()
+	}
 }
 
 // watch returns when the process has ended, hangs, or the context ends.
@@ -306,7 +328,7 @@ func (p *Plugin) away() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.lastErr == nil {
-		return fmt.Errorf("%s: %w", p.spec, sdk.ErrUnavailable)
+		return fmt.Errorf("%s: %w: %s", p.spec, sdk.ErrUnavailable, p.state)
 	}
 	// What the plugin answered to its start is no answer to this call: an
 	// sdk.ErrInvalid of its configuration must not look like a gap in batches.

@@ -58,15 +58,13 @@ func New(cfg Config) (*Supervisor, error) {
 	if err := os.MkdirAll(cfg.RunDir, 0o755); err != nil { // others may reach the sockets of listeners in it
 		return nil, fmt.Errorf("make run directory: %w", err)
 	}
-	for _, dir := range []string{s.sockets, cfg.CacheDir} {
-		if dir == "" {
-			continue
-		}
-		if err := os.MkdirAll(dir, 0o700); err != nil {
-			return nil, fmt.Errorf("make directory for plugins: %w", err)
-		}
-		if err := os.Chmod(dir, 0o700); err != nil {
-			return nil, fmt.Errorf("protect directory for plugins: %w", err)
+	if err := makePrivate(s.sockets); err != nil {
+		return nil, err
+	}
+	if cfg.CacheDir != "" {
+		if err := makePrivate(cfg.CacheDir); err != nil {
+			cfg.Log.Warn("compiled modules cannot be kept; they are compiled at each start", "error", err)
+			s.cfg.CacheDir = ""
 		}
 	}
 	left, err := filepath.Glob(filepath.Join(s.sockets, "plugin*"))
@@ -81,6 +79,17 @@ func New(cfg Config) (*Supervisor, error) {
 	return s, nil
 }
 
+// makePrivate makes a directory for the owner alone.
+func makePrivate(dir string) error {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return fmt.Errorf("make directory for plugins: %w", err)
+	}
+	if err := os.Chmod(dir, 0o700); err != nil {
+		return fmt.Errorf("protect directory for plugins: %w", err)
+	}
+	return nil
+}
+
 // Status is what `plugin list` shows of a plugin.
 type Status struct {
 	Name      string    `json:"name"`
@@ -88,7 +97,7 @@ type Status struct {
 	Runtime   string    `json:"runtime"` // "process" or "wasm"
 	Path      string    `json:"path"`
 	Version   string    `json:"version"`
-	State     string    `json:"state"` // "running", "restarting", "broken" or "stopped"
+	State     string    `json:"state"` // "starting", "running", "restarting", "broken" or "stopped"
 	PID       int       `json:"pid"`
 	Restarts  uint64    `json:"restarts"`
 	LastError string    `json:"last_error"`
@@ -116,15 +125,12 @@ func (s *Supervisor) List() []Status {
 // after it returned. The error says why the first start failed; the plugin is
 // then not kept.
 func (s *Supervisor) Start(ctx context.Context, spec Spec) (*Plugin, error) {
+	p := s.Plugin(spec, nil)
 	live, stop := context.WithCancel(context.WithoutCancel(ctx))
 	started := context.AfterFunc(ctx, stop)
-	p := &Plugin{
-		spec: spec, sup: s, log: s.cfg.Log.With("plugin", spec.Name),
-		stop: stop, ended: make(chan struct{}), state: stateRestarting,
-	}
-	first := make(chan error, 1)
-	go p.supervise(live, first)
-	err := <-first
+	p.stop = stop
+	go p.supervise(live, false)
+	err := <-p.first
 	if !started() { // the caller gave up meanwhile
 		err = context.Cause(ctx)
 	}
@@ -133,10 +139,37 @@ func (s *Supervisor) Start(ctx context.Context, spec Spec) (*Plugin, error) {
 		<-p.ended
 		return nil, fmt.Errorf("%s: %w", spec, err)
 	}
+	s.add(p)
+	return p, nil
+}
+
+// Setup gives a plugin its settings by calling configure with them, at each
+// start. What it returns keeps the plugin from running until the next attempt.
+type Setup func(m sdk.Manifest, configure func(sdk.Settings) error) error
+
+// Plugin returns a plugin that does not run yet: until [Plugin.Run] has brought
+// it up, calls fail with sdk.ErrUnavailable. A nil setup gives it no settings.
+func (s *Supervisor) Plugin(spec Spec, setup Setup) *Plugin {
+	return &Plugin{
+		spec: spec, sup: s, log: s.cfg.Log.With("plugin", spec.Name), setup: setup,
+		first: make(chan error, 1), ended: make(chan struct{}), state: stateStarting,
+	}
+}
+
+// Run runs the plugin and keeps it running, however its starts go, and does
+// not wait for the first. After each start that went well, from when on calls
+// reach the plugin, up is called; it must not wait. Run is called once.
+func (p *Plugin) Run(up func()) {
+	ctx, stop := context.WithCancel(context.Background())
+	p.stop, p.up = stop, up
+	p.sup.add(p)
+	go p.supervise(ctx, true)
+}
+
+func (s *Supervisor) add(p *Plugin) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.plugins = append(s.plugins, p)
-	return p, nil
 }
 
 // Close stops all plugins.

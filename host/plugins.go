@@ -1,0 +1,176 @@
+package host
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/imgcache/imgcache-host/host/cache"
+	"github.com/imgcache/imgcache-host/host/config"
+	"github.com/imgcache/imgcache-host/host/plugin"
+	"github.com/imgcache/imgcache-host/sdk"
+)
+
+// firstStartPatience is how long the first starts of the plugins are waited
+// for before anything is served, so that a misspelt option is found first. A
+// driver is there after some 50 ms, a compiled module after 100 ms; one that
+// hangs costs no more than this.
+const firstStartPatience = 500 * time.Millisecond
+
+// openPlugins prepares what plugins need, and starts none.
+func (h *Host) openPlugins() error {
+	executable, err := os.Executable()
+	if err != nil {
+		return fmt.Errorf("find this program: %w", err)
+	}
+	dirs := []string{filepath.Join(filepath.Dir(executable), "plugins")}
+	if h.cfg.PluginDir != "" {
+		dirs = append(dirs, h.cfg.PluginDir)
+	}
+	h.plugins, err = plugin.New(plugin.Config{
+		Dirs: dirs, RunDir: h.cfg.Node.RunDir, Executable: executable, Log: h.log,
+		CacheDir: filepath.Join(h.cfg.Node.DataDir, "wasm"),
+	})
+	if err != nil {
+		return err
+	}
+	h.closers = append(h.closers, h.plugins.Close)
+	return nil
+}
+
+// findPlugins finds the driver and the policy that the configuration names.
+// That there is no such plugin is an error with its place in the
+// configuration.
+func (h *Host) findPlugins() error {
+	driver, err := h.spec(h.cfg.Cache.Driver)
+	if err != nil {
+		return err
+	}
+	policy, err := h.spec(h.cfg.Cache.Policy)
+	if err != nil {
+		return err
+	}
+	h.driver = h.plugins.Plugin(driver, h.setup(h.cfg.Cache.Driver, func() sdk.Settings {
+		return sdk.Settings{
+			CacheDir: h.cfg.Cache.Dir,
+			StateDir: filepath.Join(h.cfg.Node.DataDir, "plugins", h.cfg.Cache.Driver.Plugin),
+			Node:     h.cfg.Node.Name, Instance: h.store.Instance(),
+		}
+	}))
+	h.policy = h.plugins.Plugin(policy, h.setup(h.cfg.Cache.Policy, func() sdk.Settings { return sdk.Settings{} }))
+	return nil
+}
+
+// runPlugins lets the plugins start. The engine hears of each that is up.
+func (h *Host) runPlugins() {
+	h.driver.Run(h.cache.DriverUp)
+	h.policy.Run(func() { h.cache.SetPolicy(h.policyForm()) })
+}
+
+// policyForm returns the policy in the form that it says it has.
+func (h *Host) policyForm() cache.Policy {
+	p := cache.Policy{Name: h.cfg.Cache.Policy.Plugin, Epoch: h.policy.Epoch}
+	if h.policy.Manifest().Has(sdk.CapStateful) {
+		p.Stateful = h.policy.Stateful()
+	} else {
+		p.Scorer = h.policy.Scorer()
+	}
+	return p
+}
+
+// setup gives a plugin the options of its block, as it declares them at each
+// start.
+func (h *Host) setup(c config.PluginConfig, settings func() sdk.Settings) plugin.Setup {
+	return func(m sdk.Manifest, configure func(sdk.Settings) error) error {
+		s := settings()
+		var err error
+		if s.Options, err = c.Decode(m.Options); err != nil {
+			return objectionTo(err, true)
+		}
+		if err := configure(s); errors.Is(err, sdk.ErrInvalid) {
+			return objectionTo(c.Refused(err), false)
+		} else if err != nil {
+			return fmt.Errorf("configure: %w", err)
+		}
+		return nil
+	}
+}
+
+// objection is an error in the options of a plugin. In a line of a log or a
+// list it is brief; it unwraps to all of it.
+type objection struct {
+	diags *config.Diagnostics
+	typo  bool // by the plugin's declaration; else the plugin itself refuses
+}
+
+func (o *objection) Error() string { return o.diags.Brief() }
+func (o *objection) Unwrap() error { return o.diags }
+
+func objectionTo(err error, typo bool) error {
+	var diags *config.Diagnostics
+	if !errors.As(err, &diags) {
+		return err
+	}
+	return &objection{diags, typo}
+}
+
+// firstStarts waits for the first start of each plugin to succeed or fail. The
+// error says that a plugin does not have the options that it is given. That it
+// cannot start, or refuses what it is given, is no error: the supervisor goes
+// on trying.
+func (h *Host) firstStarts() error {
+	for _, p := range []*plugin.Plugin{h.driver, h.policy} {
+		var o *objection
+		if errors.As(<-p.First(), &o) && o.typo {
+			return o.diags
+		}
+	}
+	return nil
+}
+
+// spec joins what the plugin's own block says, if it has one, with where its
+// file is found.
+func (h *Host) spec(c config.PluginConfig) (plugin.Spec, error) {
+	for _, block := range h.cfg.Plugins {
+		if block.Name != c.Plugin {
+			continue
+		}
+		spec := plugin.Spec{
+			Name: block.Name, Kind: c.Kind, Path: block.Command, Args: block.Args, Env: block.Env,
+			SHA256: block.SHA256, Memory: block.Limits.Memory, Timeout: block.Limits.Timeout,
+		}
+		if block.Wasm != "" {
+			spec.Path = block.Wasm
+		}
+		if spec.Path != "" {
+			if _, err := os.Stat(spec.Path); errors.Is(err, fs.ErrNotExist) {
+				return spec, c.Missing(spec.Path)
+			}
+			return spec, nil
+		}
+		found, err := h.find(c)
+		spec.Path = found.Path
+		return spec, err
+	}
+	return h.find(c)
+}
+
+func (h *Host) find(c config.PluginConfig) (plugin.Spec, error) {
+	spec, err := h.plugins.Find(c.Kind, c.Plugin)
+	if errors.Is(err, sdk.ErrNotFound) {
+		return spec, fmt.Errorf("%w\n%w", c.Unknown(h.plugins.Available(c.Kind)), err)
+	}
+	return spec, err
+}
+
+// restarts counts the restarts of each plugin by its name.
+func (h *Host) restarts() map[string]uint64 {
+	counts := map[string]uint64{}
+	for _, p := range h.plugins.List() {
+		counts[p.Name] += p.Restarts
+	}
+	return counts
+}
