@@ -24,7 +24,8 @@ const (
 	Deleted     = "deleted"
 	Replaced    = "replaced"
 	Quarantined = "quarantined"
-	Vanished    = "vanished" // somebody else took the file away
+	Vanished    = "vanished"    // somebody else took the file away
+	Interrupted = "interrupted" // the service stopped while it was fetched
 )
 
 // Event is a thing that happened to an image.
@@ -180,7 +181,7 @@ func (h *history) shelf(p *past) *shelf {
 func wasCached(events []Event) bool {
 	for _, e := range events {
 		switch e.Event {
-		case Queued, NotFetched, NotStored:
+		case Queued, NotFetched, NotStored, Interrupted:
 		default:
 			return true
 		}

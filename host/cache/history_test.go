@@ -123,6 +123,31 @@ func TestHistory(t *testing.T) {
 	})
 }
 
+// TestHistoryOfInterruptedFill: what the shutdown itself did is told after the
+// next start.
+func TestHistoryOfInterruptedFill(t *testing.T) {
+	inEngine(t, Config{MaxSize: 1 << 30, Hard: true, KeepFilling: true}, func(t *testing.T, e *engine) {
+		e.origin.data = make([]byte, 5_000_000)
+		k, err := e.Open(t.Context(), "a")
+		if err != nil {
+			t.Fatal(err)
+		}
+		k.Close()
+		e.shut()
+		e.open()
+		time.Sleep(time.Second)
+		if got := e.story("a"); got != "interrupted" {
+			t.Errorf("the history is %q", got)
+		}
+		if err := e.fetch("a"); err != nil {
+			t.Error(err)
+		}
+		if got := e.story("a"); got != "interrupted, cached" {
+			t.Errorf("the history is %q", got)
+		}
+	})
+}
+
 // historyIn returns the history of a directory, as a start does.
 func historyIn(t *testing.T, dir string, fsys store.FS) (h *history, log *bytes.Buffer) {
 	t.Helper()

@@ -73,12 +73,12 @@ func (c *Cache) storeFailed(id string, err error) {
 
 // fetchFailed tells that an image could not be fetched.
 func (c *Cache) fetchFailed(id string, err error) {
-	level := slog.LevelWarn
 	switch {
 	case errors.Is(err, errStopped):
-		return
-	case errors.Is(err, ErrNotFound):
-		level = slog.LevelInfo // an answer like any other
+		c.history.tell(slog.LevelInfo, id, Interrupted, "the service stopped while the image was fetched")
+	case errors.Is(err, ErrNotFound): // an answer like any other
+		c.history.tell(slog.LevelInfo, id, NotFetched, err.Error())
+	default:
+		c.history.tell(slog.LevelWarn, id, NotFetched, err.Error())
 	}
-	c.history.tell(level, id, NotFetched, err.Error())
 }
