@@ -214,9 +214,7 @@ func (a *adoption) testImages(t *testing.T) {
 	if s := got.cacheStatus(); !strings.Contains(s, "; hit") || !strings.Contains(s, "unverified") {
 		t.Errorf("Cache-Status of an adopted image: %s", s)
 	}
-	if info := a.state("kept"); info.Hits != 1 {
-		t.Errorf("after a hit: %+v", info)
-	}
+	a.eventually("the hit is counted", func() bool { return a.state("kept").Hits == 1 })
 	if got := a.get("unknown"); got.status != http.StatusNotFound {
 		t.Errorf("an image that the origin does not have: status %d", got.status)
 	}

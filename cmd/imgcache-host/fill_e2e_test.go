@@ -385,3 +385,34 @@ func TestDirectoryGone(t *testing.T) {
 		return u.Disk != "ok" && u.Bytes == 0
 	})
 }
+
+// TestNamesOfRoutes has images whose ids are words of paths and of other APIs:
+// Glance once took the image "detail" for a list.
+func TestNamesOfRoutes(t *testing.T) {
+	t.Parallel()
+	origin := newOrigin(t)
+	d := start(t, setup{origin: origin.block()})
+	for i, id := range []string{"detail", "data", "images", "v1", "healthz", "metrics", "usage", "null", "0"} {
+		img := origin.add(id, int64(1000+i))
+		if err := img.check(d.get(id)); err != nil {
+			t.Error(err)
+		}
+		d.waitCached(img)
+		if err := img.check(d.call(http.MethodGet, "/v1/images/"+id+"/data", "")); err != nil {
+			t.Error(err)
+		}
+		if info := d.state(id); info.ID != id || info.Size != img.size {
+			t.Errorf("%+v, want the image %s", info, id)
+		}
+		d.eventually("two hits are counted", func() bool { return d.state(id).Hits == 2 })
+		if d.enqueue(id) {
+			t.Errorf("%s is queued", id)
+		}
+		for _, path := range []string{"/v1/queue/" + id, "/v1/images/" + id} {
+			if a := d.call(http.MethodDelete, path, ""); a.status != http.StatusNoContent {
+				t.Errorf("DELETE %s: %d %s", path, a.status, a.body)
+			}
+		}
+		d.waitState(id, cache.StateAbsent)
+	}
+}
