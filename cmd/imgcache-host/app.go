@@ -64,7 +64,7 @@ func (a *app) root() *cobra.Command {
 		a.list(), a.show(), a.victims(),
 		a.queue(), a.prefetch(), a.fills(),
 		a.pin(), a.unpin(),
-		a.remove(), a.clear(), a.prune(), a.clean(),
+		a.remove(), a.clear(), a.prune(), a.clean(), a.verify(),
 		a.schedules(), a.plugin(), a.config(),
 		a.version(), a.wasmRunner(),
 	)

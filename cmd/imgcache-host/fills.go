@@ -81,18 +81,22 @@ func (a *app) drawFills(list []cache.FillInfo, drawn int) (lines int, err error)
 }
 
 // progress shows how much of an image is here, with a bar on a terminal.
-func progress(f cache.FillInfo, bar bool) string {
+func progress(f cache.FillInfo, terminal bool) string {
 	if f.Size <= 0 {
 		return ""
 	}
 	share := min(1, float64(f.Written)/float64(f.Size))
-	percent := fmt.Sprintf("%3.0f %%", 100*share)
-	if !bar {
-		return strings.TrimSpace(percent)
+	if !terminal {
+		return fmt.Sprintf("%.0f %%", 100*share)
 	}
+	return bar(share)
+}
+
+// bar draws a share of one.
+func bar(share float64) string {
 	const width = 24
 	done := int(share * width)
-	return "[" + strings.Repeat("#", done) + strings.Repeat(".", width-done) + "] " + percent
+	return "[" + strings.Repeat("#", done) + strings.Repeat(".", width-done) + "] " + fmt.Sprintf("%3.0f %%", 100*share)
 }
 
 func perSecond(f cache.FillInfo) string {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"time"
 
 	"github.com/dustin/go-humanize/english"
 	"github.com/imgcache/imgcache-host/host/cache"
@@ -44,6 +45,8 @@ func (a *app) status() *cobra.Command {
 				row(w, "unsent records", u.Unsent)
 				row(w, "policy", u.Policy)
 				row(w, "disk", u.Disk)
+				row(w, "corrupt images", u.Quarantined)
+				row(w, "scrub", scrubbing(u.Scrub, time.Now()))
 				for _, reason := range s.Lacks {
 					row(w, "not ready", reason)
 				}
@@ -162,6 +165,7 @@ func showState(w io.Writer, i cache.ImageInfo) {
 	row(w, "version", i.Version)
 	row(w, "sha256", i.SHA256)
 	row(w, "verified on read", i.Verified)
+	row(w, "last checked", age(i.LastChecked))
 	row(w, "readers", i.Readers)
 	row(w, "url", i.URL)
 	if i.Error != "" {

@@ -44,6 +44,12 @@ func fakeService(t *testing.T) (socket string, requests func() []string) {
 	answer("DELETE /v1/images", `{"deleted":2}`)
 	answer("GET /v1/victims", `{"victims":[{"id":"debian","size":1048576,"why":"oldest"}]}`)
 	answer("POST /v1/prune", `{"files":1,"bytes":1048576}`)
+	mux.HandleFunc("POST /v1/verify", func(w http.ResponseWriter, _ *http.Request) {
+		for i := range 3 {
+			fmt.Fprintf(w, `{"progress":{"id":"debian","images":%d,"total":2,"bytes":%d,"total_bytes":2097152,"bad":%d}}`+"\n", i, i<<20, i/2)
+		}
+		_, _ = io.WriteString(w, `{"report":{"images":1,"adopted":1,"bytes":2097152,"bad":[{"id":"debian","reason":"block 7"}],"unread":[]}}`)
+	})
 	answer("POST /v1/clean", `{"files":2,"bytes":10}`)
 	answer("GET /v1/pins", `{"pins":[{"id":"debian","from":"the configuration","cached":true},{"id":"new","until":"2027-01-31T18:00:00Z","from":"a request","cached":false}]}`)
 	answer("PUT /v1/pins/new", `{"id":"new","until":"2027-01-31T18:00:00Z","from":"a request","cached":false}`)
@@ -158,6 +164,12 @@ func TestCommands(t *testing.T) {
 		{"prune --max-size 1KiB", 0, nil, "", `POST /v1/prune {"max_size":1024}`},
 		{"clean", 0, []string{"removed 2 files, 10 B"}, "", "POST /v1/clean {}"},
 		{"clean --stall-time 0s", 0, nil, "", `POST /v1/clean {"stall_time":0}`},
+		{
+			"verify debian new", 1,
+			[]string{"right 1 image, 2.0 MiB", "verified on read from now on 1 image", "bad debian block 7"},
+			"50 %  1 of 2 images, 1.0 MiB of 2.0 MiB\n100 %  2 of 2 images, 2.0 MiB of 2.0 MiB, 1 bad\nimgcache-host: 1 image was corrupt", `POST /v1/verify {"ids":["debian","new"]}`,
+		},
+		{"verify", 1, nil, "1 image was corrupt", "POST /v1/verify {}"},
 		{"victims --limit 3", 0, []string{"debian 1.0 MiB oldest"}, "", "GET /v1/victims?limit=3"},
 		{
 			"schedules", 0, []string{
@@ -198,7 +210,7 @@ func TestCommands(t *testing.T) {
 func TestJSONOutput(t *testing.T) {
 	for _, args := range []string{
 		"status", "list", "fills", "show debian", "show gone", "queue", "queue list", "queue new", "prefetch debian", "delete debian", "pin list", "pin new", "unpin new",
-		"clear", "prune", "clean", "victims", "schedules", "plugin list", "version",
+		"clear", "prune", "clean", "verify", "victims", "schedules", "plugin list", "version",
 	} {
 		socket, _ := fakeService(t)
 		_, stdout, _ := runCommand(t, socket, append(strings.Fields(args), "--output", "json")...)

@@ -44,6 +44,9 @@ func (c *Cache) Image(id string) (ImageInfo, error) {
 		} else if onDisk, err := c.store.Stat(id); err == nil {
 			info = c.index.view(c.index.found(onDisk))
 		}
+		if at := c.store.Checked(id); !at.IsZero() {
+			info.LastChecked = at.UTC()
+		}
 	case StateFilling:
 		c.mu.Lock()
 		f := c.fills[id]
@@ -174,6 +177,7 @@ func (c *Cache) Usage() Usage {
 		Records: c.recorder.state.Load().(string), RecordsError: c.recorder.why(),
 		Hits: c.stats.hits.Load(), Misses: c.stats.misses.Load(),
 		BytesServed: c.stats.served.Load(), BytesFetched: c.stats.fetched.Load(),
+		Quarantined: c.stats.quarantined.Load(), Scrub: c.scrubs.progress(),
 		Policy: c.evictor.decided(), Disk: c.disk.state(),
 	}
 	u.Pinned, u.PinnedBytes = c.pinned()

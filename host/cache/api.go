@@ -45,6 +45,7 @@ type ImageInfo struct {
 	Hits         uint64    `json:"hits"`
 	LastAccessed time.Time `json:"last_accessed,omitzero"`
 	LastModified time.Time `json:"last_modified,omitzero"`
+	LastChecked  time.Time `json:"last_checked,omitzero"` // every block; only where one image is asked for
 	Version      string    `json:"version,omitempty"`
 	SHA256       string    `json:"sha256,omitempty"`  // hex, of the cached bytes
 	Verified     bool      `json:"verified"`          // a block table guards each read
@@ -139,7 +140,10 @@ type Usage struct {
 	BytesServed  uint64 `json:"bytes_served"`            // since start
 	BytesFetched uint64 `json:"bytes_fetched"`           // since start, from origins
 	Policy       string `json:"policy"`                  // who decides, as of the last eviction: the policy's name, or "lru (fallback): reason"
+	Quarantined  uint64 `json:"quarantined"`             // since start, images that turned out to be corrupt
 	Disk         string `json:"disk"`                    // "ok", or why nothing is stored
+
+	Scrub *ScrubProgress `json:"scrub,omitempty"` // of the whole cache; nil: none runs
 }
 
 // FillInfo is how far a fill is.
@@ -210,6 +214,8 @@ type Engine interface {
 	Victims(ctx context.Context, limit int) ([]Victim, error)
 	Prune(ctx context.Context, o PruneOptions) (Result, error)
 	Clean(ctx context.Context, stall *time.Duration) (Result, error) // nil: the configured stall time
+	// Verify reads images, all when none is named, and checks them.
+	Verify(ctx context.Context, ids []string, tell func(ScrubProgress)) (ScrubReport, error)
 
 	BeginWrite(ctx context.Context, o WriteOptions) (WriteStatus, error)
 	// WriteData appends; offset < 0 means at the end. ErrConflict with the

@@ -29,9 +29,6 @@ import (
 type Origins interface {
 	// ByID returns the origin of an id and the origin's name of the image.
 	ByID(id string) (o origin.Origin, name string, err error)
-	// Learn tells the name behind an id that ByID cannot take apart, as it
-	// was found with a file.
-	Learn(id, name string)
 }
 
 // Config is what a cache works with. [Config.withDefaults] says what zero
@@ -147,6 +144,7 @@ type Cache struct {
 	absent   absent
 	slots    chan struct{} // of running fills; nil: no bound
 	rate     *rate.Limiter // of all fills together; nil: no bound
+	scrubs   *scrubs
 	stats    stats
 
 	ctx     context.Context // of everything that runs by itself
@@ -164,6 +162,7 @@ type Cache struct {
 type stats struct {
 	hits, misses    atomic.Uint64
 	served, fetched atomic.Uint64 // bytes
+	quarantined     atomic.Uint64
 }
 
 // errStopped ends the work of a cache that is closed.
@@ -181,7 +180,8 @@ func New(cfg Config) (*Cache, error) {
 	c := &Cache{
 		cfg: cfg, store: cfg.Store, log: cfg.Log, pool: p, index: x,
 		history: newHistory(cfg), pins: openPins(cfg), disk: &disk{now: cfg.Now, log: cfg.Log},
-		ctx: ctx, stop: stop, scanned: make(chan struct{}), fills: map[string]*fill{},
+		scrubs: newScrubs(cfg),
+		ctx:    ctx, stop: stop, scanned: make(chan struct{}), fills: map[string]*fill{},
 	}
 	if cfg.Fills > 0 {
 		c.slots = make(chan struct{}, cfg.Fills)
@@ -335,7 +335,6 @@ func (c *Cache) OpenCached(_ context.Context, id string) (Content, error) {
 	if err != nil {
 		return nil, err
 	}
-	c.cfg.Origins.Learn(id, k.file.Info().Name)
 	if o, name, err := c.cfg.Origins.ByID(id); err == nil {
 		k.source, k.name = o, name
 	}

@@ -26,6 +26,7 @@ type image struct {
 	accessed time.Time // start of the last GET, or the commit
 	checked  time.Time // when the origin last confirmed the version; zero: never
 	readers  int       // open now
+	holders  int       // the readers, and whoever else has the file open
 	removed  bool      // no longer in the index: its file is in trash or gone
 	unlinked bool      // the file has no name any more
 }
@@ -134,6 +135,7 @@ func (x *index) commit(info store.Info, now time.Time) (im, old *image) {
 		im = x.addLocked(info, now)
 	}
 	im.checked = now
+	x.holdLocked(im)
 	im.readers++
 	if old != nil && old.info.Version == info.Version {
 		// The same content fetched again keeps its hits, as the driver will.
@@ -196,7 +198,7 @@ func (x *index) unlinkedLocked(im *image) {
 		return
 	}
 	im.unlinked = true
-	if im.readers == 0 {
+	if im.holders == 0 {
 		x.pool.release(im.size)
 	}
 }
@@ -205,9 +207,7 @@ func (x *index) unlinkedLocked(im *image) {
 func (x *index) acquire(im *image) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	if im.unlinked && im.readers == 0 {
-		x.pool.charge(im.size)
-	}
+	x.holdLocked(im)
 	im.readers++
 }
 
@@ -216,8 +216,62 @@ func (x *index) release(im *image) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	im.readers--
-	if im.readers == 0 && im.unlinked {
+	x.dropHoldLocked(im)
+}
+
+// hold counts somebody who has the file open, so that its bytes count until
+// drop, but is no reader on whose account it might not be evicted.
+func (x *index) hold(im *image) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.holdLocked(im)
+}
+
+// drop ends what hold began.
+func (x *index) drop(im *image) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.dropHoldLocked(im)
+}
+
+func (x *index) holdLocked(im *image) {
+	if im.unlinked && im.holders == 0 {
+		x.pool.charge(im.size)
+	}
+	im.holders++
+}
+
+func (x *index) dropHoldLocked(im *image) {
+	im.holders--
+	if im.holders == 0 && im.unlinked {
 		x.pool.release(im.size)
+	}
+}
+
+// hot is how long ago an image may have been asked for to be asked for again
+// soon: its bytes are worth the memory they take.
+const hot = 10 * time.Minute
+
+// idle reports whether an image has left the index, and whether nobody reads
+// it these days.
+func (x *index) idle(im *image, now time.Time) (removed, idle bool) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return im.removed, im.readers == 0 && now.Sub(im.accessed) > hot
+}
+
+// enrich notes what was found out about the file of an image. The driver
+// learns of a version that was not known.
+func (x *index) enrich(im *image, info store.Info) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if im.removed {
+		return
+	}
+	changed := im.info.Version != info.Version
+	im.info = info
+	if changed {
+		x.log.put(im.entry())
 	}
 }
 

@@ -16,6 +16,7 @@ func (c *Cache) quarantine(im *image, why error) bool {
 	if !c.index.removeExactly(im, sdk.ReasonCorrupt, c.cfg.Now()) {
 		return false
 	}
+	c.stats.quarantined.Add(1)
 	c.history.tell(slog.LevelError, im.id, Quarantined, why.Error()+"; the file is in invalid/")
 	if err := c.store.Quarantine(im.info); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		c.log.Error("quarantine", "image", im.id, "error", err)

@@ -74,11 +74,7 @@ func (c *Cache) Queue(id string) (bool, error) {
 		return false, nil
 	}
 	c.absent.forget(id)
-	var note string
-	if _, name, err := c.cfg.Origins.ByID(id); err == nil {
-		note = hiddenName(id, name)
-	}
-	queued, err := c.store.Enqueue(id, note)
+	queued, err := c.store.Enqueue(id)
 	if err != nil {
 		return false, fmt.Errorf("queue %q: %w", id, err)
 	}
@@ -273,9 +269,6 @@ func (c *Cache) prefetch(ctx context.Context, id string) error {
 	}
 	if !store.ValidID(id) {
 		return badID(id)
-	}
-	if note := c.store.QueueNote(id); note != "" {
-		c.cfg.Origins.Learn(id, note)
 	}
 	o, name, err := c.cfg.Origins.ByID(id)
 	if err != nil {

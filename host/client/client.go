@@ -250,6 +250,40 @@ func (c *Client) Plugins(ctx context.Context) ([]Plugin, error) {
 	return out.Plugins, err
 }
 
+// Verify has the service read images, all when none is named, and check them.
+// Tell is called now and then. The report says what was found until an error.
+func (c *Client) Verify(ctx context.Context, ids []string, tell func(cache.ScrubProgress)) (cache.ScrubReport, error) {
+	in := struct {
+		IDs []string `json:"ids,omitempty"`
+	}{ids}
+	var report cache.ScrubReport
+	err := c.send(ctx, http.MethodPost, "/v1/verify", in, http.StatusOK, func(answer io.Reader) error {
+		for lines := json.NewDecoder(answer); ; {
+			var line struct {
+				Progress *cache.ScrubProgress `json:"progress"`
+				Report   *cache.ScrubReport   `json:"report"`
+				Error    string               `json:"error"`
+			}
+			if err := lines.Decode(&line); err != nil {
+				return err
+			}
+			if line.Progress != nil {
+				tell(*line.Progress)
+			}
+			if line.Report != nil {
+				report = *line.Report
+			}
+			if line.Error != "" {
+				return &Error{Status: http.StatusInternalServerError, Message: line.Error}
+			}
+			if line.Report != nil {
+				return nil
+			}
+		}
+	})
+	return report, err
+}
+
 // maxAnswer bounds an answer: a million images of 400 bytes each.
 const maxAnswer = 400 << 20
 
@@ -261,6 +295,17 @@ func (c *Client) call(ctx context.Context, method, path string, in, out any) err
 
 // exchange is call for an answer that may also have the status fine.
 func (c *Client) exchange(ctx context.Context, method, path string, in, out any, fine int) error {
+	return c.send(ctx, method, path, in, fine, func(answer io.Reader) error {
+		if out == nil {
+			return nil
+		}
+		return json.NewDecoder(answer).Decode(out)
+	})
+}
+
+// send sends in as JSON unless it is nil, and has read take the answer, if
+// that is a success or has the status fine.
+func (c *Client) send(ctx context.Context, method, path string, in any, fine int, read func(io.Reader) error) error {
 	var body io.Reader
 	if in != nil {
 		text, err := json.Marshal(in)
@@ -285,13 +330,17 @@ func (c *Client) exchange(ctx context.Context, method, path string, in, out any,
 	if resp.StatusCode >= 300 && resp.StatusCode != fine {
 		return failure(resp.StatusCode, answer)
 	}
-	if out == nil {
+	var failed *Error
+	switch err := read(answer); {
+	case err == nil:
 		return nil
-	}
-	if err := json.NewDecoder(answer).Decode(out); err != nil {
+	case ctx.Err() != nil:
+		return ctx.Err()
+	case errors.As(err, &failed):
+		return err
+	default:
 		return fmt.Errorf("%w: its answer to %s %s is broken: %w", ErrUnreachable, method, path, err)
 	}
-	return nil
 }
 
 func (c *Client) unreachable(ctx context.Context, err error) error {

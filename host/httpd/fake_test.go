@@ -296,6 +296,34 @@ func (e *fakeEngine) Fills() []cache.FillInfo {
 	return []cache.FillInfo{{ID: "new", Phase: "streaming", Size: 9, Written: 3, Rate: 2, Clients: 1, Started: modified}}
 }
 
+// Verify has two blocks of each image to read; one of the image "bad" is bad,
+// and after one of the image "slow" the context has to end.
+func (e *fakeEngine) Verify(ctx context.Context, ids []string, tell func(cache.ScrubProgress)) (cache.ScrubReport, error) {
+	if e.fail != nil {
+		return cache.ScrubReport{}, e.fail
+	}
+	r := cache.ScrubReport{Bad: []cache.Finding{}, Unread: []cache.Finding{}}
+	for i, id := range ids {
+		for block := range 2 {
+			tell(cache.ScrubProgress{ID: id, Images: i, Total: len(ids), Bytes: int64(2*i + block + 1), TotalBytes: int64(2 * len(ids)), Started: modified})
+			switch {
+			case id == "slow":
+				<-ctx.Done()
+				return r, context.Cause(ctx)
+			case id == "dying":
+				return r, errors.New("the service is stopping")
+			}
+		}
+		r.Bytes += 2
+		if id == "bad" {
+			r.Bad = append(r.Bad, cache.Finding{ID: id, Reason: "block 1"})
+		} else {
+			r.Images++
+		}
+	}
+	return r, nil
+}
+
 func (e *fakeEngine) Usage() cache.Usage {
 	return cache.Usage{Bytes: 1234, MaxBytes: 5678, Limit: "hard", Images: len(e.Images()), Records: "ready", Unsent: 7, Hits: 11, Misses: 5, Disk: "ok"}
 }

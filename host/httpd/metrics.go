@@ -92,6 +92,8 @@ var usageMetrics = []usageMetric{
 		func(u cache.Usage) float64 { return float64(u.Hits) }),
 	counter("cache_misses_total", "Downloads that the cache could not answer.",
 		func(u cache.Usage) float64 { return float64(u.Misses) }),
+	counter("cache_quarantined_total", "Cached images that turned out to be corrupt.",
+		func(u cache.Usage) float64 { return float64(u.Quarantined) }),
 	counter("cache_served_bytes_total", "Bytes of images that clients were given.",
 		func(u cache.Usage) float64 { return float64(u.BytesServed) }),
 	counter("origin_fetched_bytes_total", "Bytes of images that came from origins.",

@@ -36,6 +36,7 @@ func (s *Service) adminMux() *http.ServeMux {
 		"/v1/schedules":         {http.MethodGet: s.listSchedules},
 		"/v1/prune":             {http.MethodPost: s.prune},
 		"/v1/clean":             {http.MethodPost: s.clean},
+		"/v1/verify":            {http.MethodPost: s.verify},
 		"/v1/writes":            {http.MethodPost: s.beginWrite},
 		"/v1/writes/{w}":        {http.MethodGet: s.showWrite},
 		"/v1/writes/{w}/data":   {http.MethodPut: s.writeData},

@@ -82,6 +82,8 @@ var session = []struct {
 	{"GET", "/v1/victims?limit=3", "", 200, `{"victims": []}`},
 	{"POST", "/v1/prune", "", 200, `{"files": 3, "bytes": 300}`},
 	{"POST", "/v1/clean", "{}", 200, `{"files": 1, "bytes": 10}`},
+	{"POST", "/v1/verify", "", 200, `{"report": {"images": 0, "adopted": 0, "bytes": 0, "bad": [], "unread": []}}`},
+	{"POST", "/v1/verify", `{"id": "a"}`, 400, `{"error": "bad request: unknown field \"id\"; there are ids"}`},
 	{"GET", "/v1/plugins", "", 200, `{"plugins": [{"name": "lru"}]}`},
 	{"GET", "/v1/schedules", "", 200, `{"schedules": []}`},
 	{"DELETE", "/v1/images", "", 200, `{"deleted": 1}`},

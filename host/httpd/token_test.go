@@ -9,7 +9,7 @@ import (
 // adminPaths are all that must not be open to everybody, existing or not.
 var adminPaths = []string{
 	"/v1/", "/v1/images", "/v1/images/img", "/v1/images/img/data", "/v1/queue", "/v1/queue/img", "/v1/usage", "/v1/fills",
-	"/v1/victims", "/v1/prune", "/v1/clean", "/v1/writes", "/v1/writes/w", "/v1/writes/w/data", "/v1/writes/w/commit",
+	"/v1/victims", "/v1/prune", "/v1/clean", "/v1/verify", "/v1/writes", "/v1/writes/w", "/v1/writes/w/data", "/v1/writes/w/commit",
 	"/v1/writes/w/abort", "/v1/plugins", "/v1/no/such/path", "/debug/pprof/", "/debug/pprof/heap", "/metrics", "/readyz",
 }
 

@@ -42,6 +42,11 @@ type allocator interface {
 	Allocate(size int64) error
 }
 
+// forgetter is a [File] of which memory can be freed that holds what was read.
+type forgetter interface {
+	Forget(off, n int64) error
+}
+
 // locker is a [File] that can be locked against other processes. The error is
 // EWOULDBLOCK when another one holds the lock.
 type locker interface {

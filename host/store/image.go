@@ -139,5 +139,13 @@ func (im *Image) Check(n int64, block []byte) error {
 	return nil
 }
 
+// Forget says that block n will not be read again soon, so that it need not
+// stay in memory.
+func (im *Image) Forget(n int64) {
+	if f, ok := im.file.(forgetter); ok {
+		_ = f.Forget(n*BlockSize, BlockSize) // an attempt
+	}
+}
+
 // Close ends the reading.
 func (im *Image) Close() error { return im.file.Close() }

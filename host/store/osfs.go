@@ -200,6 +200,7 @@ type osFile struct{ *os.File }
 
 var (
 	_ allocator = osFile{}
+	_ forgetter = osFile{}
 	_ locker    = osFile{}
 )
 
@@ -208,6 +209,13 @@ var (
 func (f osFile) Allocate(n int64) error {
 	return os.NewSyscallError("fallocate", control(f.File, func(fd int) error {
 		return unix.Fallocate(fd, unix.FALLOC_FL_KEEP_SIZE, 0, n)
+	}))
+}
+
+// Forget lets the page cache drop n bytes from off on.
+func (f osFile) Forget(off, n int64) error {
+	return os.NewSyscallError("fadvise", control(f.File, func(fd int) error {
+		return unix.Fadvise(fd, off, n, unix.FADV_DONTNEED)
 	}))
 }
 
