@@ -3,6 +3,7 @@ package cache
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -81,6 +82,7 @@ func TestTwoWritersNeverMix(t *testing.T) {
 					}
 					synctest.Wait()
 				}
+				time.Sleep(500 * time.Millisecond) // in which a fill gets a part
 				half(size/2, ours[size/2:])
 				_, err = e.CommitWrite(t.Context(), w.Write)
 				if (err == nil) != writeFirst || err != nil && !errors.Is(err, ErrConflict) {
@@ -92,10 +94,20 @@ func TestTwoWritersNeverMix(t *testing.T) {
 					}
 				}
 				time.Sleep(time.Minute)
-				got, outcome := e.download("image")
-				if !outcome.Hit || got != string(ours) && got != string(theirs) {
-					t.Errorf("hit %v; %d bytes, of them %d of the write and %d of the fill",
-						outcome.Hit, len(got), strings.Count(got, "w"), strings.Count(got, "f"))
+				got, err := os.ReadFile(filepath.Join(e.dir, "image")) // what nobody has checked
+				if err != nil {
+					t.Fatal(err)
+				}
+				if !bytes.Equal(got, ours) && !bytes.Equal(got, theirs) {
+					t.Errorf("%d bytes, of them %d of the write and %d of the fill",
+						len(got), bytes.Count(got, []byte{'w'}), bytes.Count(got, []byte{'f'}))
+				}
+				info, err := e.Image("image")
+				if sum := fmt.Sprintf("%x", sha256.Sum256(got)); err != nil || info.SHA256 != sum {
+					t.Errorf("the record is that of %s, %v; the file is %s", info.SHA256, err, sum)
+				}
+				if again, outcome := e.download("image"); !outcome.Hit || again != string(got) {
+					t.Errorf("a hit: %v, and of the file: %v", outcome.Hit, again == string(got))
 				}
 			})
 		})
