@@ -3,6 +3,7 @@ package cache
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -10,10 +11,17 @@ import (
 )
 
 // others is the number of bytes, charged to the pool, of files that belong to
-// nobody: invalid ones and foreign partial ones.
+// nobody: invalid ones and partial ones that nobody writes.
 type others struct {
-	mu    sync.Mutex
-	bytes int64
+	mu      sync.Mutex
+	bytes   int64
+	invalid int64 // of bytes
+}
+
+func (o *others) sizes() (all, invalid int64) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.bytes, o.invalid
 }
 
 // recount looks at invalid/ and incomplete/ and corrects the pool. It is
@@ -33,13 +41,41 @@ func (c *Cache) recount() {
 		c.disk.fail(fmt.Errorf("list incomplete files: %w", err))
 		return
 	}
-	for _, p := range append(invalid, partial...) {
+	for _, p := range invalid {
+		sum += p.Size
+	}
+	c.others.invalid = sum
+	for _, p := range partial {
 		if !p.Owned { // owned ones are charged by their fill or write
 			sum += p.Size
 		}
 	}
 	c.pool.charge(sum - c.others.bytes)
 	c.others.bytes = sum
+}
+
+// dropInvalid removes the oldest invalid file, to make room: images serve more
+// than what is kept for inspection. It reports whether there was one.
+func (c *Cache) dropInvalid() bool {
+	if _, invalid := c.others.sizes(); invalid == 0 {
+		return false
+	}
+	list, err := c.store.Invalid()
+	if err != nil {
+		c.disk.fail(fmt.Errorf("list invalid files: %w", err))
+		return false
+	}
+	slices.SortFunc(list, func(a, b store.Partial) int { return a.ModTime.Compare(b.ModTime) })
+	for _, p := range list {
+		if err := c.store.RemoveInvalid(p.Name); err != nil {
+			c.log.Warn("remove invalid file", "file", p.Name, "error", err)
+			continue
+		}
+		c.log.Info("an invalid file leaves to make room", "file", p.Name, "bytes", p.Size)
+		c.recount()
+		return true
+	}
+	return false
 }
 
 // removeStaged takes the name of a staged file away. Its bytes stay charged

@@ -205,6 +205,64 @@ func TestOrphanLeavesAlone(t *testing.T) {
 	})
 }
 
+// TestPruneCountsImages is fault 3 too, in its other form: what lies in
+// incomplete/ and invalid/ cannot be pruned, and empties no cache.
+func TestPruneCountsImages(t *testing.T) {
+	dir := t.TempDir()
+	plant(t, dir, "incomplete/foreign", 6144, before(time.Minute))
+	plant(t, dir, "invalid/broken", 6144, before(time.Minute))
+	for i := range 4 {
+		plant(t, dir, fmt.Sprint(i), 1024, before(time.Duration(20-i)*time.Hour))
+	}
+	inEngineAt(t, dir, Config{MaxSize: 4096}, func(t *testing.T, e *engine) {
+		time.Sleep(10 * time.Minute) // in which the service prunes by itself
+		if r := e.prune(4096); r != (Result{}) {
+			t.Errorf("at the limit %+v was pruned", r)
+		}
+		e.wantIDs("0", "1", "2", "3")
+		if r := e.prune(3072); r != (Result{1, 1024}) {
+			t.Errorf("pruned %+v, want the oldest image", r)
+		}
+		e.wantIDs("1", "2", "3")
+		if u := e.Usage(); u.Bytes != 3072+2*6144 {
+			t.Errorf("%d bytes are used", u.Bytes)
+		}
+	})
+}
+
+// TestInvalidLeavesFirst: where max_size is a bound, what is kept for inspection
+// leaves before any image does, oldest first, and no more of it than must.
+func TestInvalidLeavesFirst(t *testing.T) {
+	for name, tt := range map[string]struct {
+		max int64
+		act func(*engine)
+	}{
+		"for a new image": {10_000, func(e *engine) { e.put("b", 4000) }},
+		"by a prune": {9_000, func(e *engine) {
+			if r, err := e.Prune(e.t.Context(), PruneOptions{}); err != nil || r != (Result{}) {
+				e.t.Errorf("pruned %+v, %v; want no image", r, err)
+			}
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			plant(t, dir, "a", 4000, before(3*time.Hour))
+			plant(t, dir, "invalid/old", 5000, before(2*time.Hour))
+			plant(t, dir, "invalid/new", 500, before(time.Hour))
+			inEngineAt(t, dir, Config{MaxSize: tt.max, Hard: true}, func(t *testing.T, e *engine) {
+				tt.act(e)
+				if info, _ := e.Image("a"); info.State != StateCached {
+					t.Errorf("the image is %s", info.State)
+				}
+				left, err := e.store.Invalid()
+				if err != nil || len(left) != 1 || left[0].Name != "new" {
+					t.Errorf("invalid/ holds %+v, %v; want the newer file", left, err)
+				}
+			})
+		})
+	}
+}
+
 // TestRecordsFollowFiles is fault 8: a record without a file is no image, and
 // goes; one of other bytes is replaced, size and hits; and so is that of an
 // image of which the origin has a new version.

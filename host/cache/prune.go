@@ -9,8 +9,8 @@ import (
 
 // Prune removes images until the cache holds at most the wanted number of
 // bytes: o.MaxSize, which ignores watermarks and minimum age, or by default
-// the low watermark if the high one is passed. Pinned images stay. It returns when the files are
-// gone, except those that are still being read.
+// the low watermark if the high one is passed. Pinned images stay. It returns
+// when the files are gone, except those that are still being read.
 func (c *Cache) Prune(ctx context.Context, o PruneOptions) (Result, error) {
 	target, r := c.cfg.lowMark(), rule{minAge: c.cfg.MinAge}
 	start := c.cfg.highMark()
@@ -24,12 +24,16 @@ func (c *Cache) Prune(ctx context.Context, o PruneOptions) (Result, error) {
 		return Result{}, err
 	}
 	defer c.evictor.answered()
-	total, pending := c.pool.state()
-	if total-pending <= start {
+	bound := c.cfg.Hard && o.MaxSize == nil
+	held := c.held(bound)
+	if held <= start {
 		return Result{}, nil
 	}
+	for bound && !o.DryRun && held > target && c.dropInvalid() {
+		held = c.held(bound)
+	}
 	var unlinked sync.WaitGroup
-	purpose := fmt.Sprintf("by a prune from %d to %d bytes", total-pending, target)
+	purpose := fmt.Sprintf("by a prune from %d to %d bytes", held, target)
 	leave := func(v victim) bool {
 		if !c.evictor.claim(v.im, r, time.Time{}) {
 			return false
@@ -41,7 +45,7 @@ func (c *Cache) Prune(ctx context.Context, o PruneOptions) (Result, error) {
 	if o.DryRun {
 		leave = nil
 	}
-	list, err := c.evictor.advise(ctx, total-pending-target, r, leave)
+	list, err := c.evictor.advise(ctx, held-target, r, leave)
 	c.evictor.judge(err)
 	var done Result
 	for _, v := range list {
@@ -53,6 +57,19 @@ func (c *Cache) Prune(ctx context.Context, o PruneOptions) (Result, error) {
 		c.log.Info("pruned", "files", done.Files, "bytes", done.Bytes, "target", target)
 	}
 	return done, ctx.Err()
+}
+
+// held is what a prune compares with its limit. A bound is on all usage; what
+// Glance compares is without files that no prune of its own removes, be they
+// ever so large: else it would empty the cache because of them, again and
+// again.
+func (c *Cache) held(bound bool) int64 {
+	total, pending := c.pool.state()
+	if bound {
+		return total - pending
+	}
+	others, _ := c.others.sizes()
+	return total - pending - others
 }
 
 // Victims returns who would leave next, in order, at most limit of them. A

@@ -79,7 +79,7 @@ func (c *Cache) reserve(ctx context.Context, n int64) error {
 		if c.pool.reserve(n) {
 			return nil
 		}
-		if c.dropParked() {
+		if c.dropParked() || c.dropInvalid() {
 			continue
 		}
 		if !c.evictor.makeRoom(n) {
