@@ -43,13 +43,28 @@ func TestQueueTellsFailures(t *testing.T) {
 		if q := entry(); q.Tries != 1 {
 			t.Errorf("asked for again, the entry is %+v, want one try", q)
 		}
+		for _, unqueue := range []func() error{
+			func() error { return e.Unqueue("poison") },
+			func() error { _, err := e.UnqueueAll(); return err },
+		} {
+			if err := unqueue(); err != nil {
+				t.Fatal(err)
+			}
+			e.wantQueued()
+			time.Sleep(time.Minute)
+			e.queue.mu.Lock()
+			n := len(e.queue.retries)
+			e.queue.mu.Unlock()
+			if n != 0 {
+				t.Errorf("%d failures of what is not queued are remembered", n)
+			}
+			if _, err := e.Queue("poison"); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(time.Second)
+		}
 		if err := e.Unqueue("poison"); err != nil {
 			t.Fatal(err)
-		}
-		e.wantQueued()
-		time.Sleep(time.Minute)
-		if n := len(e.queue.retries); n != 0 {
-			t.Errorf("%d failures of what is not queued are remembered", n)
 		}
 		e.origin.mu.Lock()
 		e.origin.missing = ""
