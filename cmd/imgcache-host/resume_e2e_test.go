@@ -1,7 +1,11 @@
 package main
 
 import (
+	"crypto/sha256"
+	"fmt"
+	"net/http"
 	"os"
+	"strings"
 	"testing"
 
 	"github.com/imgcache/imgcache-host/host/cache"
@@ -133,5 +137,55 @@ func TestContentChangesMeanwhile(t *testing.T) {
 				t.Errorf("cached: %v", err)
 			}
 		})
+	}
+}
+
+// TestHashedIDsSurvive: with several origins the id of an image in a
+// directory of its origin is a hash. What is queued, or half fetched, under
+// such an id is known by its path after a restart.
+func TestHashedIDsSurvive(t *testing.T) {
+	t.Parallel()
+	const size = 8 * mib
+	web := newOrigin(t)
+	queued := web.add("debian/12/disk.raw", size)
+	half := web.add("debian/13/disk.raw", size).cutAt(size / 2)
+	queued.refuse(true)
+	d := start(t, setup{origin: web.block(`prefix = "/mirror/"`) + fmt.Sprintf("origin \"directory\" \"golden\" {\n  path = %q\n  prefix = \"/golden/\"\n}\n", t.TempDir())})
+	fetch := func(img *offered) answer {
+		resp, err := d.web.Get("http://" + d.public + "/mirror/" + img.id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return read(resp)
+	}
+	for _, img := range []*offered{queued, half} {
+		if a := fetch(img); a.err == nil && a.status == http.StatusOK {
+			t.Errorf("%s is served though its origin is away", img.id)
+		}
+	}
+	id := func(img *offered) string {
+		sum := sha256.Sum256([]byte(img.id))
+		return fmt.Sprintf("far.%x", sum[:16])
+	}
+	if ok, err := d.api.Queue(t.Context(), id(queued)); !ok || err != nil {
+		t.Fatalf("queue: %v, %v", ok, err)
+	}
+	d.eventually("the partial file waits", func() bool { return len(d.files("incomplete")) == 1 })
+	d.stop()
+	d.restart()
+	queued.refuse(false)
+	half.refuse(false)
+	d.waitState(id(queued), cache.StateCached)
+	d.eventually("the interrupted fill goes on, or can", func() bool {
+		_, _ = d.api.Queue(t.Context(), id(half))
+		return d.state(id(half)).State == cache.StateCached
+	})
+	for _, img := range []*offered{queued, half} {
+		if a := fetch(img); img.check(a) != nil || !strings.Contains(a.cacheStatus(), "; hit") {
+			t.Errorf("%v, %s", img.check(a), a.cacheStatus())
+		}
+	}
+	if _, _, sent := half.counts(); sent > size+mib {
+		t.Errorf("%d bytes were sent of an image of %d", sent, size)
 	}
 }

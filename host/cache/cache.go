@@ -29,6 +29,9 @@ import (
 type Origins interface {
 	// ByID returns the origin of an id and the origin's name of the image.
 	ByID(id string) (o origin.Origin, name string, err error)
+	// Learn tells the name behind an id that ByID cannot take apart, as it
+	// was found with a file.
+	Learn(id, name string)
 }
 
 // Config is what a cache works with. [Config.withDefaults] says what zero
@@ -335,6 +338,7 @@ func (c *Cache) OpenCached(_ context.Context, id string) (Content, error) {
 	if err != nil {
 		return nil, err
 	}
+	c.cfg.Origins.Learn(id, k.file.Info().Name)
 	if o, name, err := c.cfg.Origins.ByID(id); err == nil {
 		k.source, k.name = o, name
 	}

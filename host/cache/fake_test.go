@@ -43,6 +43,8 @@ func (o *fakeOrigin) Terms() origin.Terms { return o.terms }
 
 func (o *fakeOrigin) ByID(id string) (origin.Origin, string, error) { return o, id, nil }
 
+func (o *fakeOrigin) Learn(string, string) {}
+
 func newRand(seed uint64) *rand.Rand { return rand.New(rand.NewPCG(seed, 8)) }
 
 func (o *fakeOrigin) object() origin.Object {

@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"math"
+	"strings"
 	"sync"
 	"time"
 
@@ -308,11 +309,21 @@ func (f *fill) commit() {
 	f.finish()
 }
 
+// hiddenName is the origin's name of an image, if its id does not tell it: it
+// has to be kept with the files, for a hash has no way back.
+func hiddenName(id, name string) string {
+	if id == name || strings.HasSuffix(id, "."+name) {
+		return ""
+	}
+	return name
+}
+
 func (f *fill) meta() store.Meta {
 	return store.Meta{
 		Version:       f.obj.Version,
 		SHA256:        f.sums.sha256(),
 		URL:           f.obj.URL,
+		Name:          hiddenName(f.id, f.name),
 		OriginModTime: f.obj.LastModified,
 		FetchMS:       uint32(min(time.Since(f.started).Milliseconds(), math.MaxUint32)),
 	}

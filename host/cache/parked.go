@@ -28,6 +28,12 @@ type parkedFill struct {
 	obj origin.Object
 }
 
+// checkpoint is what is kept with a partial file.
+type checkpoint struct {
+	Object origin.Object `json:"object"`
+	Name   string        `json:"name,omitempty"`
+}
+
 // put adds a partial file and returns the one that it replaces.
 func (p *parked) put(f parkedFill) (old parkedFill, replaced bool) {
 	p.mu.Lock()
@@ -65,7 +71,7 @@ func (f *fill) checkpoint(staged *store.Staged) {
 	if f.obj.Version == "" || f.c.cfg.DropFills {
 		return
 	}
-	label, err := json.Marshal(f.obj)
+	label, err := json.Marshal(checkpoint{f.obj, hiddenName(f.id, f.name)})
 	if err == nil {
 		err = staged.Checkpoint(label)
 	}
@@ -85,13 +91,14 @@ func (c *Cache) park(st *store.Staged, obj origin.Object) {
 
 // parkAgain takes over what an earlier run of the service left.
 func (c *Cache) parkAgain(u store.Unfinished) {
-	var obj origin.Object
-	if err := json.Unmarshal(u.Label, &obj); err != nil || obj.Version == "" {
+	var saved checkpoint
+	if err := json.Unmarshal(u.Label, &saved); err != nil || saved.Object.Version == "" {
 		c.log.Warn("a partial file cannot be resumed, and is removed", "image", u.ID, "error", err)
 		c.dropPartial(u)
 		return
 	}
-	c.addParked(parkedFill{u, obj})
+	c.cfg.Origins.Learn(u.ID, saved.Name)
+	c.addParked(parkedFill{u, saved.Object})
 }
 
 // addParked keeps the larger one of two of the same image.

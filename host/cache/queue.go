@@ -74,7 +74,11 @@ func (c *Cache) Queue(id string) (bool, error) {
 		return false, nil
 	}
 	c.absent.forget(id)
-	queued, err := c.store.Enqueue(id)
+	var note string
+	if _, name, err := c.cfg.Origins.ByID(id); err == nil {
+		note = hiddenName(id, name)
+	}
+	queued, err := c.store.Enqueue(id, note)
 	if err != nil {
 		return false, fmt.Errorf("queue %q: %w", id, err)
 	}
@@ -269,6 +273,9 @@ func (c *Cache) prefetch(ctx context.Context, id string) error {
 	}
 	if !store.ValidID(id) {
 		return badID(id)
+	}
+	if note := c.store.QueueNote(id); note != "" {
+		c.cfg.Origins.Learn(id, note)
 	}
 	o, name, err := c.cfg.Origins.ByID(id)
 	if err != nil {

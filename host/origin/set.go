@@ -113,6 +113,16 @@ func (s *Set) ByID(id string) (o Origin, name string, err error) {
 	return s.mounts[i].Origin, name, nil
 }
 
+// Learn tells the set the name behind a hashed id, as ByPath returned it to an
+// earlier run. What does not belong together has no effect.
+func (s *Set) Learn(id, name string) {
+	label, hash, _ := strings.Cut(id, ".")
+	sum := sha256.Sum256([]byte(name))
+	if len(s.mounts) > 1 && name != "" && len(name) <= maxName && hash == hex.EncodeToString(sum[:16]) {
+		s.remember(label+"."+hash, name)
+	}
+}
+
 // id makes the id of an image. A name that looks like a hash is hashed too:
 // else it could be another image's id.
 func (s *Set) id(label, name string) string {

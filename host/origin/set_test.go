@@ -30,6 +30,24 @@ func hashed(label, name string) string {
 	return label + "." + hex.EncodeToString(sum[:16])
 }
 
+// A set that was told a name finds it as if the path had been asked for.
+func TestLearn(t *testing.T) {
+	s, err := origin.New(mount("/x/", "x"), mount("/y/", "y"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	id := hashed("x", "dir/a")
+	s.Learn(id, "dir/b")
+	s.Learn(id, "")
+	if _, _, err := s.ByID(id); !errors.Is(err, origin.ErrNotFound) {
+		t.Errorf("it believes anything: %v", err)
+	}
+	s.Learn(id, "dir/a")
+	if o, name, err := s.ByID(id); err != nil || o.Name() != "x" || name != "dir/a" {
+		t.Errorf("ByID(%s) = %s, %v", id, name, err)
+	}
+}
+
 func TestSetRefuses(t *testing.T) {
 	for what, mounts := range map[string][]origin.Mount{
 		"nothing":         {},

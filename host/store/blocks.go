@@ -251,6 +251,7 @@ type Meta struct {
 	Version       string    `json:"version,omitempty"`  // as the origin gave it
 	SHA256        string    `json:"sha256,omitempty"`   // lower-case hex, of the stored bytes
 	URL           string    `json:"url,omitempty"`      // for people: where the image came from
+	Name          string    `json:"name,omitempty"`     // the origin's, where the id does not tell it
 	FetchMS       uint32    `json:"fetch_ms,omitempty"` // how long the transfer took
 	OriginModTime time.Time `json:"origin_mtime,omitzero"`
 }

@@ -3,6 +3,7 @@ package store
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"slices"
@@ -12,13 +13,14 @@ import (
 
 // Enqueue puts a marker for the image at the end of the queue. It returns
 // false when there is one already. The marker is not synced: a loss of power
-// may cost the newest entries.
-func (s *Store) Enqueue(id string) (bool, error) {
+// may cost the newest entries. It is empty, as Glance's are, unless there is a
+// note, which [Store.QueueNote] returns.
+func (s *Store) Enqueue(id, note string) (bool, error) {
 	if err := checkID(id); err != nil {
 		return false, err
 	}
 	name := join(queueDir, id)
-	added, err := s.mark(name)
+	added, err := s.mark(name, note)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return true, nil // somebody took it out again at once
@@ -33,7 +35,7 @@ func (s *Store) Enqueue(id string) (bool, error) {
 
 // mark makes a marker, if there is none, with its time. After an error added
 // says that a marker exists that has no right time.
-func (s *Store) mark(name string) (added bool, err error) {
+func (s *Store) mark(name, note string) (added bool, err error) {
 	s.queueing.Lock()
 	defer s.queueing.Unlock()
 	if err := s.readNewest(); err != nil {
@@ -46,7 +48,28 @@ func (s *Store) mark(name string) (added bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	return true, errors.Join(f.Close(), s.stamp(name))
+	if note != "" {
+		_, err = f.Write([]byte(note))
+	}
+	return true, errors.Join(err, f.Close(), s.stamp(name))
+}
+
+// QueueNote returns the note of a queued image; "" when there is none, or it
+// cannot be read.
+func (s *Store) QueueNote(id string) string {
+	if !ValidID(id) {
+		return ""
+	}
+	f, err := s.fs.OpenFile("queue.note", join(queueDir, id), os.O_RDONLY, 0)
+	if err != nil {
+		return ""
+	}
+	defer f.Close()
+	note, err := io.ReadAll(io.LimitReader(f, maxMeta))
+	if err != nil {
+		return ""
+	}
+	return string(note)
 }
 
 // readNewest looks once at what earlier runs and other programs queued.

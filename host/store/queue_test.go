@@ -15,6 +15,23 @@ import (
 
 // The queue keeps its order in one tick of the clock, when the clock goes
 // back, and over a restart.
+// A marker may say more than that its image is queued.
+func TestQueueNote(t *testing.T) {
+	dir := memoryDir(t)
+	s := openQuick(t, dir)
+	for id, note := range map[string]string{"a": "", "b": "dir/name"} {
+		if _, err := s.Enqueue(id, note); err != nil {
+			t.Fatal(err)
+		}
+		if got := s.QueueNote(id); got != note {
+			t.Errorf("the note of %s is %q, want %q", id, got, note)
+		}
+	}
+	if note := s.QueueNote("absent"); note != "" {
+		t.Errorf("the note of an absent entry is %q", note)
+	}
+}
+
 func TestQueueOrder(t *testing.T) {
 	dir := t.TempDir()
 	clock := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
@@ -27,7 +44,7 @@ func TestQueueOrder(t *testing.T) {
 		}
 		for i := 199; i >= 100; i-- {
 			id := fmt.Sprintf("%d-%d", 9-run, i)
-			if added, err := s.Enqueue(id); !added || err != nil {
+			if added, err := s.Enqueue(id, ""); !added || err != nil {
 				t.Fatalf("Enqueue(%s) = %v, %v", id, added, err)
 			}
 			want = append(want, id)
@@ -56,7 +73,7 @@ func TestQueueOfGlance(t *testing.T) {
 		}
 	}
 	write(t, filepath.Join(dir, "queue", "no id"), nil)
-	if _, err := s.Enqueue("last"); err != nil {
+	if _, err := s.Enqueue("last", ""); err != nil {
 		t.Fatal(err)
 	}
 	got, err := s.Queue()
@@ -71,7 +88,7 @@ func TestQueueOfGlance(t *testing.T) {
 func TestEnqueueDequeue(t *testing.T) {
 	s := open(t, t.TempDir())
 	for _, want := range []bool{true, false} {
-		if added, err := s.Enqueue("a"); added != want || err != nil {
+		if added, err := s.Enqueue("a", ""); added != want || err != nil {
 			t.Errorf("Enqueue = %v, %v, want %v", added, err, want)
 		}
 	}
@@ -84,7 +101,7 @@ func TestEnqueueDequeue(t *testing.T) {
 		}
 	}
 	for _, id := range []string{"a", "b", "c"} {
-		if _, err := s.Enqueue(id); err != nil {
+		if _, err := s.Enqueue(id, ""); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -104,7 +121,7 @@ func TestQueueWhileItChanges(t *testing.T) {
 		work.Go(func() {
 			for i := range 100 {
 				id := fmt.Sprintf("%d-%d", worker, i)
-				if _, err := s.Enqueue(id); err != nil {
+				if _, err := s.Enqueue(id, ""); err != nil {
 					t.Error(err)
 				}
 				if _, err := s.Queue(); err != nil {

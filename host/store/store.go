@@ -8,7 +8,7 @@
 //	incomplete/<id>~<nonce>     a file that this process writes ([Store.Stage]) or may go on with
 //	incomplete/<id>             a foreign one: Glance writes it, or died over it
 //	invalid/<id>                a file that failed, kept for inspection
-//	queue/<id>                  an empty marker: the image shall be fetched
+//	queue/<id>                  a marker, empty or with a note: the image shall be fetched
 //	.imgcache/lock              held by the process that owns the directory
 //	.imgcache/format            version of everything below .imgcache
 //	.imgcache/instance          random name of this cache, for ever
