@@ -44,7 +44,7 @@ const (
 	maxReason = 500
 	// maxHistory bounds the history, in bytes of its file, which are about
 	// those in memory: what befell the last several thousand images, and a file
-	// that is written in a few hundredths of a second.
+	// that is read or written in a tenth of a second.
 	maxHistory = 4 << 20
 	// maxStrangers is the same for images that were never in the cache: whoever
 	// asks for names that do not exist cannot wipe out the rest.
