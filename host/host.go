@@ -75,10 +75,9 @@ func New(ctx context.Context, cfg *config.Config, log *slog.Logger, version stri
 			h = nil
 		}
 	}()
-	if h.store, err = store.Open(store.Config{Dir: cfg.Cache.Dir, Logger: log}); err != nil {
+	if err := h.openStore(); err != nil {
 		return h, err
 	}
-	h.closers = append(h.closers, h.store.Close)
 	if err := h.openPlugins(); err != nil {
 		return h, err
 	}
@@ -113,6 +112,21 @@ func New(ctx context.Context, cfg *config.Config, log *slog.Logger, version stri
 		return h, err
 	}
 	return h, h.serveWith(origins)
+}
+
+// openStore opens the cache directory. One that belongs to another process, or
+// to a newer program, is an error. Any other trouble is none: the engine passes
+// images through, says why, and tries again.
+func (h *Host) openStore() error {
+	h.store = store.New(store.Config{Dir: h.cfg.Cache.Dir, Logger: h.log})
+	h.closers = append(h.closers, h.store.Close)
+	err := h.store.Open()
+	var locked *store.LockedError
+	var newer *store.NewerError
+	if errors.As(err, &locked) || errors.As(err, &newer) {
+		return err
+	}
+	return nil
 }
 
 // Close stops what runs, in the opposite order of opening.
@@ -156,9 +170,7 @@ func (h *Host) listen(ctx context.Context) error {
 // ended or were cut. The engine's background work begins here. An error in the
 // options of a plugin that was slow to start ends it too.
 func (h *Host) Serve(ctx context.Context) error {
-	if err := h.cache.Start(); err != nil {
-		return err
-	}
+	h.cache.Start()
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error {
 		h.schedules.Run(ctx)

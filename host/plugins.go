@@ -11,6 +11,7 @@ import (
 	"github.com/imgcache/imgcache-host/host/cache"
 	"github.com/imgcache/imgcache-host/host/config"
 	"github.com/imgcache/imgcache-host/host/plugin"
+	"github.com/imgcache/imgcache-host/host/store"
 	"github.com/imgcache/imgcache-host/sdk"
 )
 
@@ -53,15 +54,22 @@ func (h *Host) findPlugins() error {
 	if err != nil {
 		return err
 	}
-	h.driver = h.plugins.Plugin(driver, h.setup(h.cfg.Cache.Driver, func() sdk.Settings {
-		return sdk.Settings{
-			CacheDir: h.cfg.Cache.Dir,
-			StateDir: filepath.Join(h.cfg.Node.DataDir, "plugins", h.cfg.Cache.Driver.Plugin),
-			Node:     h.cfg.Node.Name, Instance: h.store.Instance(),
-		}
-	}))
-	h.policy = h.plugins.Plugin(policy, h.setup(h.cfg.Cache.Policy, func() sdk.Settings { return sdk.Settings{} }))
+	h.driver = h.plugins.Plugin(driver, h.setup(h.cfg.Cache.Driver, h.driverSettings))
+	h.policy = h.plugins.Plugin(policy, h.setup(h.cfg.Cache.Policy, func() (sdk.Settings, error) { return sdk.Settings{}, nil }))
 	return nil
+}
+
+// driverSettings are those that do not come from the driver's block. There are
+// none while the cache directory is not open.
+func (h *Host) driverSettings() (sdk.Settings, error) {
+	if !h.store.IsOpen() {
+		return sdk.Settings{}, store.ErrNotOpen
+	}
+	return sdk.Settings{
+		CacheDir: h.cfg.Cache.Dir,
+		StateDir: filepath.Join(h.cfg.Node.DataDir, "plugins", h.cfg.Cache.Driver.Plugin),
+		Node:     h.cfg.Node.Name, Instance: h.store.Instance(),
+	}, nil
 }
 
 // runPlugins lets the plugins start. The engine hears of each that is up.
@@ -83,13 +91,17 @@ func (h *Host) policyForm() cache.Policy {
 
 // setup gives a plugin the options of its block, as it declares them at each
 // start.
-func (h *Host) setup(c config.PluginConfig, settings func() sdk.Settings) plugin.Setup {
+func (h *Host) setup(c config.PluginConfig, settings func() (sdk.Settings, error)) plugin.Setup {
 	return func(m sdk.Manifest, configure func(sdk.Settings) error) error {
-		s := settings()
-		var err error
-		if s.Options, err = c.Decode(m.Options); err != nil {
+		options, err := c.Decode(m.Options)
+		if err != nil {
 			return objectionTo(err, true)
 		}
+		s, err := settings()
+		if err != nil {
+			return err
+		}
+		s.Options = options
 		if err := configure(s); errors.Is(err, sdk.ErrInvalid) {
 			return objectionTo(c.Refused(err), false)
 		} else if err != nil {

@@ -153,6 +153,9 @@ func (c *Cache) bar(ctx context.Context, id string) error {
 
 // DeleteAll deletes every cached image and returns their number.
 func (c *Cache) DeleteAll(ctx context.Context) (int, error) {
+	if !c.store.IsOpen() {
+		return 0, fmt.Errorf("%w: %s", store.ErrNotOpen, c.disk.state())
+	}
 	select { // images that the scan has not reached are to go too
 	case <-c.scanned:
 	case <-ctx.Done():

@@ -171,8 +171,9 @@ type stats struct {
 // errStopped ends the work of a cache that is closed.
 var errStopped = fmt.Errorf("the service is stopping: %w", sdk.ErrUnavailable)
 
-// New returns a cache that serves at once. [Cache.Start] begins the work in
-// the background.
+// New returns a cache that serves at once, also when its store cannot be
+// opened: then images are passed through. [Cache.Start] begins the work in the
+// background.
 func New(cfg Config) (*Cache, error) {
 	cfg = cfg.withDefaults()
 	j := newJournal(cfg.Store.FS(), cfg.Store.PrivateDir()+"/records.log")
@@ -182,7 +183,7 @@ func New(cfg Config) (*Cache, error) {
 	x := newIndex(cfg.Now, p, j, ev)
 	c := &Cache{
 		cfg: cfg, store: cfg.Store, log: cfg.Log, pool: p, index: x,
-		history: newHistory(cfg), pins: openPins(cfg), disk: &disk{now: cfg.Now, log: cfg.Log},
+		history: newHistory(cfg), pins: newPins(cfg), disk: &disk{now: cfg.Now, log: cfg.Log},
 		scrubs: newScrubs(cfg),
 		ctx:    ctx, stop: stop, scanned: make(chan struct{}), fills: map[string]*fill{},
 	}
@@ -196,22 +197,61 @@ func New(cfg Config) (*Cache, error) {
 	c.evictor = newEvictor(c)
 	c.queue = newQueue(c)
 	c.writes = newWrites(c)
+	if err := c.store.Open(); err != nil {
+		c.disk.fail(err)
+	} else {
+		c.pins.load()
+	}
 	return c, nil
 }
 
 // Start begins to scan, reconcile, prune and prefetch in the background.
-func (c *Cache) Start() error {
-	if err := c.recover(); err != nil {
-		return err
+func (c *Cache) Start() {
+	if c.store.IsOpen() {
+		c.recover()
 	}
 	c.records.Go(func() { c.recorder.run(c.ctx) })
 	for _, background := range []func(context.Context){
-		c.resumeParked, c.scan, c.evictor.reclaim, c.evictor.keepStanding, c.pruneByItself, c.queue.run, c.writes.expire,
+		c.takeUp, c.evictor.reclaim, c.evictor.keepStanding, c.pruneByItself, c.queue.run, c.writes.expire,
 		c.watchPins, c.history.run,
 	} {
 		c.work.Go(func() { background(c.ctx) })
 	}
-	return nil
+}
+
+// takeUp brings what the directory holds into use, as soon as it can be
+// opened.
+func (c *Cache) takeUp(ctx context.Context) {
+	defer close(c.scanned)
+	if !c.store.IsOpen() {
+		if !c.openAgain(ctx) {
+			return
+		}
+		c.pins.load()
+		c.recover()
+	}
+	c.resumeParked(ctx)
+	c.scan(ctx)
+}
+
+// openAgain tries to open the directory until that succeeds or the context
+// ends.
+func (c *Cache) openAgain(ctx context.Context) bool {
+	tick := time.NewTicker(diskPause)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return false
+		}
+		err := c.store.Open()
+		if err == nil {
+			c.disk.ok()
+			return true
+		}
+		c.disk.fail(err)
+	}
 }
 
 // DriverUp says that the driver, which may have been away, answers now: what
@@ -234,11 +274,12 @@ func (c *Cache) Close() error {
 	return nil
 }
 
-// recover deals with what an earlier run left: partial files and trash.
-func (c *Cache) recover() error {
+// recover deals with what an earlier run left: partial files and trash. What
+// cannot be dealt with waits for the next start.
+func (c *Cache) recover() {
 	report, err := c.store.Recover()
 	if err != nil {
-		return fmt.Errorf("recover cache directory: %w", err)
+		c.disk.fail(fmt.Errorf("recover cache directory: %w", err))
 	}
 	if len(report.Committed) > 0 || report.Removed > 0 {
 		c.log.Info("dealt with what an earlier run left", "completed", len(report.Committed), "removed", report.Removed, "bytes", report.RemovedBytes)
@@ -248,7 +289,7 @@ func (c *Cache) recover() error {
 	}
 	left, err := c.store.Trashed()
 	if err != nil {
-		return fmt.Errorf("list trash: %w", err)
+		c.disk.fail(fmt.Errorf("list trash: %w", err))
 	}
 	for _, t := range left {
 		c.pool.charge(t.Size)
@@ -260,12 +301,10 @@ func (c *Cache) recover() error {
 		}
 	})
 	c.recount()
-	return nil
 }
 
 // scan brings every file into the index.
 func (c *Cache) scan(ctx context.Context) {
-	defer close(c.scanned)
 	start, n := time.Now(), 0
 	var adopted adopted
 	err := c.store.Scan(func(info store.Info) error {

@@ -218,12 +218,15 @@ func trouble(events []Event) string {
 // run reads the file, and writes it when there is news, until the context
 // ends.
 func (h *history) run(ctx context.Context) {
-	h.load()
+	loaded := h.load()
 	tick := time.NewTicker(saveEvery)
 	defer tick.Stop()
 	for {
 		select {
 		case <-tick.C:
+			if !loaded {
+				loaded = h.load()
+			}
 			h.save()
 		case <-ctx.Done():
 			return // what is still to happen is saved by the last save
@@ -232,9 +235,12 @@ func (h *history) run(ctx context.Context) {
 }
 
 // load takes in what an earlier run has saved. It is older than anything that
-// has happened since.
-func (h *history) load() {
+// has happened since. It reports false while there is no directory to read.
+func (h *history) load() bool {
 	data, err := readFile(h.fs, "history.read", h.path)
+	if errors.Is(err, store.ErrNotOpen) {
+		return false
+	}
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		h.log.Warn("the history of images cannot be read", "error", err)
 	}
@@ -257,6 +263,7 @@ func (h *history) load() {
 	for i := len(pasts) - 1; i >= 0; i-- {
 		h.precede(pasts[i])
 	}
+	return true
 }
 
 // precede puts an older past before what is known of its image.

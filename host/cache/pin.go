@@ -47,9 +47,9 @@ const (
 // from their end on, so that this is mere tidiness.
 const pinsTick = 10 * time.Second
 
-// openPins reads the pins that were asked for earlier. It never fails: a file
-// that cannot be read costs the pins in it, which the log says, and no others.
-func openPins(cfg Config) *pins {
+// newPins returns the pins of the configuration. Those that were asked for
+// earlier come with load.
+func newPins(cfg Config) *pins {
 	p := &pins{
 		fs: cfg.Store.FS(), path: cfg.Store.PrivateDir() + "/pins", log: cfg.Log, now: cfg.Now,
 		configured: map[string]Pin{}, requested: map[string]Pin{},
@@ -60,18 +60,27 @@ func openPins(cfg Config) *pins {
 			p.configured[pin.ID] = pin
 		}
 	}
+	return p
+}
+
+// load reads the pins that were asked for earlier. It never fails: a file that
+// cannot be read costs the pins in it, which the log says, and no others.
+func (p *pins) load() {
 	data, err := readFile(p.fs, "pins.read", p.path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return p
+		return
 	}
 	whole := false
 	if err == nil {
-		p.requested, whole = parsePins(data)
+		var list map[string]Pin
+		list, whole = parsePins(data)
+		p.mu.Lock()
+		p.requested = list
+		p.mu.Unlock()
 	}
 	if !whole {
 		p.setAside(err)
 	}
-	return p
 }
 
 // pinsHead is the first line of the file. The others are pins.

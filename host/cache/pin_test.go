@@ -233,7 +233,9 @@ func pinsIn(t *testing.T, dir string, fsys store.FS, configured ...Pin) (p *pins
 	}
 	t.Cleanup(func() { _ = s.Close() })
 	log = &bytes.Buffer{}
-	return openPins(Config{Store: s, Now: time.Now, Pins: configured, Log: slog.New(slog.NewTextHandler(log, nil))}), log
+	q := newPins(Config{Store: s, Now: time.Now, Pins: configured, Log: slog.New(slog.NewTextHandler(log, nil))})
+	q.load()
+	return q, log
 }
 
 func ids(p *pins) string {

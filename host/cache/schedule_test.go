@@ -96,9 +96,7 @@ func (s *schedule) open(odds int) {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	if err := s.cache.Start(); err != nil {
-		s.t.Fatal(err)
-	}
+	s.cache.Start()
 	s.fsys.mu.Lock()
 	s.fsys.odds = odds
 	s.fsys.mu.Unlock()

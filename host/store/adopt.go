@@ -110,7 +110,7 @@ func (s *Store) replaceTable(id string, t *blockTable) error {
 		return fmt.Errorf("encode block table: %w", err)
 	}
 	name := tableName(id, t.inode)
-	if err := s.writeFile("vouch.table", name+".new", b); err != nil {
+	if err := writeFile(s.fs, "vouch.table", name+".new", b); err != nil {
 		return fmt.Errorf("write block table: %w", err)
 	}
 	if err := s.fs.Rename("vouch.rename", name+".new", name); err != nil {

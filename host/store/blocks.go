@@ -198,7 +198,7 @@ func (s *Store) writeTable(id string, t *blockTable) error {
 	if err != nil {
 		return fmt.Errorf("encode block table: %w", err)
 	}
-	if err := s.writeFile("commit.table", tableName(id, t.inode), b); err != nil {
+	if err := writeFile(s.fs, "commit.table", tableName(id, t.inode), b); err != nil {
 		return fmt.Errorf("write block table: %w", err)
 	}
 	if err := s.fs.SyncDir("commit.table.syncdir", blocksDir); err != nil {

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"log/slog"
 	"os"
 	"path"
 	"strconv"
@@ -32,9 +33,14 @@ const (
 	instanceFile = privateDir + "/instance"
 )
 
-// format is the version of everything in the private directory. It rises
-// when an older program would misread it.
-const format = 1
+// upgrade turns a directory of one format into one of the next. It may be
+// interrupted, and is then called again.
+type upgrade func(FS) error
+
+// upgrades lead from format 1 to the present one, which is one more than their
+// number. The format rises when an older program would misread what is in the
+// private directory; there is one so far.
+var upgrades []upgrade
 
 // Modes of what is created. The group may read, so that an operator or
 // Glance, running as another user, can.
@@ -45,69 +51,122 @@ const (
 
 func join(dir, name string) string { return path.Join(dir, name) }
 
+// NewerError says that a newer version of the program has written the cache
+// directory. Nothing in it was changed.
+type NewerError struct {
+	Format int // of the directory
+	Known  int // the newest that this program knows
+}
+
+func (e *NewerError) Error() string {
+	return fmt.Sprintf("the directory has format %d, this program knows formats up to %d: use the newer program", e.Format, e.Known)
+}
+
+// layout is a cache directory that is being opened.
+type layout struct {
+	fs       FS
+	log      *slog.Logger
+	upgrades []upgrade
+
+	lock     File
+	instance string
+}
+
 // prepare checks the format, takes the lock, and makes what is missing, in an
 // order that changes nothing in a directory that is not ours to change.
-func (s *Store) prepare() error {
-	if _, err := s.readFormat(); err != nil && !errors.Is(err, fs.ErrNotExist) {
+func (l *layout) prepare() error {
+	if _, err := l.readFormat(); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	if err := s.fs.Mkdir("open.mkdir", privateDir, dirPerm); err != nil {
+	if err := l.fs.Mkdir("open.mkdir", privateDir, dirPerm); err != nil {
 		return fmt.Errorf("make directory: %w", err)
 	}
-	if err := s.takeLock(); err != nil {
+	if err := l.takeLock(); err != nil {
 		return err
 	}
 	for _, dir := range []string{blocksDir, trashDir, fillsDir, incompleteDir, invalidDir, queueDir} {
-		if err := s.fs.Mkdir("open.mkdir", dir, dirPerm); err != nil {
+		if err := l.fs.Mkdir("open.mkdir", dir, dirPerm); err != nil {
 			return fmt.Errorf("make directory: %w", err)
 		}
 	}
-	if err := s.ensureFormat(); err != nil {
+	if err := l.ensureFormat(); err != nil {
 		return err
 	}
-	return s.ensureInstance()
+	return l.ensureInstance()
 }
 
-func (s *Store) readFormat() (int, error) {
-	b, err := s.readSmall("open.format", formatFile)
+// release gives up the lock, and closes what else was opened.
+func (l *layout) release(others io.Closer) error {
+	var errs []error
+	if l.lock != nil {
+		errs = append(errs, l.lock.Close())
+	}
+	if others != nil {
+		errs = append(errs, others.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// format is the newest format that is known.
+func (l *layout) format() int { return len(l.upgrades) + 1 }
+
+func (l *layout) readFormat() (int, error) {
+	b, err := readSmall(l.fs, "open.format", formatFile)
 	if err != nil {
 		return 0, fmt.Errorf("read format: %w", err)
 	}
 	v, err := strconv.Atoi(strings.TrimSpace(string(b)))
 	if err != nil || v < 1 {
-		return 0, fmt.Errorf("%s holds %q, want the version of the format, %d", formatFile, b, format)
+		return 0, fmt.Errorf("%s holds %q, want the version of the format, %d", formatFile, b, l.format())
 	}
-	if v > format {
-		return 0, fmt.Errorf("the directory has format %d, this program knows formats up to %d: use the newer program", v, format)
+	if v > l.format() {
+		return 0, &NewerError{Format: v, Known: l.format()}
 	}
 	return v, nil
 }
 
-// ensureFormat reads the format again, now under the lock, or writes it.
-func (s *Store) ensureFormat() error {
-	_, err := s.readFormat()
-	if !errors.Is(err, fs.ErrNotExist) {
+// ensureFormat reads the format again, now under the lock, and brings the
+// directory to the newest one. A directory without a format is new.
+func (l *layout) ensureFormat() error {
+	v, err := l.readFormat()
+	if errors.Is(err, fs.ErrNotExist) {
+		return l.writeFormat(l.format())
+	}
+	if err != nil {
 		return err
 	}
-	if err := s.writeSmall("open.format", formatFile, strconv.Itoa(format)); err != nil {
+	for ; v < l.format(); v++ {
+		if err := l.upgrades[v-1](l.fs); err != nil {
+			return fmt.Errorf("upgrade from format %d: %w", v, err)
+		}
+		if err := l.writeFormat(v + 1); err != nil {
+			return err
+		}
+		l.log.Info("the cache directory was upgraded", "format", v+1)
+	}
+	return nil
+}
+
+func (l *layout) writeFormat(v int) error {
+	if err := writeSmall(l.fs, "open.format", formatFile, strconv.Itoa(v)); err != nil {
 		return fmt.Errorf("write format: %w", err)
 	}
 	return nil
 }
 
-func (s *Store) ensureInstance() error {
-	b, err := s.readSmall("open.instance", instanceFile)
+func (l *layout) ensureInstance() error {
+	b, err := readSmall(l.fs, "open.instance", instanceFile)
 	if err == nil {
-		s.instance = strings.TrimSpace(string(b))
-		if raw, err := hex.DecodeString(s.instance); err == nil && len(raw) == 16 {
+		l.instance = strings.TrimSpace(string(b))
+		if raw, err := hex.DecodeString(l.instance); err == nil && len(raw) == 16 {
 			return nil
 		}
-		s.log.Warn("the name of this cache is damaged, it gets a new one", "file", instanceFile)
+		l.log.Warn("the name of this cache is damaged, it gets a new one", "file", instanceFile)
 	} else if !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("read instance: %w", err)
 	}
-	s.instance = randomHex(16)
-	if err := s.writeSmall("open.instance", instanceFile, s.instance); err != nil {
+	l.instance = randomHex(16)
+	if err := writeSmall(l.fs, "open.instance", instanceFile, l.instance); err != nil {
 		return fmt.Errorf("write instance: %w", err)
 	}
 	return nil
@@ -116,8 +175,8 @@ func (s *Store) ensureInstance() error {
 // smallFile bounds what is read of a file that holds a line.
 const smallFile = 256
 
-func (s *Store) readSmall(op, name string) ([]byte, error) {
-	f, err := s.fs.OpenFile(op, name, os.O_RDONLY, 0)
+func readSmall(fsys FS, op, name string) ([]byte, error) {
+	f, err := fsys.OpenFile(op, name, os.O_RDONLY, 0)
 	if err != nil {
 		return nil, err
 	}
@@ -126,20 +185,20 @@ func (s *Store) readSmall(op, name string) ([]byte, error) {
 }
 
 // writeSmall puts a line into a file, all of it or nothing.
-func (s *Store) writeSmall(op, name, line string) error {
+func writeSmall(fsys FS, op, name, line string) error {
 	tmp := name + ".new"
-	if err := s.writeFile(op, tmp, append([]byte(line), '\n')); err != nil {
+	if err := writeFile(fsys, op, tmp, append([]byte(line), '\n')); err != nil {
 		return err
 	}
-	if err := s.fs.Rename(op+".rename", tmp, name); err != nil {
+	if err := fsys.Rename(op+".rename", tmp, name); err != nil {
 		return err
 	}
-	return s.fs.SyncDir(op+".syncdir", path.Dir(name))
+	return fsys.SyncDir(op+".syncdir", path.Dir(name))
 }
 
 // writeFile makes or replaces a file and syncs its bytes.
-func (s *Store) writeFile(op, name string, b []byte) error {
-	f, err := s.fs.OpenFile(op, name, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, filePerm)
+func writeFile(fsys FS, op, name string, b []byte) error {
+	f, err := fsys.OpenFile(op, name, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, filePerm)
 	if err != nil {
 		return err
 	}

@@ -25,15 +25,15 @@ func (e *LockedError) Error() string {
 // takeLock locks the lock file and writes our process id into it. The file
 // stays for ever: were it removed, two processes could hold locks on two
 // files of the same name.
-func (s *Store) takeLock() error {
-	f, err := s.fs.OpenFile("lock", lockFile, os.O_RDWR|os.O_CREATE, filePerm)
+func (l *layout) takeLock() error {
+	f, err := l.fs.OpenFile("lock", lockFile, os.O_RDWR|os.O_CREATE, filePerm)
 	if err != nil {
 		return fmt.Errorf("open lock: %w", err)
 	}
 	if err := lock(f); err != nil {
 		return errors.Join(err, f.Close())
 	}
-	s.lock = f
+	l.lock = f
 	if err := f.Truncate(0); err != nil {
 		return fmt.Errorf("write lock: %w", err)
 	}

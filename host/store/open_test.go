@@ -141,3 +141,33 @@ func TestOpenSurvivesFaults(t *testing.T) {
 		}
 	}
 }
+
+// A store whose directory cannot be opened fails with the reason, which is not
+// taken for that of a file, until it can.
+func TestOpenAgain(t *testing.T) {
+	parent := filepath.Join(t.TempDir(), "parent")
+	write(t, parent, []byte("no directory"))
+	dir := filepath.Join(parent, "cache")
+	s := store.New(store.Config{Dir: dir})
+	t.Cleanup(func() { s.Close() })
+	if err := s.Open(); !errors.Is(err, syscall.ENOTDIR) {
+		t.Errorf("Open = %v", err)
+	}
+	_, err := s.OpenImage("a")
+	if s.IsOpen() || s.Instance() != "" || !errors.Is(err, store.ErrNotOpen) || errors.Is(err, syscall.ENOTDIR) {
+		t.Errorf("OpenImage = %v", err)
+	}
+	if err := s.Scan(func(store.Info) error { return nil }); !errors.Is(err, store.ErrNotOpen) {
+		t.Errorf("Scan = %v", err)
+	}
+	if err := os.Remove(parent); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if err := s.Open(); err != nil || !s.IsOpen() {
+			t.Errorf("Open = %v", err)
+		}
+	}
+	put(t, s, "a", newBytes, store.Meta{})
+	expect(t, s, "a", newBytes)
+}

@@ -42,6 +42,7 @@ import (
 	"log/slog"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -60,15 +61,22 @@ type Config struct {
 	Now    func() time.Time // nil: time.Now
 }
 
-// Store is an open cache directory. This process alone owns it until Close.
+// ErrNotOpen says that the cache directory could not be opened yet, and why.
+var ErrNotOpen = errors.New("the cache directory is not open")
+
+// Store is a cache directory. Once it is open, this process alone owns it until
+// Close.
 type Store struct {
-	dir      string
-	fs       FS
+	cfg      Config
+	upgrades []upgrade
+	fs       *gate
 	log      *slog.Logger
 	now      func() time.Time
-	instance string
-	lock     File
-	closer   io.Closer // of an FS that Open made; may be nil
+
+	opening  sync.Mutex             // held while the directory is opened
+	instance atomic.Pointer[string] // nil: not open
+	lock     File                   // guarded by opening
+	closer   io.Closer              // of an FS that Open made; may be nil; guarded by opening
 
 	// publishing is held while names in the base directory change, which
 	// takes several renames. It is never held for a sync, nor for an unlink
@@ -83,11 +91,23 @@ type Store struct {
 }
 
 // Open takes the lock of a cache directory and lays it out. It fails with a
-// [*LockedError] when another process has it, and changes nothing when a
-// newer version of the program has written it.
+// [*LockedError] when another process has it, and with a [*NewerError], having
+// changed nothing, when a newer version of the program has written it.
 func Open(cfg Config) (*Store, error) {
+	s := New(cfg)
+	if err := s.Open(); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// New returns a store whose directory is not open yet. Until [Store.Open] has
+// succeeded its methods fail with [ErrNotOpen].
+func New(cfg Config) *Store { return newStore(cfg, upgrades) }
+
+func newStore(cfg Config, upgrades []upgrade) *Store {
 	s := &Store{
-		dir: cfg.Dir, fs: cfg.FS, log: cfg.Logger, now: cfg.Now,
+		cfg: cfg, upgrades: upgrades, fs: &gate{}, log: cfg.Logger, now: cfg.Now,
 		staged: make(map[string]*Staged),
 	}
 	if s.log == nil {
@@ -96,29 +116,50 @@ func Open(cfg Config) (*Store, error) {
 	if s.now == nil {
 		s.now = time.Now
 	}
-	if s.fs == nil {
-		fsys, err := OpenFS(cfg.Dir)
-		if err != nil {
-			return nil, fmt.Errorf("open cache directory: %w", err)
-		}
-		s.fs, s.closer = fsys, fsys.(io.Closer)
-	}
-	if err := s.prepare(); err != nil {
-		return nil, errors.Join(fmt.Errorf("open cache directory %s: %w", cfg.Dir, err), s.Close())
-	}
-	return s, nil
+	s.fs.shut(errors.New("nobody has opened it"))
+	return s
 }
+
+// Open opens the directory: see the function of this name. It can be tried
+// again after an error, and does nothing when the directory is open.
+func (s *Store) Open() error {
+	s.opening.Lock()
+	defer s.opening.Unlock()
+	if s.lock != nil {
+		return nil
+	}
+	fsys := s.cfg.FS
+	var closer io.Closer
+	if fsys == nil {
+		real, err := OpenFS(s.cfg.Dir)
+		if err != nil {
+			err = fmt.Errorf("open cache directory: %w", err)
+			s.fs.shut(err)
+			return err
+		}
+		fsys, closer = real, real.(io.Closer)
+	}
+	l := &layout{fs: fsys, log: s.log, upgrades: s.upgrades}
+	if err := l.prepare(); err != nil {
+		err = fmt.Errorf("open cache directory %s: %w", s.cfg.Dir, err)
+		s.fs.shut(err)
+		return errors.Join(err, l.release(closer))
+	}
+	s.lock, s.closer = l.lock, closer
+	s.instance.Store(&l.instance)
+	s.fs.open(fsys)
+	return nil
+}
+
+// IsOpen reports whether [Store.Open] has succeeded.
+func (s *Store) IsOpen() bool { return s.instance.Load() != nil }
 
 // Close gives up the lock. Images and staged files that are open stay usable.
 func (s *Store) Close() error {
-	var errs []error
-	if s.lock != nil {
-		errs = append(errs, s.lock.Close())
-	}
-	if s.closer != nil {
-		errs = append(errs, s.closer.Close())
-	}
-	return errors.Join(errs...)
+	s.opening.Lock()
+	defer s.opening.Unlock()
+	l := layout{lock: s.lock}
+	return l.release(s.closer)
 }
 
 // FS returns the operations on the cache directory, for those who keep files
@@ -130,8 +171,13 @@ func (s *Store) FS() FS { return s.fs }
 func (s *Store) PrivateDir() string { return privateDir }
 
 // Instance is the random name, 32 hexadecimal digits, that the cache got when
-// it was made.
-func (s *Store) Instance() string { return s.instance }
+// it was made; "" while the directory is not open.
+func (s *Store) Instance() string {
+	if name := s.instance.Load(); name != nil {
+		return *name
+	}
+	return ""
+}
 
 // Free returns the number of bytes that can still be written.
 func (s *Store) Free() (int64, error) {
