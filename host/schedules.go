@@ -21,6 +21,7 @@ type upkeep interface {
 	Clean(ctx context.Context, stall *time.Duration) (cache.Result, error)
 	Queue(id string) (bool, error)
 	RetryQueued() (int, error)
+	Scrub(ctx context.Context) (cache.ScrubReport, error)
 }
 
 // newSchedules makes the schedules of the configuration. When they last ran is
@@ -50,9 +51,20 @@ func work(u upkeep, task config.Task, images []string) func(context.Context) (st
 			r, err := u.Clean(ctx, nil)
 			return removed(r), err
 		}
+	case config.TaskScrub:
+		return func(ctx context.Context) (string, error) {
+			r, err := u.Scrub(ctx)
+			return scrubbed(r), err
+		}
 	default: // config.TaskPrefetch
 		return func(context.Context) (string, error) { return prefetch(u, images) }
 	}
+}
+
+// scrubbed says what a scrub found. Which images are bad, and why, is in the
+// log and in what is told of each.
+func scrubbed(r cache.ScrubReport) string {
+	return fmt.Sprintf("%d right, %d bad, %d not readable, %s read", r.Images, len(r.Bad), len(r.Unread), humanize.IBytes(uint64(r.Bytes)))
 }
 
 func removed(r cache.Result) string {

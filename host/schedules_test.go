@@ -62,7 +62,7 @@ origin "directory" "golden" {
 }
 schedule "nightly" {
   cron   = "30 2 * * *"
-  run    = ["clean", "prefetch", "prune"]
+  run    = ["clean", "prefetch", "prune", "scrub"]
   images = ["new", "cached", "lost"]
 }
 schedule "often" {
@@ -95,12 +95,14 @@ schedule "often" {
 				asked = append(asked, what)
 			}
 		}
-		if diff := cmp.Diff([]string{"clean", "queue new", "queue cached", "queue lost", "prune"}, asked); diff != "" {
+		if diff := cmp.Diff([]string{"clean", "queue new", "queue cached", "queue lost", "prune", "scrub"}, asked); diff != "" {
 			t.Errorf("asked: -want +got:\n%s", diff)
 		}
 		want := schedule.Status{
-			Name: "nightly", When: "30 2 * * *", Run: []string{"clean", "prefetch", "prune"}, LastRun: due, NextRun: due.AddDate(0, 0, 1),
-			Result: "clean: 0 files removed, 0 B; prefetch: 1 of 3 queued; prune: 3 files removed, 3.0 GiB", Error: "prefetch: lost: no origin has it",
+			Name: "nightly", When: "30 2 * * *", Run: []string{"clean", "prefetch", "prune", "scrub"}, LastRun: due, NextRun: due.AddDate(0, 0, 1),
+			Result: "clean: 0 files removed, 0 B; prefetch: 1 of 3 queued; prune: 3 files removed, 3.0 GiB; " +
+				"scrub: 5 right, 1 bad, 2 not readable, 2.0 GiB read",
+			Error: "prefetch: lost: no origin has it",
 		}
 		if diff := cmp.Diff(want, nightly); diff != "" {
 			t.Errorf("status: -want +got:\n%s", diff)
@@ -109,6 +111,11 @@ schedule "often" {
 	if kept, err := filepath.Glob(filepath.Join(dir, ".imgcache/schedules/*")); err != nil || !strings.Contains(strings.Join(kept, " "), "nightly.json") {
 		t.Errorf("kept is %q, %v", kept, err)
 	}
+}
+
+func (f *fakeUpkeep) Scrub(context.Context) (cache.ScrubReport, error) {
+	f.ask("scrub")
+	return cache.ScrubReport{Images: 5, Bytes: 2 << 30, Bad: []cache.Finding{{ID: "x"}}, Unread: []cache.Finding{{ID: "y"}, {ID: "z"}}}, nil
 }
 
 // TestPrefetchWithoutImages tries again what is queued.

@@ -19,7 +19,7 @@ func TestSchedulesRun(t *testing.T) {
 schedule "often" {
   every  = "1s"
   jitter = "500ms"
-  run    = ["clean", "prefetch", "prune"]
+  run    = ["clean", "prefetch", "prune", "scrub"]
   images = ["warm", "lost"]
 }
 schedule "leap-day" {
@@ -39,7 +39,7 @@ schedule "leap-day" {
 		often = list[0]
 		return strings.Contains(often.Result, "0 of 2 queued")
 	})
-	if often.Error != "" || often.NextRun.IsZero() && !often.Running || !slices.Equal(often.Run, []string{"clean", "prefetch", "prune"}) {
+	if often.Error != "" || often.NextRun.IsZero() && !often.Running || !slices.Equal(often.Run, []string{"clean", "prefetch", "prune", "scrub"}) {
 		t.Errorf("told is %+v", often)
 	}
 	if left := d.files("invalid"); len(left) > 0 {
@@ -48,7 +48,7 @@ schedule "leap-day" {
 	d.kill9()
 	d.restart()
 	out, _ := d.run(0, "schedules")
-	for _, want := range []string{"often     every 1s", "clean: 0 files removed, 0 B; prefetch: 0 of 2 queued; prune: 0 files", "-02-29 12:00:00"} {
+	for _, want := range []string{"often     every 1s", "clean: 0 files removed, 0 B; prefetch: 0 of 2 queued; prune: 0 files removed, 0 B; scrub: 1 right, 0 bad", "-02-29 12:00:00"} {
 		if !strings.Contains(out, want) {
 			t.Errorf("schedules does not tell %q:\n%s", want, out)
 		}

@@ -189,7 +189,7 @@ func (s *Schedule) body() body {
 		{name: "cron", into: crontab(&s.Cron)},
 		{name: "every", into: duration(&s.Every, minEvery)},
 		{name: "jitter", into: duration(&s.Jitter, 0)},
-		{name: "run", into: choices(&s.Run, TaskPrune, TaskClean, TaskPrefetch), required: true},
+		{name: "run", into: choices(&s.Run, TaskPrune, TaskClean, TaskPrefetch, TaskScrub), required: true},
 		{name: "images", into: ids(&s.Images)},
 	}}
 }

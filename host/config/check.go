@@ -209,6 +209,7 @@ func (d *decoder) complete(c *Config) {
 	d.checkKinds(c)
 	d.checkPaths(c)
 	d.checkWanted(c)
+	d.checkScrubbed(c)
 	d.addAdminSocket(c)
 }
 
@@ -251,6 +252,15 @@ func (d *decoder) checkPaths(c *Config) {
 			d.errorAt(d.origins[o.Name].of("path"), "Origin inside the cache",
 				"The cache removes files below %s, so the originals must not lie there.", c.Cache.Dir)
 		}
+	}
+}
+
+// checkScrubbed complains about images that nothing ever checks.
+func (d *decoder) checkScrubbed(c *Config) {
+	scrubbed := slices.ContainsFunc(c.Schedules, func(s Schedule) bool { return slices.Contains(s.Run, TaskScrub) })
+	if c.Cache.VerifyReads == "never" && !scrubbed {
+		d.warnAt(d.verifyReads, "Images are never checked",
+			`With "never" a block that goes bad on the disk is found by a scrub alone, and no schedule has "scrub" in run. Add one, or call imgcache-host verify now and then.`)
 	}
 }
 

@@ -202,6 +202,7 @@ const (
 	TaskPrune    Task = "prune"
 	TaskClean    Task = "clean"
 	TaskPrefetch Task = "prefetch"
+	TaskScrub    Task = "scrub"
 )
 
 // Schedule is work that is done at its time.

@@ -28,6 +28,8 @@ type decoder struct {
 	configs   []*PluginConfig      // driver and policy blocks
 	refs      []pendingReference
 	wanted    []wantedImages
+
+	verifyReads hcl.Range // where the option stands
 }
 
 func newDecoder() *decoder {

@@ -246,6 +246,23 @@ func TestWarnings(t *testing.T) {
   The pin has ended at 2020-01-01T00:00:00Z. Remove the block, or set a later time.`,
 		},
 		{"schedule with an option that is null", "\norigin", "\nschedule \"a\" {\n  cron  = null\n  every = \"5m\"\n  run   = [\"prune\"]\n}\norigin", ""},
+		{
+			"images that are never checked", `dir = "images"`, "dir = \"images\"\n  verify_reads = \"never\"",
+			`test.hcl:7,18: warning: Images are never checked
+    7 |   verify_reads = "never"
+      |                  ^^^^^^^
+  With "never" a block that goes bad on the disk is found by a scrub alone, and no schedule has "scrub" in run. Add one, or call imgcache-host verify now and then.`,
+		},
+		{
+			"images that a scrub checks", `dir = "images"
+}`, `dir = "images"
+  verify_reads = "never"
+}
+schedule "weekly" {
+  cron = "@weekly"
+  run  = ["scrub"]
+}`, "",
+		},
 		{"pins with one origin", "\norigin", "\npin \"all\" {\n  images = [\"a\", \"b.c\"]\n}\norigin", ""},
 		{
 			"pins with several origins", `path = "/srv/images"
