@@ -126,21 +126,23 @@ func (a *adoption) glance(t *testing.T, dir string, steps ...step) {
 	glance(t, a.driver, dir, a.source, steps...)
 }
 
-// leave lets Glance fill a directory: four images, of which the origin has one
-// with other bytes and one not at all; a queue; a transfer that failed, and
-// two that nobody ended.
+// leave lets Glance fill a directory: five images, of which the origin has one
+// with more bytes and one not at all, and one goes bad on the disk; a queue; a
+// transfer that failed, and two that nobody ended.
 func (a *adoption) leave(t *testing.T, dir string) {
 	t.Helper()
-	for i, id := range strings.Fields("kept grown unknown idle spoilt queued-3 queued-1 queued-2 interrupted stalled") {
+	for i, id := range strings.Fields("kept grown unknown idle damaged spoilt queued-3 queued-1 queued-2 interrupted stalled") {
 		a.image(t, id, 3*mib+int64(i))
-		if id == "grown" {
+		switch id {
+		case "grown":
 			a.origin.add(id, 3*mib+100)
-		} else if id != "unknown" {
-			a.origin.add(id, 3*mib+int64(i))
+		case "unknown":
+		default:
+			a.origin.add(id, 3*mib+int64(i)).declare(nil)
 		}
 	}
 	steps := []step{do(a.driver, "driver")}
-	steps = append(steps, each(true, "store", "kept", "grown", "unknown", "idle")...)
+	steps = append(steps, each(true, "store", "kept", "grown", "unknown", "idle", "damaged")...)
 	steps = append(steps, do(true, "read", "kept"), do("refused", "spoil", "spoilt"))
 	steps = append(steps, each(true, "queue", "queued-3", "queued-1", "queued-2")...)
 	if a.driver == "sqlite" {
@@ -148,6 +150,21 @@ func (a *adoption) leave(t *testing.T, dir string) {
 	}
 	a.glance(t, dir, append(steps, do(nil, "die", "interrupted"))...)
 	a.glance(t, dir, do(nil, "die", "stalled"))
+
+	f, err := os.OpenFile(filepath.Join(dir, "damaged"), os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.WriteAt([]byte("bad"), 2*mib); err != nil {
+		t.Fatal(err)
+	}
+	f.Close()
+	old := time.Now().Add(-time.Hour)
+	for _, id := range strings.Fields("kept grown unknown idle damaged") {
+		if err := os.Chtimes(filepath.Join(dir, id), old, old); err != nil {
+			t.Fatal(err)
+		}
+	}
 }
 
 // TestAdoptGlance hands a directory of a real Glance over to the service, and
@@ -173,8 +190,9 @@ func TestAdoptGlance(t *testing.T) {
 			a.testQueue(t)
 			a.testImages(t)
 			a.testForeignFiles(t)
-			if u := a.usage(); u.Images != 8 || u.Bytes != a.size(t) {
-				t.Errorf("%d bytes of %d images are counted, want %d of 8", u.Bytes, u.Images, a.size(t))
+			a.testScrub(t)
+			if u := a.usage(); u.Images != 9 || u.Bytes != a.size(t) {
+				t.Errorf("%d bytes of %d images are counted, want %d of 9", u.Bytes, u.Images, a.size(t))
 			}
 			a.stopInFill(t)
 			if diff := cmp.Diff(before, fileStates(t, dir, glancesOwn...)); diff != "" {
@@ -201,7 +219,7 @@ func (a *adoption) testQueue(t *testing.T) {
 // testImages: Glance's images are served, as unverified, and those of which the
 // origin has another opinion are not.
 func (a *adoption) testImages(t *testing.T) {
-	if diff := cmp.Diff(strings.Fields("grown idle kept queued-1 queued-2 queued-3 unknown"), a.ids()); diff != "" {
+	if diff := cmp.Diff(strings.Fields("damaged grown idle kept queued-1 queued-2 queued-3 unknown"), a.ids()); diff != "" {
 		t.Errorf("images (-want +got):\n%s", diff)
 	}
 	if info := a.state("kept"); info.Hits != 0 || info.Verified || info.Size != a.images["kept"].size {
@@ -265,6 +283,28 @@ func (a *adoption) testForeignFiles(t *testing.T) {
 	a.waitState("stalled", cache.StateAbsent)
 }
 
+// testScrub: a scrub verifies what was adopted, and finds what has gone bad.
+func (a *adoption) testScrub(t *testing.T) {
+	code, stdout, stderr := command(t, "--socket", a.socket, "verify")
+	if code != 1 || !strings.Contains(stdout+stderr, "damaged") {
+		t.Errorf("verify: exit code %d, want 1 because of the damaged image\n%s%s", code, stdout, stderr)
+	}
+	for _, id := range []string{"kept", "idle", "unknown"} {
+		if info := a.state(id); !info.Verified || info.SHA256 != a.images[id].hex() {
+			t.Errorf("after a scrub: %+v", info)
+		}
+	}
+	if err := a.images["damaged"].check(a.get("damaged")); err != nil {
+		t.Error(err)
+	}
+	a.waitState("damaged", cache.StateCached)
+	var cleaned cache.Result
+	a.call(http.MethodPost, "/v1/clean", "").decode(t, &cleaned)
+	if want := (cache.Result{Files: 1, Bytes: a.images["damaged"].size}); cleaned != want {
+		t.Errorf("clean: %+v, want %+v, the bad file", cleaned, want)
+	}
+}
+
 // size is that of all images in the base directory.
 func (a *adoption) size(t *testing.T) (sum int64) {
 	for _, id := range a.ids() {
@@ -314,7 +354,7 @@ func (a *adoption) testHandingBack(t *testing.T) {
 	a.image(t, "new", 5000)
 	listed, counted := cached, size
 	if a.driver == "sqlite" { // it lists its records, and counts what it left behind
-		listed, counted = strings.Fields("grown idle kept unknown"), size+int64(len("XXX"))
+		listed, counted = strings.Fields("damaged grown idle kept unknown"), size+int64(len("XXX"))
 	}
 	steps := []step{do(listed, "list"), do(counted, "size"), do(false, "filling", "held"), do([]string{}, "queued")}
 	steps = append(steps, each(true, "read", "kept", "idle")...)
@@ -350,7 +390,7 @@ func (a *adoption) testAdoptAgain(t *testing.T) {
 	a.origin.add("new", 5000)
 	a.restart()
 	a.waitState("held", cache.StateCached) // from the queue
-	for id, verified := range map[string]bool{"new": false, "kept": false, "grown": true, "queued-1": true, "interrupted": true} {
+	for id, verified := range map[string]bool{"new": false, "kept": true, "grown": true, "queued-1": true, "interrupted": true} {
 		got := a.get(id)
 		if err := a.images[id].check(got); err != nil || !strings.Contains(got.cacheStatus(), "; hit") {
 			t.Errorf("%v, %s", err, got.cacheStatus())
@@ -376,6 +416,7 @@ func (a *adoption) testAdoptAgain(t *testing.T) {
 // user: those that may be read are served, the others are fetched and replaced,
 // and the log says so.
 func TestAdoptAsOrdinaryUser(t *testing.T) {
+	t.Parallel()
 	const nobody = 65534
 	a := &adoption{origin: newOrigin(t), driver: "sqlite", source: t.TempDir(), images: map[string]*testImage{}}
 	home, err := os.MkdirTemp("/tmp", "ic") // that of a test cannot be entered by another user
