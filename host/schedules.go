@@ -25,9 +25,9 @@ type upkeep interface {
 }
 
 // newSchedules makes the schedules of the configuration. When they last ran is
-// kept with the cache that they are about.
+// not kept in the cache directory, which may be bad or not mounted.
 func newSchedules(cfg *config.Config, u upkeep, log *slog.Logger) *schedule.Scheduler {
-	c := schedule.Config{State: filepath.Join(cfg.Cache.Dir, ".imgcache", "schedules"), Log: log}
+	c := schedule.Config{State: filepath.Join(cfg.Node.DataDir, "schedules"), Log: log}
 	for _, s := range cfg.Schedules {
 		one := schedule.Schedule{Name: s.Name, When: s.Timetable(), Jitter: s.Jitter}
 		for _, task := range s.Run {

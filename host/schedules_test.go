@@ -54,8 +54,11 @@ func (f *fakeUpkeep) RetryQueued() (int, error) {
 func TestScheduledWork(t *testing.T) {
 	dir := t.TempDir()
 	cfg := configure(t, `
+node {
+  data_dir = "`+dir+`"
+}
 cache "default" {
-  dir = "`+dir+`"
+  dir = "/nowhere"
 }
 origin "directory" "golden" {
   path = "/srv/images"
@@ -108,7 +111,7 @@ schedule "often" {
 			t.Errorf("status: -want +got:\n%s", diff)
 		}
 	})
-	if kept, err := filepath.Glob(filepath.Join(dir, ".imgcache/schedules/*")); err != nil || !strings.Contains(strings.Join(kept, " "), "nightly.json") {
+	if kept, err := filepath.Glob(filepath.Join(dir, "schedules/*")); err != nil || !strings.Contains(strings.Join(kept, " "), "nightly.json") {
 		t.Errorf("kept is %q, %v", kept, err)
 	}
 }

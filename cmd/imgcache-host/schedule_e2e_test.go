@@ -1,14 +1,31 @@
 package main
 
 import (
+	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
 	"github.com/imgcache/imgcache-host/host/cache"
 	"github.com/imgcache/imgcache-host/host/schedule"
 )
+
+// ownData gives the daemon a data directory that no other test has, but for the
+// compiled modules.
+func (d *daemon) ownData() {
+	d.t.Helper()
+	text, err := os.ReadFile(d.config)
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	shared, own := filepath.Join(d.bin, "data"), d.t.TempDir()
+	if err := os.Symlink(filepath.Join(shared, "wasm"), filepath.Join(own, "wasm")); err != nil {
+		d.t.Fatal(err)
+	}
+	writeFile(d.t, d.config, strings.Replace(string(text), strconv.Quote(shared), strconv.Quote(own), 1))
+}
 
 // TestSchedulesRun has an image brought in and rubbish taken out at their
 // times, and looks at what is told of it, also after a kill -9.
@@ -27,6 +44,7 @@ schedule "leap-day" {
   run  = ["prune"]
 }
 `})
+	d.ownData()
 	writeFile(t, filepath.Join(d.dir, "invalid/rubbish"), "x")
 	d.launch()
 	d.waitState("warm", cache.StateCached)
