@@ -33,6 +33,7 @@ func (a *app) status() *cobra.Command {
 			return a.answer(s, func(w io.Writer) {
 				row(w, "used", fmt.Sprintf("%s of %s (%s)", humanBytes(u.Bytes), humanBytes(u.MaxBytes), u.Limit))
 				row(w, "reserved", humanBytes(u.Reserved))
+				row(w, "free on disk", freeOf(u))
 				row(w, "images", u.Images)
 				row(w, "pinned", pinned(u))
 				row(w, "fills", u.Fills)
@@ -62,6 +63,15 @@ func pinned(u cache.Usage) string {
 		text += ": they fill the cache, and other images are passed through"
 	}
 	return text
+}
+
+// freeOf says how much the file system has left, and how much of that is not
+// for images.
+func freeOf(u cache.Usage) string {
+	if u.MinFree > 0 {
+		return fmt.Sprintf("%s, of which %s stay free", humanBytes(u.Free), humanBytes(u.MinFree))
+	}
+	return humanBytes(u.Free)
 }
 
 func (a *app) list() *cobra.Command {

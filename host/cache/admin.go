@@ -183,6 +183,12 @@ func (c *Cache) Usage() Usage {
 		Quarantined: c.stats.quarantined.Load(), Scrub: c.scrubs.progress(),
 		Policy: c.evictor.decided(), Disk: c.disk.state(),
 	}
+	u.MinFree = c.cfg.MinFree
+	if free, err := c.store.Free(); err == nil {
+		u.Free = free
+	} else {
+		u.Free = -1
+	}
 	u.Pinned, u.PinnedBytes = c.pinned()
 	u.PinsFull = c.full(u.PinnedBytes)
 	if c.cfg.Hard {

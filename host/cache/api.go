@@ -125,7 +125,9 @@ type Usage struct {
 	Bytes        int64  `json:"bytes"`    // image bytes wherever they lie, plus reserved ones
 	Reserved     int64  `json:"reserved"` // of these, reserved and not yet written
 	MaxBytes     int64  `json:"max_bytes"`
-	Limit        string `json:"limit"` // "hard" or "prune"
+	Limit        string `json:"limit"`              // "hard" or "prune"
+	Free         int64  `json:"free"`               // bytes that can still be written to the file system; -1: unknown
+	MinFree      int64  `json:"min_free,omitempty"` // of these, kept free
 	Images       int    `json:"images"`
 	Pinned       int    `json:"pinned"`       // images among them that may not be evicted
 	PinnedBytes  int64  `json:"pinned_bytes"` // of these images

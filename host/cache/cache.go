@@ -150,6 +150,9 @@ type Cache struct {
 	scrubs   *scrubs
 	stats    stats
 
+	admission admission
+	free      free
+
 	ctx     context.Context // of everything that runs by itself
 	stop    context.CancelCauseFunc
 	work    sync.WaitGroup // fills and background goroutines
@@ -184,8 +187,10 @@ func New(cfg Config) (*Cache, error) {
 	c := &Cache{
 		cfg: cfg, store: cfg.Store, log: cfg.Log, pool: p, index: x,
 		history: newHistory(cfg), pins: newPins(cfg), disk: &disk{now: cfg.Now, log: cfg.Log},
-		scrubs: newScrubs(cfg),
-		ctx:    ctx, stop: stop, scanned: make(chan struct{}), fills: map[string]*fill{},
+		admission: admission{after: cfg.AdmitAfter, perClient: cfg.ColdPerClient},
+		free:      free{store: cfg.Store, now: cfg.Now, least: cfg.MinFree},
+		scrubs:    newScrubs(cfg),
+		ctx:       ctx, stop: stop, scanned: make(chan struct{}), fills: map[string]*fill{},
 	}
 	if cfg.Fills > 0 {
 		c.slots = make(chan struct{}, cfg.Fills)
@@ -353,7 +358,7 @@ func (c *Cache) Open(ctx context.Context, id string) (Content, error) {
 		if err := c.absent.err(id, c.cfg.Now()); err != nil && !c.filling(id) {
 			return nil, err
 		}
-		f, collapsed := c.follow(id, o, name, stale)
+		f, collapsed := c.follow(id, o, name, stale, requestOf(ctx))
 		if f == nil {
 			continue // it was committed just now
 		}
@@ -485,7 +490,10 @@ func due(checked, now time.Time, after time.Duration) bool {
 //
 // The second look is needed: a request that found no file may get here only
 // after the fill that it would have followed has committed and left the map.
-func (c *Cache) follow(id string, o origin.Origin, name string, stale *image) (f *fill, collapsed bool) {
+//
+// Only the request that begins a fill is asked whether the image is admitted.
+// One that is not has a transfer of its own, like those that follow at once.
+func (c *Cache) follow(id string, o origin.Origin, name string, stale *image, r request) (f *fill, collapsed bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if f := c.fills[id]; f != nil {
@@ -497,7 +505,11 @@ func (c *Cache) follow(id string, o origin.Origin, name string, stale *image) (f
 	if im := c.index.get(id); im != nil && im != stale {
 		return nil, false
 	}
-	f = c.begin(id, o, name)
+	var refused error
+	if stale == nil && !r.wanted && !c.pins.holds(id, c.cfg.Now()) {
+		refused = c.admission.ask(id, r.client)
+	}
+	f = c.begin(id, o, name, r.client, refused)
 	f.clients = 1
 	c.stats.misses.Add(1)
 	return f, false
@@ -510,11 +522,15 @@ func (c *Cache) filling(id string) bool {
 	return c.fills[id] != nil
 }
 
-// begin starts a fill. The caller holds c.mu.
-func (c *Cache) begin(id string, o origin.Origin, name string) *fill {
+// begin starts a fill for a client, of an image that is not stored if refused
+// says why. The caller holds c.mu.
+func (c *Cache) begin(id string, o origin.Origin, name, client string, refused error) *fill {
 	ctx, cancel := context.WithCancelCause(c.ctx)
 	f := newFill(c, id, o, name, cancel)
-	f.parked = c.parked.take(id)
+	f.parked, f.refused = c.parked.take(id), refused
+	if refused == nil {
+		f.ended = c.admission.begin(client)
+	}
 	c.fills[id] = f
 	c.work.Go(func() { f.run(ctx) })
 	return f
@@ -545,14 +561,17 @@ func (f *fill) open(ctx context.Context, collapsed bool) (Content, error) {
 		f.mu.Lock()
 	}
 	began, err, phase := f.began, f.state.err, f.state.phase
-	obj := f.obj
+	obj, refused := f.obj, f.refused
 	f.mu.Unlock()
 	if !began {
 		f.leave()
 		return nil, err
 	}
-	out := Outcome{Collapsed: collapsed, Stored: phase < detached}
-	if phase == detached {
+	out := Outcome{Collapsed: collapsed, Stored: phase < detached && refused == nil}
+	switch {
+	case refused != nil:
+		out.Detail = refused.Error()
+	case phase == detached:
 		out.Detail = "not stored"
 	}
 	return &fillContent{meta: originMeta(f.id, obj, out), f: f}, nil

@@ -139,11 +139,11 @@ func (e *evictor) candidates(r rule) []candidate {
 	return list
 }
 
-// makeRoom lets victims leave until n more bytes will fit, and returns
-// without waiting for their files to be unlinked. It reports whether room can
-// be expected.
-func (e *evictor) makeRoom(n int64) bool {
-	victims, enough := e.pick(n)
+// makeRoom lets victims leave until n more bytes will fit, and the file system
+// has the bytes that it is short of, and returns without waiting for their
+// files to be unlinked. It reports whether room can be expected.
+func (e *evictor) makeRoom(n, short int64) bool {
+	victims, enough := e.pick(n, short)
 	for _, v := range victims {
 		e.evict(v, fmt.Sprintf("to make room for %d bytes", n), nil)
 	}
@@ -153,11 +153,14 @@ func (e *evictor) makeRoom(n int64) bool {
 // pick takes victims for n more bytes out of the index, in the order of the
 // standing list and then by least recent use. Their bytes count as leaving
 // from here on, so that two fills do not both evict for the same shortage.
-func (e *evictor) pick(n int64) (victims []victim, enough bool) {
+func (e *evictor) pick(n, short int64) (victims []victim, enough bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	total, pending := e.pool.state()
-	short := total - pending + n - e.pool.max
+	short -= pending
+	if e.pool.hard {
+		short = max(short, total-pending+n-e.pool.max)
+	}
 	if short <= 0 {
 		return nil, true
 	}
@@ -188,6 +191,15 @@ func (e *evictor) pick(n int64) (victims []victim, enough bool) {
 		}
 	}
 	return victims, short <= 0 || pending > 0 || len(victims) > 0
+}
+
+// evictable returns how many bytes could leave, or are leaving.
+func (e *evictor) evictable() int64 {
+	_, n := e.pool.state()
+	for _, c := range e.candidates(rule{minAge: e.minAge}) {
+		n += c.im.size
+	}
+	return n
 }
 
 // claim takes an image out of the index if it may leave, and was not accessed

@@ -165,6 +165,14 @@ type flakyFS struct {
 	rng     *rand.Rand
 	odds    int // one operation in odds fails; 0: none
 	crashed atomic.Bool
+	free    atomic.Pointer[func() int64] // nil: that of the file system
+}
+
+func (f *flakyFS) Free(op string) (int64, error) {
+	if free := f.free.Load(); free != nil {
+		return (*free)(), nil
+	}
+	return f.FS.Free(op)
 }
 
 func (f *flakyFS) fault() error {

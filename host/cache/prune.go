@@ -26,6 +26,9 @@ func (c *Cache) Prune(ctx context.Context, o PruneOptions) (Result, error) {
 	defer c.evictor.answered()
 	bound := c.cfg.Hard && o.MaxSize == nil
 	held := c.held(bound)
+	if missing := c.missing(); o.MaxSize == nil && missing > 0 {
+		target, start = min(target, max(0, held-missing)), -1
+	}
 	if held <= start {
 		return Result{}, nil
 	}
@@ -70,6 +73,18 @@ func (c *Cache) held(bound bool) int64 {
 	}
 	others, _ := c.others.sizes()
 	return total - pending - others
+}
+
+// missing is how many bytes of min_free somebody else has filled, and images
+// have to give.
+func (c *Cache) missing() int64 {
+	short, err := c.free.short(0)
+	if err != nil {
+		c.log.Warn("min_free is not kept", "error", err)
+		return 0
+	}
+	_, pending := c.pool.state()
+	return short - pending
 }
 
 // Victims returns who would leave next, in order, at most limit of them. A

@@ -16,7 +16,7 @@ type room struct {
 
 // seekRoom starts to reserve room for an image of size bytes, of which some
 // are charged already, or for its first part when the size is not known.
-func (c *Cache) seekRoom(ctx context.Context, size, charged int64) *room {
+func (c *Cache) seekRoom(ctx context.Context, size, charged int64, claim *claim) *room {
 	if size < 0 {
 		size = charged + c.growth()
 	}
@@ -25,7 +25,7 @@ func (c *Cache) seekRoom(ctx context.Context, size, charged int64) *room {
 	r := &room{done: make(chan struct{}), cancel: cancel}
 	c.work.Go(func() {
 		defer close(r.done)
-		if r.err = c.reserve(ctx, size); r.err == nil {
+		if r.err = c.reserve(ctx, size, claim); r.err == nil {
 			r.bytes = size
 		}
 	})
@@ -58,10 +58,11 @@ func (r *room) settle() int64 {
 	return r.bytes
 }
 
-// reserve charges the pool with n bytes, for which victims leave if need be.
+// reserve charges the pool with n bytes, and claims them of the file system,
+// for which victims leave if need be.
 // It gives up after roomPatience, at once when nothing can be evicted, with an
 // error wrapping ErrNoSpace.
-func (c *Cache) reserve(ctx context.Context, n int64) error {
+func (c *Cache) reserve(ctx context.Context, n int64, claim *claim) error {
 	if c.cfg.Hard && n > c.cfg.MaxSize {
 		return fmt.Errorf("%w: the image needs %d bytes, max_size is %d", ErrNoSpace, n, c.cfg.MaxSize)
 	}
@@ -76,17 +77,29 @@ func (c *Cache) reserve(ctx context.Context, n int64) error {
 	defer patience.Stop()
 	for {
 		released := c.pool.wait()
-		if c.pool.reserve(n) {
+		short, err := c.free.take(claim, n)
+		if err != nil {
+			return fmt.Errorf("%w: %w", ErrNoSpace, err)
+		}
+		if short <= 0 && c.pool.reserve(n) {
 			return nil
 		}
+		if short <= 0 {
+			c.free.giveBack(claim, n)
+		}
 		if c.dropParked() || c.dropInvalid() {
+			c.free.stale()
 			continue
 		}
-		if !c.evictor.makeRoom(n) {
+		if short > c.evictor.evictable() {
+			return c.tooLittleFree(n, short) // to evict all would not help
+		}
+		if !c.evictor.makeRoom(n, short) {
 			return fmt.Errorf("%w: %d bytes are wanted and nothing can be evicted", ErrNoSpace, n)
 		}
 		select {
 		case <-released:
+			c.free.stale()
 		case <-patience.C:
 			return fmt.Errorf("%w: %d bytes were not freed within %v", ErrNoSpace, n, roomPatience)
 		case <-ctx.Done():

@@ -65,8 +65,13 @@ func (d *disk) state() string {
 // storeFailed tells that an image could not be stored. Its clients do not
 // notice.
 func (c *Cache) storeFailed(id string, err error) {
-	c.history.tell(slog.LevelWarn, id, NotStored, strings.TrimPrefix(err.Error(), errDetached.Error()+": "))
-	if !errors.Is(err, ErrNoSpace) {
+	refused := errors.Is(err, errNotAdmitted) // which is as it should be
+	level := slog.LevelWarn
+	if refused {
+		level = slog.LevelInfo
+	}
+	c.history.tell(level, id, NotStored, strings.TrimPrefix(err.Error(), errDetached.Error()+": "))
+	if !refused && !errors.Is(err, ErrNoSpace) {
 		c.disk.fail(err)
 	}
 }

@@ -37,6 +37,7 @@ type write struct {
 	staged  *store.Staged
 	sums    map[string]hash.Hash
 	charged int64
+	claim   claim
 	expires time.Time
 	ended   error // committed, aborted, deleted
 }
@@ -160,13 +161,14 @@ func (c *Cache) openWrite(ctx context.Context, w *write) error {
 	if first < 0 {
 		first = 0
 	}
-	if err := c.reserve(ctx, first); err != nil {
+	if err := c.reserve(ctx, first, &w.claim); err != nil {
 		return err
 	}
 	w.charged = first
 	staged, err := c.store.Stage(w.opts.ID)
 	if err != nil {
 		c.pool.release(w.charged)
+		c.free.end(&w.claim)
 		return fmt.Errorf("begin write: %w", err)
 	}
 	w.staged = staged
@@ -220,7 +222,7 @@ func (c *Cache) appendWrite(ctx context.Context, w *write, p []byte) error {
 		return fmt.Errorf("%w: more than the declared %d bytes", ErrVerify, w.size)
 	}
 	if short := after - w.charged; short > 0 {
-		if err := c.reserve(ctx, short); err != nil {
+		if err := c.reserve(ctx, short, &w.claim); err != nil {
 			return err
 		}
 		w.charged += short
@@ -228,6 +230,7 @@ func (c *Cache) appendWrite(ctx context.Context, w *write, p []byte) error {
 	if _, err := w.staged.Write(p); err != nil {
 		return fmt.Errorf("%w: %w", ErrNoSpace, err)
 	}
+	w.claim.used.Store(w.staged.Size())
 	for _, h := range w.sums {
 		h.Write(p)
 	}
@@ -273,6 +276,7 @@ func (c *Cache) commitWrite(w *write) (ImageInfo, error) {
 	w.ended = errWriteEnded
 	c.writes.forget(w)
 	w.staged.Release()
+	c.free.end(&w.claim)
 	defer c.index.release(im)
 	return c.index.view(im), nil
 }
@@ -305,6 +309,7 @@ func (c *Cache) endWrite(w *write, why error) {
 	c.keepStaged(w.staged)
 	w.staged.Release()
 	c.pool.release(w.charged)
+	c.free.end(&w.claim)
 }
 
 // bar ends the write of an image that is deleted.

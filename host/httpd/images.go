@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/netip"
 	"strconv"
 
 	"github.com/imgcache/imgcache-host/host/cache"
@@ -25,12 +26,31 @@ func (s *Service) image(w http.ResponseWriter, r *http.Request) {
 	}
 	switch r.Method {
 	case http.MethodGet:
-		s.download(w, r, id, s.engine.Open)
+		s.download(w, r.WithContext(cache.WithClient(r.Context(), clientName(r))), id, s.engine.Open)
 	case http.MethodHead:
 		s.download(w, r, id, s.engine.Stat)
 	default:
 		refuseMethod(w, methods{http.MethodGet: s.image})
 	}
+}
+
+// clientName tells clients apart by their address. One client usually has all
+// of an IPv6 network of 64 bits. Who comes over a socket is nobody in
+// particular.
+func clientName(r *http.Request) string {
+	at, err := netip.ParseAddrPort(r.RemoteAddr)
+	if err != nil {
+		return ""
+	}
+	ip := at.Addr().Unmap().WithZone("")
+	if ip.Is4() {
+		return ip.String()
+	}
+	network, err := ip.Prefix(64)
+	if err != nil {
+		return ""
+	}
+	return network.String()
 }
 
 // download answers with what open finds under id.

@@ -234,9 +234,6 @@ func (s *summer) write(p []byte) {
 	}
 }
 
-// size is the number of bytes written.
-func (s *summer) size() int64 { return int64(len(s.sums))*BlockSize + int64(s.fill) }
-
 // all returns the checksum of every block, the last one perhaps short.
 func (s *summer) all() []uint32 {
 	sums := append([]uint32(nil), s.sums...)

@@ -95,6 +95,10 @@ func (st *Staged) Preallocate(size int64) {
 	st.allocated = size
 }
 
+// Allocated is how many bytes have disk blocks, written or not, as far as is
+// known.
+func (st *Staged) Allocated() int64 { return st.allocated }
+
 // Keep moves the file to invalid/<id> for inspection, in place of an older
 // one there.
 func (st *Staged) Keep() error {
