@@ -42,7 +42,11 @@ func (c *Cache) Image(id string) (ImageInfo, error) {
 		if im := c.index.get(id); im != nil {
 			info = c.index.view(im)
 		} else if onDisk, err := c.store.Stat(id); err == nil {
-			info = c.index.view(c.index.found(onDisk))
+			if im := c.index.found(onDisk); im != nil {
+				info = c.index.view(im)
+			} else {
+				info.State = StateAbsent
+			}
 		}
 		if at := c.store.Checked(id); !at.IsZero() {
 			info.LastChecked = at.UTC()

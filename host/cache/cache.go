@@ -405,6 +405,9 @@ func (c *Cache) openCached(id string) (*cachedContent, error) {
 		return nil, err
 	}
 	im := c.index.found(file.Info())
+	if im == nil {
+		return nil, errors.Join(fmt.Errorf("image %q is corrupt: %w", id, fs.ErrNotExist), file.Close())
+	}
 	c.index.acquire(im)
 	view := c.index.view(im)
 	return &cachedContent{

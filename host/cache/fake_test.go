@@ -166,6 +166,7 @@ type flakyFS struct {
 	odds    int // one operation in odds fails; 0: none
 	crashed atomic.Bool
 	free    atomic.Pointer[func() int64] // nil: that of the file system
+	stuck   atomic.Value                 // string: the renames of this call site fail
 }
 
 func (f *flakyFS) Free(op string) (int64, error) {
@@ -201,6 +202,9 @@ func (f *flakyFS) OpenFile(op, name string, flag int, perm fs.FileMode) (store.F
 func (f *flakyFS) Rename(op, a, b string) error {
 	if err := f.fault(); err != nil {
 		return err
+	}
+	if op == f.stuck.Load() {
+		return syscall.EROFS
 	}
 	return f.FS.Rename(op, a, b)
 }

@@ -68,6 +68,10 @@ type index struct {
 	mu     sync.Mutex
 	images map[string]*image
 	byKey  map[sdk.Key]*image
+	// condemned holds, by id, the inode of a file that turned out to be
+	// corrupt. It is none of the images any more, whoever still finds it under
+	// its name or has it open.
+	condemned map[string]uint64
 
 	// pool says how many bytes images hold; the index returns those of a
 	// removed image once it is unlinked and its last reader has gone.
@@ -80,15 +84,21 @@ type index struct {
 }
 
 func newIndex(now func() time.Time, p *pool, j *journal, e *events) *index {
-	return &index{now: now, images: map[string]*image{}, byKey: map[sdk.Key]*image{}, pool: p, log: j, events: e}
+	return &index{
+		now: now, images: map[string]*image{}, byKey: map[sdk.Key]*image{}, condemned: map[string]uint64{},
+		pool: p, log: j, events: e,
+	}
 }
 
-// found makes sure that a file on disk is known and returns its image. The
-// pool is charged when it is new. A file whose inode was exchanged behind the
-// host's back is a new generation.
+// found makes sure that a file on disk is known and returns its image, or nil
+// when the file is condemned. The pool is charged when it is new. A file whose
+// inode was exchanged behind the host's back is a new generation.
 func (x *index) found(info store.Info) *image {
 	x.mu.Lock()
 	defer x.mu.Unlock()
+	if inode, ok := x.condemned[info.ID]; ok && inode == info.Inode {
+		return nil
+	}
 	if im := x.images[info.ID]; im != nil {
 		if sameFile(im.info, info) {
 			if info.Version == "" {
@@ -121,6 +131,9 @@ func sameFile(a, b store.Info) bool {
 func (x *index) commit(info store.Info, now time.Time) (im, old *image) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
+	if x.condemned[info.ID] == info.Inode {
+		delete(x.condemned, info.ID) // the inode has found a new use
+	}
 	old = x.images[info.ID]
 	switch {
 	case old != nil && sameFile(old.info, info):
@@ -176,6 +189,22 @@ func (x *index) removeExactly(im *image, reason sdk.Reason, now time.Time) bool 
 	x.dropLocked(im, reason, now)
 	x.log.delete(im.id)
 	return true
+}
+
+// condemn forgets the image that is in the same file as im, and the file for
+// ever. It returns the image, or nil when somebody else did that, or the file
+// has left the cache.
+func (x *index) condemn(im *image, now time.Time) *image {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	bad := x.images[im.id]
+	if bad == nil || bad.info.Inode != im.info.Inode {
+		return nil
+	}
+	x.condemned[im.id] = im.info.Inode
+	x.dropLocked(bad, sdk.ReasonCorrupt, now)
+	x.log.delete(im.id)
+	return bad
 }
 
 func (x *index) dropLocked(im *image, reason sdk.Reason, now time.Time) {

@@ -5,15 +5,14 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
-
-	"github.com/imgcache/imgcache-host/sdk"
 )
 
 // quarantine takes an image whose bytes are wrong out of the cache and keeps
 // the file for inspection. It reports whether the image was still there; of
-// several readers who find the same, one does it.
+// several readers who find the same, one does it. A file that cannot be moved
+// stays, and is not served.
 func (c *Cache) quarantine(im *image, why error) bool {
-	if !c.index.removeExactly(im, sdk.ReasonCorrupt, c.cfg.Now()) {
+	if im = c.index.condemn(im, c.cfg.Now()); im == nil {
 		return false
 	}
 	c.stats.quarantined.Add(1)
@@ -31,7 +30,9 @@ func (c *Cache) quarantine(im *image, why error) bool {
 func (c *Cache) condemn(id string, why error) error {
 	info, err := c.store.Stat(id)
 	if err == nil {
-		c.quarantine(c.index.found(info), why)
+		if im := c.index.found(info); im != nil {
+			c.quarantine(im, why)
+		}
 		err = fs.ErrNotExist
 	}
 	return fmt.Errorf("%w: %w", err, why)

@@ -212,6 +212,9 @@ func (s *scrub) verify(ctx context.Context, id string) error {
 		return nil
 	}
 	im := s.c.index.found(info)
+	if im == nil {
+		return nil
+	}
 	s.c.index.hold(im)
 	defer s.c.index.drop(im)
 	a, err := s.c.appraise(ctx, file, s.c.index.view(im).Version)

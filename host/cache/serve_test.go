@@ -242,6 +242,37 @@ func TestReadersOfOneBadBlock(t *testing.T) {
 	})
 }
 
+// TestBadFileThatStays is not served again, though it cannot be moved, until
+// another one has taken its place.
+func TestBadFileThatStays(t *testing.T) {
+	inCached(t, Config{}, func(t *testing.T, e *engine) {
+		e.fsys.stuck.Store("quarantine.rename")
+		e.flip(1, true)
+		for i, hit := range []bool{true, false, true} {
+			k, err := e.Open(t.Context(), "image")
+			if err != nil {
+				t.Fatal(err)
+			}
+			var got bytes.Buffer
+			_, err = k.CopyTo(t.Context(), &got, 0, -1)
+			k.Close()
+			if err != nil || !bytes.Equal(got.Bytes(), e.origin.data) || k.Outcome().Hit != hit {
+				t.Errorf("download %d: %d bytes, right %v, hit %v: %v", i, got.Len(), bytes.Equal(got.Bytes(), e.origin.data), k.Outcome().Hit, err)
+			}
+			if i == 0 {
+				e.wantIDs()
+				if info, _ := e.Image("image"); info.State != StateAbsent {
+					t.Errorf("the image is %s", info.State)
+				}
+			}
+			time.Sleep(time.Minute)
+		}
+		if u := e.Usage(); u.Quarantined != 1 || u.Bytes != int64(len(e.origin.data)) {
+			t.Errorf("usage is %+v, want one quarantine and one image", u)
+		}
+	})
+}
+
 // TestBadBlockIsCut where nothing right can take its place: the reader gets
 // the bytes before it, and an error.
 func TestBadBlockIsCut(t *testing.T) {

@@ -13,7 +13,7 @@ import (
 const progressEvery = 250 * time.Millisecond
 
 // verifyLine is a line of the answer to POST /v1/verify. The last line has the
-// report, and the error if it is not whole.
+// report, and the error if that is not whole.
 type verifyLine struct {
 	Progress *cache.ScrubProgress `json:"progress,omitempty"`
 	Report   *cache.ScrubReport   `json:"report,omitempty"`
@@ -41,9 +41,11 @@ func (s *Service) verify(w http.ResponseWriter, r *http.Request) {
 		_ = json.NewEncoder(w).Encode(l)
 		_ = http.NewResponseController(w).Flush()
 	}
+	var last *cache.ScrubProgress
 	report, err := s.engine.Verify(r.Context(), o.IDs, func(p cache.ScrubProgress) {
+		last = &p
 		if time.Since(told) >= progressEvery {
-			line(verifyLine{Progress: &p})
+			line(verifyLine{Progress: last})
 		}
 	})
 	switch {
@@ -52,8 +54,8 @@ func (s *Service) verify(w http.ResponseWriter, r *http.Request) {
 	case err != nil && told.IsZero():
 		s.fail(w, r, err)
 	case err != nil:
-		line(verifyLine{Report: &report, Error: err.Error()})
+		line(verifyLine{Progress: last, Report: &report, Error: err.Error()})
 	default:
-		line(verifyLine{Report: &report})
+		line(verifyLine{Progress: last, Report: &report})
 	}
 }

@@ -34,6 +34,9 @@ func TestVerifyTellsProgress(t *testing.T) {
 	if diff := cmp.Diff(want, last.Report); diff != "" {
 		t.Error(diff)
 	}
+	if last.Progress == nil || last.Progress.Bytes != 4 {
+		t.Errorf("the end of the progress is %+v", last.Progress)
+	}
 	if w := call(h, "POST", "/v1/verify", `{"ids": ["dying"]}`); !strings.Contains(w.Body.String(), `"error":"the service is stopping"}`) {
 		t.Errorf("one that stops: %s", w.Body)
 	}
