@@ -76,18 +76,23 @@ func pins(blocks []config.Pin) []cache.Pin {
 	return list
 }
 
-// serveWith makes the handler of every listener.
-func (h *Host) serveWith(origins *origin.Set) error {
-	service := httpd.New(httpd.Config{
+// service makes what all listeners serve.
+func (h *Host) service() *httpd.Service {
+	return httpd.New(httpd.Config{
 		Engine: h.cache, Log: h.log, Version: h.version, Ready: h.ready,
 		Resolve: func(path string) (string, error) {
-			id, _, _, err := origins.ByPath(path)
+			id, _, _, err := h.origins.ByPath(path)
 			return id, err
 		},
 		Plugins:        func() any { return h.plugins.List() },
 		PluginRestarts: h.restarts,
 		Schedules:      func() any { return h.schedules.Status() },
 	})
+}
+
+// handlers makes the handler of every listener.
+func (h *Host) handlers() error {
+	service := h.service()
 	for i, f := range h.faces {
 		tokens, err := f.Tokens()
 		if err != nil {
@@ -105,6 +110,9 @@ func (h *Host) serveWith(origins *origin.Set) error {
 // Images are served all the same.
 func (h *Host) ready() (bool, []string) {
 	var reasons []string
+	if h.offline {
+		reasons = append(reasons, "the service does not run")
+	}
 	u := h.cache.Usage()
 	if u.Disk != "ok" {
 		reasons = append(reasons, "disk: "+u.Disk)

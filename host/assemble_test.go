@@ -89,8 +89,8 @@ shutdown {
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("-want +got:\n%s", diff)
 	}
-	// What the host adds when it has opened it.
-	opened := map[string]bool{"Store": true, "Origins": true, "Driver": true, "Policy": true, "Log": true, "Now": true}
+	// What the host adds when it has opened it, or works for a command.
+	opened := map[string]bool{"Store": true, "Origins": true, "Driver": true, "Policy": true, "Log": true, "Now": true, "Offline": true}
 	for _, f := range reflect.VisibleFields(reflect.TypeFor[cache.Config]()) {
 		if set := !reflect.ValueOf(got).FieldByIndex(f.Index).IsZero(); !set && !opened[f.Name] {
 			t.Errorf("no option sets %s", f.Name)

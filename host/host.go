@@ -18,6 +18,7 @@ import (
 	"github.com/imgcache/imgcache-host/host/cache"
 	"github.com/imgcache/imgcache-host/host/config"
 	"github.com/imgcache/imgcache-host/host/httpd"
+	"github.com/imgcache/imgcache-host/host/origin"
 	"github.com/imgcache/imgcache-host/host/plugin"
 	"github.com/imgcache/imgcache-host/host/schedule"
 	"github.com/imgcache/imgcache-host/host/store"
@@ -28,12 +29,14 @@ type Host struct {
 	cfg     *config.Config
 	log     *slog.Logger
 	version string
+	offline bool // for one command, without listeners
 
 	store   *store.Store
 	plugins *plugin.Supervisor
 	driver  *plugin.Plugin
 	policy  *plugin.Plugin
 	typos   chan error // what the first starts of the plugins say of their options
+	origins *origin.Set
 	cache   *cache.Cache
 	faces   []face // opened listeners
 
@@ -75,30 +78,10 @@ func New(ctx context.Context, cfg *config.Config, log *slog.Logger, version stri
 			h = nil
 		}
 	}()
-	if err := h.openStore(); err != nil {
+	if err := h.assemble(engineConfig(cfg)); err != nil {
 		return h, err
 	}
-	if err := h.openPlugins(); err != nil {
-		return h, err
-	}
-	if err := h.findPlugins(); err != nil {
-		return h, err
-	}
-	origins, err := openOrigins(cfg.Origins)
-	if err != nil {
-		return h, err
-	}
-	settings := engineConfig(cfg)
-	settings.Store, settings.Origins, settings.Log = h.store, origins, log
-	settings.Driver, settings.Policy.Name = h.driver.Driver(), cfg.Cache.Policy.Plugin
-	h.cache, err = cache.New(settings)
-	if err != nil {
-		return h, err
-	}
-	h.closers = append(h.closers, h.cache.Close)
-	h.schedules = newSchedules(cfg, h.cache, log)
-	h.runPlugins()
-	go func() { h.typos <- h.firstStarts() }()
+	h.runPlugins(h.driver, h.policy)
 	select {
 	case err := <-h.typos:
 		if err != nil {
@@ -111,7 +94,33 @@ func New(ctx context.Context, cfg *config.Config, log *slog.Logger, version stri
 	if err := h.listen(ctx); err != nil {
 		return h, err
 	}
-	return h, h.serveWith(origins)
+	return h, h.handlers()
+}
+
+// assemble makes the engine, with settings that are complete but for what is
+// opened here, and finds the plugins.
+func (h *Host) assemble(settings cache.Config) error {
+	if err := h.openStore(); err != nil {
+		return err
+	}
+	if err := h.openPlugins(); err != nil {
+		return err
+	}
+	if err := h.findPlugins(); err != nil {
+		return err
+	}
+	var err error
+	if h.origins, err = openOrigins(h.cfg.Origins); err != nil {
+		return err
+	}
+	settings.Store, settings.Origins, settings.Log = h.store, h.origins, h.log
+	settings.Driver, settings.Policy.Name = h.driver.Driver(), h.cfg.Cache.Policy.Plugin
+	if h.cache, err = cache.New(settings); err != nil {
+		return err
+	}
+	h.closers = append(h.closers, h.cache.Close)
+	h.schedules = newSchedules(h.cfg, h.cache, h.log)
+	return nil
 }
 
 // openStore opens the cache directory. One that belongs to another process, or

@@ -72,10 +72,17 @@ func (h *Host) driverSettings() (sdk.Settings, error) {
 	}, nil
 }
 
-// runPlugins lets the plugins start. The engine hears of each that is up.
-func (h *Host) runPlugins() {
-	h.driver.Run(h.cache.DriverUp)
-	h.policy.Run(func() { h.cache.SetPolicy(h.policyForm()) })
+// runPlugins lets plugins start. The engine hears of each that is up, and typos
+// of what the first starts show.
+func (h *Host) runPlugins(list ...*plugin.Plugin) {
+	for _, p := range list {
+		if p == h.driver {
+			p.Run(h.cache.DriverUp)
+		} else {
+			p.Run(func() { h.cache.SetPolicy(h.policyForm()) })
+		}
+	}
+	go func() { h.typos <- firstStarts(list) }()
 }
 
 // policyForm returns the policy in the form that it says it has.
@@ -133,8 +140,8 @@ func objectionTo(err error, typo bool) error {
 // error says that a plugin does not have the options that it is given. That it
 // cannot start, or refuses what it is given, is no error: the supervisor goes
 // on trying.
-func (h *Host) firstStarts() error {
-	for _, p := range []*plugin.Plugin{h.driver, h.policy} {
+func firstStarts(list []*plugin.Plugin) error {
+	for _, p := range list {
 		var o *objection
 		if errors.As(<-p.First(), &o) && o.typo {
 			return o.diags

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -56,7 +57,7 @@ func (a *app) root() *cobra.Command {
 	}
 	flags := root.PersistentFlags()
 	flags.StringArrayVar(&a.configs, "config", nil, "configuration `file or directory`; may be repeated")
-	flags.StringVar(&a.socket, "socket", "", "admin `socket` of the service (default: of the configuration, else $IMGCACHE_SOCKET, else "+defaultSocket()+")")
+	flags.StringVar(&a.socket, "socket", "", "admin `socket` of the service (default: of the configuration, else $IMGCACHE_SOCKET, else of "+defaultConfig+", else "+defaultSocket()+")")
 	flags.Var(&a.output, "output", "`format` of the answer: table or json")
 	flags.BoolVar(&a.yes, "yes", false, "do not ask before something is removed")
 	root.AddCommand(
@@ -97,28 +98,56 @@ func (a *app) loadAloud(paths []string) (*config.Config, error) {
 	return c, err
 }
 
-// service returns a client of the running service.
-func (a *app) service() (*client.Client, error) {
+// service returns a client of the service, and the configuration by which the
+// cache directory can be worked on when that does not run; nil: there is none,
+// as when a socket is named.
+func (a *app) service() (*client.Client, *config.Config, error) {
 	switch {
 	case a.socket != "":
-		return client.New(a.socket), nil
+		return client.New(a.socket), nil, nil
 	case len(a.configs) > 0:
 		c, err := a.load(a.configs)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
-		return client.New(c.AdminSocket()), nil
+		return client.New(c.AdminSocket()), c, nil
 	case os.Getenv("IMGCACHE_SOCKET") != "":
-		return client.New(os.Getenv("IMGCACHE_SOCKET")), nil
-	default:
-		return client.New(defaultSocket()), nil
+		return client.New(os.Getenv("IMGCACHE_SOCKET")), nil, nil
+	}
+	if c, err := config.Load([]string{defaultConfig}); err == nil {
+		return client.New(c.AdminSocket()), c, nil
+	}
+	return client.New(defaultSocket()), nil, nil // there is no such file, or it is not ours to read
+}
+
+// defaultConfig is where the unit of the service has its configuration.
+const defaultConfig = "/etc/imgcache"
+
+// order is what a command does, through the native API.
+type order func(ctx context.Context, c *client.Client, args []string) error
+
+// call makes the RunE of a command that talks to the service, or works on the
+// cache directory itself when that does not run.
+func (a *app) call(do order) func(*cobra.Command, []string) error {
+	return func(cmd *cobra.Command, args []string) error {
+		c, cfg, err := a.service()
+		if err != nil {
+			return err
+		}
+		defer c.Close()
+		if cfg != nil {
+			if away := c.Ping(cmd.Context()); errors.Is(away, client.ErrUnreachable) {
+				return a.offline(cmd, cfg, away, do, args)
+			}
+		}
+		return do(cmd.Context(), c, args)
 	}
 }
 
-// call makes the RunE of a command that talks to the service.
-func (a *app) call(do func(ctx context.Context, c *client.Client, args []string) error) func(*cobra.Command, []string) error {
+// callRunning is call for a command that is of use only while the service runs.
+func (a *app) callRunning(do order) func(*cobra.Command, []string) error {
 	return func(cmd *cobra.Command, args []string) error {
-		c, err := a.service()
+		c, _, err := a.service()
 		if err != nil {
 			return err
 		}

@@ -80,7 +80,7 @@ func advise(err error) string {
 	case errors.As(err, &usage):
 		return fmt.Sprintf("See: %s --help", usage.command)
 	case errors.Is(err, client.ErrUnreachable):
-		return "Is the service running? Start it with imgcache-host serve --config FILE, or name its socket with --socket or IMGCACHE_SOCKET."
+		return "Is the service running? Start it with imgcache-host serve --config FILE, or name its socket with --socket or IMGCACHE_SOCKET.\n  With --config FILE most commands also work on the cache directory of a service that does not run."
 	case errors.Is(err, client.ErrDenied):
 		return "Use an account that may write to the socket: see mode and group of the unix listener in the configuration."
 	default:

@@ -186,9 +186,10 @@ func showState(w io.Writer, i cache.ImageInfo) {
 func (a *app) victims() *cobra.Command {
 	var limit int
 	cmd := &cobra.Command{
-		Use:   "victims",
-		Short: "Show which images would leave next, and why",
-		Args:  cobra.NoArgs,
+		Use:         "victims",
+		Annotations: asksPolicy,
+		Short:       "Show which images would leave next, and why",
+		Args:        cobra.NoArgs,
 		RunE: a.call(func(ctx context.Context, c *client.Client, _ []string) error {
 			victims, err := c.Victims(ctx, limit)
 			if err != nil {

@@ -11,9 +11,10 @@ import (
 func (a *app) plugin() *cobra.Command {
 	group := &cobra.Command{Use: "plugin", Short: "Look at the plugins", Args: cobra.NoArgs, RunE: needsCommand}
 	group.AddCommand(&cobra.Command{
-		Use:   "list",
-		Short: "List the plugins that run, and how they do",
-		Args:  cobra.NoArgs,
+		Use:         "list",
+		Annotations: asksPolicy,
+		Short:       "List the plugins that run, and how they do",
+		Args:        cobra.NoArgs,
 		RunE: a.call(func(ctx context.Context, c *client.Client, _ []string) error {
 			plugins, err := c.Plugins(ctx)
 			if err != nil {

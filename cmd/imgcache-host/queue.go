@@ -80,7 +80,7 @@ func (a *app) prefetch() *cobra.Command {
 		Use:   "prefetch [ID...]",
 		Short: "Queue images and wait until they are cached",
 		Long:  "Queue images and wait until each is cached or has failed. Without an ID, wait for what the queue holds now.",
-		RunE: a.call(func(ctx context.Context, c *client.Client, ids []string) error {
+		RunE: a.callRunning(func(ctx context.Context, c *client.Client, ids []string) error {
 			w := waiter{client: c, progress: a.stderr, shown: map[string]string{}, stale: map[string]string{}}
 			ids, err := w.enqueue(ctx, ids)
 			if err != nil {

@@ -132,8 +132,9 @@ func (a *app) prune() *cobra.Command {
 	var maxSize string
 	var o cache.PruneOptions
 	cmd := &cobra.Command{
-		Use:   "prune",
-		Short: "Remove images by the policy until the cache is small enough",
+		Use:         "prune",
+		Annotations: asksPolicy,
+		Short:       "Remove images by the policy until the cache is small enough",
 		Long: "Remove images by the policy. Without --max-size the watermarks of the configuration decide.\n" +
 			"With it, images leave until the cache is at or below that size; 0 empties it.",
 		Args: cobra.NoArgs,

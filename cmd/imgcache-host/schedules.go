@@ -16,7 +16,7 @@ func (a *app) schedules() *cobra.Command {
 		Use:   "schedules",
 		Short: "List the schedules: what they do, how the last run went, when the next one is",
 		Args:  cobra.NoArgs,
-		RunE: a.call(func(ctx context.Context, c *client.Client, _ []string) error {
+		RunE: a.callRunning(func(ctx context.Context, c *client.Client, _ []string) error {
 			list, err := c.Schedules(ctx)
 			if err != nil {
 				return err

@@ -63,6 +63,8 @@ type Config struct {
 	ScrubRate     int64  // bytes a second that a scrub reads; 0: no bound
 	Pins          []Pin  // of the configuration
 
+	Offline bool // for a single command: nothing is fetched and nothing pruned by itself
+
 	Retries      int    // attempts to resume a transfer without progress; default 5
 	KeepFilling  bool   // go on with a fill when its clients have left
 	Fills        int    // transfers at once, all origins together; 0: no bound
@@ -216,11 +218,30 @@ func (c *Cache) Start() {
 		c.recover()
 	}
 	c.records.Go(func() { c.recorder.run(c.ctx) })
-	for _, background := range []func(context.Context){
-		c.takeUp, c.evictor.reclaim, c.evictor.keepStanding, c.pruneByItself, c.queue.run, c.writes.expire,
-		c.watchPins, c.history.run,
-	} {
-		c.work.Go(func() { background(c.ctx) })
+	background := []func(context.Context){
+		c.takeUp, c.evictor.reclaim, c.evictor.keepStanding, c.history.run,
+	}
+	if !c.cfg.Offline {
+		background = append(background, c.pruneByItself, c.queue.run, c.writes.expire, c.watchPins)
+	}
+	for _, f := range background {
+		c.work.Go(func() { f(c.ctx) })
+	}
+}
+
+// Scanned returns when every file is known. The error is the context's.
+func (c *Cache) Scanned(ctx context.Context) error { return until(ctx, c.scanned) }
+
+// Merged returns when the driver's records are merged. The error is the
+// context's.
+func (c *Cache) Merged(ctx context.Context) error { return until(ctx, c.recorder.merged) }
+
+func until(ctx context.Context, done <-chan struct{}) error {
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
 	}
 }
 
@@ -235,7 +256,9 @@ func (c *Cache) takeUp(ctx context.Context) {
 		c.pins.load()
 		c.recover()
 	}
-	c.resumeParked(ctx)
+	if !c.cfg.Offline {
+		c.resumeParked(ctx)
+	}
 	c.scan(ctx)
 }
 
@@ -274,6 +297,9 @@ func (c *Cache) SetPolicy(p Policy) { c.evictor.setPolicy(p) }
 func (c *Cache) Close() error {
 	c.stop(errStopped)
 	c.work.Wait()
+	if c.cfg.Offline { // a service would go on at its next start
+		c.evictor.empty()
+	}
 	c.history.save()
 	c.records.Wait()
 	return nil

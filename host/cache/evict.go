@@ -266,21 +266,37 @@ func (e *evictor) reclaim(ctx context.Context) {
 	for {
 		select {
 		case t := <-e.trash:
-			if err := e.store.Reclaim(t.file); err != nil {
-				e.log.Warn("unlink", "file", t.file.Name, "error", err)
-			}
-			if t.im != nil {
-				e.gone(t.im)
-			} else {
-				e.pool.left(t.file.Size)
-				e.pool.release(t.file.Size)
-			}
-			if t.done != nil {
-				t.done()
-			}
+			e.unlink(t)
 		case <-ctx.Done():
 			return
 		}
+	}
+}
+
+// empty unlinks what waits in trash, for a cache that has ended.
+func (e *evictor) empty() {
+	for {
+		select {
+		case t := <-e.trash:
+			e.unlink(t)
+		default:
+			return
+		}
+	}
+}
+
+func (e *evictor) unlink(t trashed) {
+	if err := e.store.Reclaim(t.file); err != nil {
+		e.log.Warn("unlink", "file", t.file.Name, "error", err)
+	}
+	if t.im != nil {
+		e.gone(t.im)
+	} else {
+		e.pool.left(t.file.Size)
+		e.pool.release(t.file.Size)
+	}
+	if t.done != nil {
+		t.done()
 	}
 }
 

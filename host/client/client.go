@@ -59,6 +59,7 @@ func (e *Error) Unwrap() error {
 // [ErrUnreachable], [ErrDenied] or an [*Error], or is that of the context.
 type Client struct {
 	socket string
+	dial   func(context.Context) (net.Conn, error)
 	http   *http.Client
 }
 
@@ -66,12 +67,25 @@ type Client struct {
 // the first call.
 func New(socket string) *Client {
 	dialer := net.Dialer{Timeout: 5 * time.Second} // a local socket answers at once or its service hangs
+	return Over(socket, func(ctx context.Context) (net.Conn, error) { return dialer.DialContext(ctx, "unix", socket) })
+}
+
+// Over returns a client for the service that dial connects to. The name stands
+// for it in errors.
+func Over(name string, dial func(context.Context) (net.Conn, error)) *Client {
 	transport := &http.Transport{
-		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return dialer.DialContext(ctx, "unix", socket)
-		},
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return dial(ctx) },
 	}
-	return &Client{socket: socket, http: &http.Client{Transport: transport}}
+	return &Client{socket: name, dial: dial, http: &http.Client{Transport: transport}}
+}
+
+// Ping connects and hangs up. The error says why no service can be reached.
+func (c *Client) Ping(ctx context.Context) error {
+	conn, err := c.dial(ctx)
+	if err != nil {
+		return c.unreachable(ctx, err)
+	}
+	return conn.Close()
 }
 
 // Close closes idle connections.
