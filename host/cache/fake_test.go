@@ -167,6 +167,7 @@ type flakyFS struct {
 	crashed atomic.Bool
 	free    atomic.Pointer[func() int64] // nil: that of the file system
 	stuck   atomic.Value                 // string: the renames of this call site fail
+	rotten  atomic.Int64                 // images cannot be read beyond so many bytes; 0: they can
 }
 
 func (f *flakyFS) Free(op string) (int64, error) {
@@ -196,7 +197,7 @@ func (f *flakyFS) OpenFile(op, name string, flag int, perm fs.FileMode) (store.F
 	if err != nil {
 		return nil, err
 	}
-	return &flakyFile{file, f}, nil
+	return &flakyFile{file, f, op}, nil
 }
 
 func (f *flakyFS) Rename(op, a, b string) error {
@@ -225,7 +226,15 @@ func (f *flakyFS) Remove(op, name string) error {
 
 type flakyFile struct {
 	store.File
-	f *flakyFS
+	f  *flakyFS
+	op string
+}
+
+func (f *flakyFile) ReadAt(p []byte, off int64) (int, error) {
+	if from := f.f.rotten.Load(); from > 0 && f.op == "image" && off+int64(len(p)) >= from {
+		return 0, syscall.EIO
+	}
+	return f.File.ReadAt(p, off)
 }
 
 func (f *flakyFile) Write(p []byte) (int, error) {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 
 	"github.com/imgcache/imgcache-host/host/origin"
 	"github.com/imgcache/imgcache-host/host/store"
@@ -97,20 +98,19 @@ func (k *cachedContent) unread(w io.Writer, pos, end int64) int64 {
 	}
 }
 
-// sendUnread lets the kernel send n bytes from pos on. When it cannot, a look
-// at the block tells whether the file is to blame.
+// sendUnread lets the kernel send n bytes from pos on. Where it fails the next
+// block goes the other way, which tells whether the file or the client is to
+// blame; a client that takes nothing has had its time.
 func (k *cachedContent) sendUnread(w io.Writer, pos, n int64, buf []byte) (int64, error) {
 	m, err := k.file.Send(w.(io.ReaderFrom), pos, n)
 	if m == n {
 		return m, nil
 	}
-	if _, bad := k.file.ReadBlock((pos+m)/blockSize, buf); bad != nil {
-		return m, fmt.Errorf("read what could not be sent: %w", bad)
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return m, fmt.Errorf("send: %w", err)
 	}
-	if err == nil {
-		err = io.ErrUnexpectedEOF
-	}
-	return m, fmt.Errorf("send: %w", err)
+	rest, err := k.copyBlock(w, pos+m, pos+n, buf)
+	return m + rest, err
 }
 
 // repair copies [pos, end) from the origin's copy of the same version, each

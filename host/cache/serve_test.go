@@ -2,7 +2,6 @@ package cache
 
 import (
 	"bytes"
-	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -209,6 +208,30 @@ func TestDamagedTable(t *testing.T) {
 	})
 }
 
+// TestUnreadableBlock is one of a disk that gives errors.
+func TestUnreadableBlock(t *testing.T) {
+	for _, mode := range []string{VerifyAlways, VerifyFirst, VerifyNever} {
+		inCached(t, Config{VerifyReads: mode}, func(t *testing.T, e *engine) {
+			for block := range int64(5) {
+				e.fsys.rotten.Store(block*blockSize + 1)
+				k, err := e.Open(t.Context(), "image")
+				if err != nil {
+					t.Fatal(err)
+				}
+				var got kernel
+				_, err = k.CopyTo(t.Context(), &got, 0, -1)
+				k.Close()
+				if err != nil || !bytes.Equal(got.Bytes(), e.origin.data) {
+					t.Errorf("%s, block %d: %d bytes, right %v: %v", mode, block, got.Len(), bytes.Equal(got.Bytes(), e.origin.data), err)
+				}
+				e.fsys.rotten.Store(0)
+				e.wantQuarantined(fmt.Sprintf("%s, block %d", mode, block))
+				e.refetch()
+			}
+		})
+	}
+}
+
 // TestReadersOfOneBadBlock lets many readers find it at once.
 func TestReadersOfOneBadBlock(t *testing.T) {
 	inCached(t, Config{}, func(t *testing.T, e *engine) {
@@ -368,23 +391,30 @@ func TestUnreadFileEnds(t *testing.T) {
 }
 
 // gone is a client that leaves.
-type gone struct{ kernel }
+type gone struct {
+	kernel
+	why error
+}
 
 func (g *gone) ReadFrom(r io.Reader) (int64, error) {
 	n, err := g.kernel.ReadFrom(io.LimitReader(r, 10))
-	return n, errors.Join(err, context.Canceled)
+	return n, errors.Join(err, g.why)
 }
+
+func (g *gone) Write([]byte) (int, error) { return 0, errors.New("broken pipe") }
 
 // TestUnreadClientLeaves is no fault of the image's.
 func TestUnreadClientLeaves(t *testing.T) {
 	inCached(t, Config{VerifyReads: VerifyNever}, func(t *testing.T, e *engine) {
-		k, err := e.Open(t.Context(), "image")
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer k.Close()
-		if n, err := k.CopyTo(t.Context(), &gone{}, 0, -1); n != 10 || !errors.Is(err, context.Canceled) {
-			t.Errorf("sent %d bytes, %v", n, err)
+		for why, want := range map[error]string{os.ErrDeadlineExceeded: "i/o timeout", io.ErrClosedPipe: "broken pipe"} {
+			k, err := e.Open(t.Context(), "image")
+			if err != nil {
+				t.Fatal(err)
+			}
+			if n, err := k.CopyTo(t.Context(), &gone{why: why}, 0, -1); n != 10 || err == nil || !strings.Contains(err.Error(), want) {
+				t.Errorf("%v: sent %d bytes, %v", why, n, err)
+			}
+			k.Close()
 		}
 		e.wantIDs("image")
 	})

@@ -10,6 +10,8 @@ import (
 	"net/http"
 	"sync"
 	"time"
+
+	"github.com/imgcache/imgcache-host/sdk"
 )
 
 const (
@@ -50,7 +52,7 @@ func (l Limits) withDefaults() Limits {
 // runs any more, unless the error says so.
 func Serve(ctx context.Context, ln net.Listener, h http.Handler, o Limits) error {
 	o = o.withDefaults()
-	requests, cutRequests := context.WithCancel(context.WithoutCancel(ctx))
+	requests, cutRequests := context.WithCancel(context.WithValue(context.WithoutCancel(ctx), stopKey{}, ctx))
 	defer cutRequests()
 	var connections sync.WaitGroup
 	srv := newServer(requests, h, o, &connections)
@@ -74,6 +76,27 @@ func Serve(ctx context.Context, ln net.Listener, h http.Handler, o Limits) error
 	cutRequests()
 	_ = srv.Close()
 	return errors.Join(err, wait(&connections))
+}
+
+// errStopping ends what need not be waited for.
+var errStopping = fmt.Errorf("the service is stopping: %w", sdk.ErrUnavailable)
+
+// stopKey is where a request's context has that which ends when the service
+// begins to stop.
+type stopKey struct{}
+
+// untilStop returns the context of r for work that no client misses much: it
+// need not be waited for when the service stops.
+func untilStop(r *http.Request) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancelCause(r.Context())
+	release := func() bool { return true }
+	if stop, ok := ctx.Value(stopKey{}).(context.Context); ok {
+		release = context.AfterFunc(stop, func() { cancel(errStopping) })
+	}
+	return ctx, func() {
+		release()
+		cancel(nil)
+	}
 }
 
 // newServer makes a server whose requests end with ctx, and which counts its

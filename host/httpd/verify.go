@@ -21,7 +21,7 @@ type verifyLine struct {
 }
 
 // verify reads images and tells how far it is, a JSON object on each line. It
-// ends when the client leaves.
+// ends when the client leaves or the service stops.
 func (s *Service) verify(w http.ResponseWriter, r *http.Request) {
 	var o struct {
 		IDs []string `json:"ids"`
@@ -41,8 +41,10 @@ func (s *Service) verify(w http.ResponseWriter, r *http.Request) {
 		_ = json.NewEncoder(w).Encode(l)
 		_ = http.NewResponseController(w).Flush()
 	}
+	ctx, cancel := untilStop(r)
+	defer cancel()
 	var last *cache.ScrubProgress
-	report, err := s.engine.Verify(r.Context(), o.IDs, func(p cache.ScrubProgress) {
+	report, err := s.engine.Verify(ctx, o.IDs, func(p cache.ScrubProgress) {
 		last = &p
 		if time.Since(told) >= progressEvery {
 			line(verifyLine{Progress: last})

@@ -2,11 +2,14 @@ package httpd
 
 import (
 	"bufio"
+	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/imgcache/imgcache-host/host/cache"
@@ -43,6 +46,37 @@ func TestVerifyTellsProgress(t *testing.T) {
 	e.fail = fmt.Errorf("%w: a scrub is running", cache.ErrConflict)
 	if w := call(h, "POST", "/v1/verify", ""); w.Code != http.StatusConflict {
 		t.Errorf("one too many: %d %s", w.Code, w.Body)
+	}
+}
+
+// TestVerifyEndsWithTheService, which does not wait for it as for a download.
+func TestVerifyEndsWithTheService(t *testing.T) {
+	ln, err := ListenTCP(t.Context(), "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() {
+		ended <- Serve(ctx, ln, newService(newEngine()).Handler(everything), Limits{DrainTimeout: time.Hour})
+	}()
+	req, err := http.NewRequestWithContext(t.Context(), "POST", "http://"+ln.Addr().String()+"/v1/verify", strings.NewReader(`{"ids": ["slow"]}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Close = true
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	stop()
+	rest, err := io.ReadAll(resp.Body)
+	resp.Body.Close()
+	if err != nil || !strings.Contains(string(rest), "the service is stopping") {
+		t.Errorf("%s, %v", rest, err)
+	}
+	if err := <-ended; err != nil {
+		t.Error(err)
 	}
 }
 
