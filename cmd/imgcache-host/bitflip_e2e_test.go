@@ -266,4 +266,9 @@ func TestVerifyCommand(t *testing.T) {
 			}
 		}
 	}
+	d.stop()
+	d.flip("image-4", 5, false)
+	if out, _ := d.offline(1, "verify"); !strings.Contains(strings.Join(strings.Fields(out), " "), "bad image-4") {
+		t.Errorf("while the service does not run:\n%s", out)
+	}
 }
