@@ -117,7 +117,9 @@ func (c *Cache) Delete(ctx context.Context, id string) error {
 		}
 	}
 	c.pool.leave(im.size)
-	c.evictor.discard(im, nil)
+	if err := c.evictor.discard(im, nil); err != nil {
+		return fmt.Errorf("delete %q: %w", id, err)
+	}
 	reason := "by request"
 	if c.pins.holds(id, c.cfg.Now()) {
 		reason += "; its pin stays"

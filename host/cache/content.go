@@ -104,7 +104,7 @@ func (k *fillContent) follow(ctx context.Context, w io.Writer, off, n int64) (in
 			if end >= 0 {
 				limit = min(limit, end)
 			}
-			m, err := k.f.copyTo(w, pos, limit, buf)
+			m, err := k.copyPrefix(ctx, w, pos, limit, buf)
 			pos += m
 			if err != nil {
 				return pos - off, err
@@ -162,13 +162,28 @@ func (f *fill) await(ctx context.Context, enough func(view) bool) (view, error) 
 	}
 }
 
+// copyPrefix writes the readable bytes [pos, limit), from the origin where the
+// disk does not give them back.
+func (k *fillContent) copyPrefix(ctx context.Context, w io.Writer, pos, limit int64, buf []byte) (int64, error) {
+	n, err := k.f.copyTo(w, pos, limit, buf)
+	if !errors.Is(err, errReadBack) || k.f.obj.Version == "" {
+		return n, err
+	}
+	k.f.c.disk.fail(err)
+	m, err := k.direct(ctx, w, pos+n, limit)
+	return n + m, err
+}
+
+// errReadBack says that bytes of a fill that were written cannot be read.
+var errReadBack = errors.New("read what was fetched")
+
 // copyTo writes the readable bytes [pos, limit).
 func (f *fill) copyTo(w io.Writer, pos, limit int64, buf []byte) (int64, error) {
 	start := pos
 	for pos < limit {
 		p, err := f.readAt(buf[:min(int64(len(buf)), limit-pos)], pos)
 		if err != nil {
-			return pos - start, fmt.Errorf("read what was fetched: %w", err)
+			return pos - start, fmt.Errorf("%w: %w", errReadBack, err)
 		}
 		n, err := w.Write(p)
 		pos += int64(n)
@@ -206,7 +221,7 @@ func (k *fillContent) tail(ctx context.Context, w io.Writer, pos int64, buf []by
 		return 0, err
 	}
 	defer src.Close()
-	t := &tail{f: k.f, w: w, start: pos, pos: pos, first: src.offset, next: src.offset, buf: buf}
+	t := &tail{k: k, ctx: ctx, w: w, start: pos, pos: pos, first: src.offset, next: src.offset, buf: buf}
 	for {
 		n, err := src.Read(buf)
 		sums.write(buf[:n])
@@ -237,7 +252,8 @@ func (k *fillContent) tail(ctx context.Context, w io.Writer, pos int64, buf []by
 
 // tail is a client's place in a stream that nobody stores.
 type tail struct {
-	f          *fill
+	k          *fillContent
+	ctx        context.Context
 	w          io.Writer
 	start, pos int64  // where the client began, and its next byte
 	held       []byte // the bytes [first, next) of the stream, withheld
@@ -255,7 +271,7 @@ func (t *tail) let(limit int64) error {
 		return nil
 	}
 	if t.pos < t.first {
-		n, err := t.f.copyTo(t.w, t.pos, min(limit, t.first), t.buf)
+		n, err := t.k.copyPrefix(t.ctx, t.w, t.pos, min(limit, t.first), t.buf)
 		t.pos += n
 		if err != nil {
 			return err

@@ -144,10 +144,13 @@ func (e *evictor) candidates(r rule) []candidate {
 // files to be unlinked. It reports whether room can be expected.
 func (e *evictor) makeRoom(n, short int64) bool {
 	victims, enough := e.pick(n, short)
+	gone := 0
 	for _, v := range victims {
-		e.evict(v, fmt.Sprintf("to make room for %d bytes", n), nil)
+		if e.evict(v, fmt.Sprintf("to make room for %d bytes", n), nil) == nil {
+			gone++
+		}
 	}
-	return enough
+	return enough && (gone > 0 || len(victims) == 0)
 }
 
 // pick takes victims for n more bytes out of the index, in the order of the
@@ -218,29 +221,35 @@ func (e *evictor) claim(im *image, r rule, since time.Time) bool {
 }
 
 // evict moves the file of a claimed image to trash. The bytes return to the
-// pool when it is unlinked; done is called then.
-func (e *evictor) evict(v victim, purpose string, done func()) {
+// pool when it is unlinked; done is called then. After an error the image is
+// as it was, but for its hits.
+func (e *evictor) evict(v victim, purpose string, done func()) error {
+	if err := e.discard(v.im, done); err != nil {
+		return err
+	}
 	e.history.tell(slog.LevelInfo, v.im.id, Evicted, v.why+", "+purpose, "bytes", v.im.size)
-	e.discard(v.im, done)
+	return nil
 }
 
 // discard moves the file of an image that left the index, and whose bytes
-// count as leaving, to trash.
-func (e *evictor) discard(im *image, done func()) {
+// count as leaving, to trash. After an error the image is in the index again.
+func (e *evictor) discard(im *image, done func()) error {
 	file, err := e.store.Trash(im.id)
-	switch {
-	case err == nil:
+	if err == nil {
 		e.unlinkLater(trashed{file, im, done})
-		return
-	case !errors.Is(err, fs.ErrNotExist):
-		// The file stays, and will be found again.
-		e.log.Warn("move image to trash", "image", im.id, "error", err)
-		defer e.index.found(im.info)
+		return nil
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		err = nil // somebody else took the file away
+	} else {
+		e.index.found(im.info) // before its bytes return to the pool
+		e.log.Warn("a file cannot be moved to trash", "image", im.id, "error", err)
 	}
 	e.gone(im)
 	if done != nil {
 		done()
 	}
+	return err
 }
 
 // unlinkLater hands a file in trash to the goroutine that unlinks. After the

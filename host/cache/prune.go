@@ -42,8 +42,7 @@ func (c *Cache) Prune(ctx context.Context, o PruneOptions) (Result, error) {
 			return false
 		}
 		unlinked.Add(1)
-		c.evictor.evict(v, purpose, unlinked.Done)
-		return true
+		return c.evictor.evict(v, purpose, unlinked.Done) == nil
 	}
 	if o.DryRun {
 		leave = nil

@@ -6,6 +6,7 @@ package storetest
 
 import (
 	"errors"
+	"io"
 	"io/fs"
 	"sync"
 	"testing"
@@ -111,6 +112,9 @@ func (f *FS) Kill() {
 		file.File.Close()
 	}
 	clear(f.open)
+	if c, ok := f.inner.(io.Closer); ok {
+		c.Close()
+	}
 	f.disk.release()
 }
 
