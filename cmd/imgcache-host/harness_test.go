@@ -93,8 +93,9 @@ type daemon struct {
 	t      *testing.T
 	bin    string
 	uid    uint32
-	config string // path of the configuration
-	dir    string // cache directory
+	config string              // path of the configuration
+	dir    string              // cache directory
+	user   *syscall.Credential // that the service runs as; nil: as the tests
 	runDir string
 	socket string         // of the native API
 	api    *client.Client // over the socket
@@ -265,7 +266,7 @@ func (d *daemon) launchLame() {
 	p := &process{cmd: exec.Command(filepath.Join(d.bin, "imgcache-host"), "serve", "--config", d.config), done: make(chan struct{})}
 	p.cmd.Stdout, p.cmd.Stderr = log, log
 	p.cmd.Env = append(os.Environ(), quietRace)
-	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Credential: d.user}
 	if d.uid != 0 {
 		p.cmd.SysProcAttr.Credential = &syscall.Credential{Uid: d.uid, Gid: d.uid}
 	}

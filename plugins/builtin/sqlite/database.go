@@ -59,8 +59,16 @@ func openDatabase(ctx context.Context, path string, busy time.Duration) (*databa
 	if err := os.MkdirAll(filepath.Dir(path), 0o750); err != nil {
 		return nil, err
 	}
+	// SQLite would make the file, and those beside it take its mode, readable
+	// for everybody.
+	file, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o640)
+	if err != nil {
+		return nil, err
+	}
+	if err := file.Close(); err != nil {
+		return nil, err
+	}
 	db := &database{}
-	var err error
 	if db.writer, err = connect(path, busy, "immediate", 1); err != nil {
 		return nil, err
 	}
