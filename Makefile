@@ -85,7 +85,7 @@ check: $(TOOLS)
 .PHONY: test
 test: setup-test check
 	$(MAKE) --no-print-directory build BIN=bin/race RACE=1
-	IMGCACHE_BIN=$(CURDIR)/bin/race go test -race $(if $(IMGCACHE_TEST_ALL),-timeout 2h) ./...
+	IMGCACHE_BIN=$(CURDIR)/bin/race go test -race -timeout $(if $(IMGCACHE_TEST_ALL),2h,25m) ./...
 
 # The tests that are too long for every day look at IMGCACHE_TEST_ALL.
 .PHONY: test-all

@@ -435,7 +435,16 @@ func (d *daemon) usage() cache.Usage {
 // waitState waits until an image has a state.
 func (d *daemon) waitState(id string, want cache.State) {
 	d.t.Helper()
-	d.eventually(fmt.Sprintf("image %s is %s", id, want), func() bool { return d.state(id).State == want })
+	var last cache.ImageInfo
+	defer func() {
+		if last.State != want {
+			d.t.Logf("the last that was known of it: %+v", last)
+		}
+	}()
+	d.eventually(fmt.Sprintf("image %s is %s", id, want), func() bool {
+		last = d.state(id)
+		return last.State == want
+	})
 }
 
 // url returns the URL of an image.
