@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"sync"
 
+	"github.com/imgcache/imgcache-host/host/origin"
 	"github.com/imgcache/imgcache-host/sdk"
 )
 
@@ -25,12 +26,15 @@ func WithClient(ctx context.Context, name string) context.Context {
 // request is who asks for an image.
 type request struct {
 	client string // "": nobody in particular
-	wanted bool   // it was queued, so that it is stored in any case
+	wanted bool   // the image is stored in any case
 }
 
-func requestOf(ctx context.Context) request {
+// requestOf says who asks for an image that is not cached. One that is pinned,
+// queued or half fetched is wanted whoever asks.
+func (c *Cache) requestOf(ctx context.Context, id string) request {
 	name, _ := ctx.Value(clientKey{}).(string)
-	return request{client: name}
+	wanted := c.admission.open() || c.pins.holds(id, c.cfg.Now()) || c.parked.has(id) || c.store.Queued(id)
+	return request{client: name, wanted: wanted}
 }
 
 // admission decides which images that nobody has yet are stored: those that
@@ -49,6 +53,9 @@ type admission struct {
 // remembered is how many images are counted at least: some MiB. What was asked
 // for before so many others begins anew.
 const remembered = 1 << 16
+
+// open reports whether every image is admitted.
+func (a *admission) open() bool { return a.after <= 1 && a.perClient <= 0 }
 
 // ask counts a request for an image that is not cached, by a client, and
 // returns why it is not to be stored, or nil.
@@ -104,4 +111,14 @@ func (c *Cache) admits(size int64) error {
 		return fmt.Errorf("%w: larger than the %d bytes of max_image_size", errNotAdmitted, most)
 	}
 	return nil
+}
+
+// passThrough starts a transfer of which nothing is stored, for one client: a
+// fill that is detached as soon as the origin answers.
+func (c *Cache) passThrough(id string, o origin.Origin, name string, why error) *fill {
+	ctx, cancel := context.WithCancelCause(c.ctx)
+	f := newFill(c, id, o, name, cancel)
+	f.refused, f.clients = why, 1
+	c.work.Go(func() { f.run(ctx) })
+	return f
 }

@@ -384,7 +384,7 @@ func (c *Cache) Open(ctx context.Context, id string) (Content, error) {
 		if err := c.absent.err(id, c.cfg.Now()); err != nil && !c.filling(id) {
 			return nil, err
 		}
-		f, collapsed := c.follow(id, o, name, stale, requestOf(ctx))
+		f, collapsed := c.follow(id, o, name, stale, c.requestOf(ctx, id))
 		if f == nil {
 			continue // it was committed just now
 		}
@@ -520,8 +520,10 @@ func due(checked, now time.Time, after time.Duration) bool {
 // The second look is needed: a request that found no file may get here only
 // after the fill that it would have followed has committed and left the map.
 //
-// Only the request that begins a fill is asked whether the image is admitted.
-// One that is not has a transfer of its own, like those that follow at once.
+// Only the request that begins a fill is asked whether the image is admitted. If
+// it is not, the request has a transfer of its own that nobody can follow: what
+// followers read is what was stored, and theirs may be the request from which on
+// the image is.
 func (c *Cache) follow(id string, o origin.Origin, name string, stale *image, r request) (f *fill, collapsed bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -534,13 +536,14 @@ func (c *Cache) follow(id string, o origin.Origin, name string, stale *image, r 
 	if im := c.index.get(id); im != nil && im != stale {
 		return nil, false
 	}
-	var refused error
-	if stale == nil && !r.wanted && !c.pins.holds(id, c.cfg.Now()) {
-		refused = c.admission.ask(id, r.client)
-	}
-	f = c.begin(id, o, name, r.client, refused)
-	f.clients = 1
 	c.stats.misses.Add(1)
+	if stale == nil && !r.wanted {
+		if why := c.admission.ask(id, r.client); why != nil {
+			return c.passThrough(id, o, name, why), false
+		}
+	}
+	f = c.begin(id, o, name, r.client)
+	f.clients = 1
 	return f, false
 }
 
@@ -551,15 +554,12 @@ func (c *Cache) filling(id string) bool {
 	return c.fills[id] != nil
 }
 
-// begin starts a fill for a client, of an image that is not stored if refused
-// says why. The caller holds c.mu.
-func (c *Cache) begin(id string, o origin.Origin, name, client string, refused error) *fill {
+// begin starts a fill for a client. The caller holds c.mu.
+func (c *Cache) begin(id string, o origin.Origin, name, client string) *fill {
 	ctx, cancel := context.WithCancelCause(c.ctx)
 	f := newFill(c, id, o, name, cancel)
-	f.parked, f.refused = c.parked.take(id), refused
-	if refused == nil {
-		f.ended = c.admission.begin(client)
-	}
+	f.parked = c.parked.take(id)
+	f.ended = c.admission.begin(client)
 	c.fills[id] = f
 	c.work.Go(func() { f.run(ctx) })
 	return f

@@ -124,7 +124,9 @@ func (k *fillContent) follow(ctx context.Context, w io.Writer, off, n int64) (in
 
 // direct copies [pos, end) from the origin.
 func (k *fillContent) direct(ctx context.Context, w io.Writer, pos, end int64) (int64, error) {
-	return copyRange(ctx, w, k.f.origin, origin.Request{Name: k.f.name, Offset: pos, Length: end - pos, Version: k.f.obj.Version})
+	n, err := copyRange(ctx, w, k.f.origin, origin.Request{Name: k.f.name, Offset: pos, Length: end - pos, Version: k.f.obj.Version})
+	k.f.c.stats.fetched.Add(uint64(n))
+	return n, err
 }
 
 func (k *fillContent) Close() error {
@@ -224,6 +226,7 @@ func (k *fillContent) tail(ctx context.Context, w io.Writer, pos int64, buf []by
 	t := &tail{k: k, ctx: ctx, w: w, start: pos, pos: pos, first: src.offset, next: src.offset, buf: buf}
 	for {
 		n, err := src.Read(buf)
+		k.f.c.stats.fetched.Add(uint64(n))
 		sums.write(buf[:n])
 		t.held = append(t.held, buf[:n]...)
 		t.next += int64(n)

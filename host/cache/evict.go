@@ -45,6 +45,7 @@ type evictor struct {
 	log     *slog.Logger
 	index   *index
 	pool    *pool
+	free    *free
 	store   *store.Store
 	history *history
 	pins    *pins
@@ -67,7 +68,7 @@ type evictor struct {
 
 func newEvictor(c *Cache) *evictor {
 	e := &evictor{
-		log: c.log, index: c.index, pool: c.pool, store: c.store, history: c.history, pins: c.pins,
+		log: c.log, index: c.index, pool: c.pool, free: &c.free, store: c.store, history: c.history, pins: c.pins,
 		now: c.cfg.Now, minAge: c.cfg.MinAge,
 		trash: make(chan trashed, 1024), stopped: c.ctx.Done(),
 		advisor: &advisor{policy: c.cfg.Policy, index: c.index, events: c.index.events, max: c.cfg.MaxSize, now: c.cfg.Now},
@@ -344,11 +345,11 @@ func (e *evictor) tell(ctx context.Context) {
 }
 
 // wantsAdvice reports whether the standing list is worth a question: when the
-// cache is filling up and the list is half used, or a scoring policy's is old.
+// cache, or the file system, is filling up and the list is half used, or a scoring policy's is old.
 // A stateful policy moves on with each question, so it is not asked for its
 // list's age.
 func (e *evictor) wantsAdvice() bool {
-	if total, _ := e.pool.state(); total < e.pool.max/2 {
+	if total, _ := e.pool.state(); total < e.pool.max/2 && !e.free.scarce(e.standingWant()) {
 		return false
 	}
 	e.mu.Lock()

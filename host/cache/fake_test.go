@@ -36,6 +36,7 @@ type fakeOrigin struct {
 	asked   int    // Stats and Opens
 	missing string // a name that it does not have
 	terms   origin.Terms
+	gate    chan struct{} // Open waits until it is closed; nil: it does not
 }
 
 func (o *fakeOrigin) Name() string        { return "fake" }
@@ -74,6 +75,9 @@ func (o *fakeOrigin) Stat(_ context.Context, name string) (origin.Object, error)
 }
 
 func (o *fakeOrigin) Open(ctx context.Context, r origin.Request) (origin.Object, io.ReadCloser, error) {
+	if o.gate != nil {
+		<-o.gate
+	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.asked++

@@ -89,13 +89,13 @@ func (f *fill) update(change func()) {
 
 // run carries the fill from the first request to the origin to its end.
 func (f *fill) run(ctx context.Context) {
+	defer f.ended()
 	leave, err := f.c.enterFill(ctx)
 	if err != nil {
 		f.fail(err)
 		return
 	}
 	defer leave()
-	defer f.ended()
 	src, err := f.start(ctx)
 	if err != nil {
 		f.fail(err)

@@ -20,6 +20,7 @@ type free struct {
 	at      time.Time // of the last look; zero: it does not count any more
 	bytes   int64     // free then, less what was claimed and not yet on disk
 	granted int64     // claimed since
+	looks   int       // made so far
 }
 
 // claim is what one file may take of the file system.
@@ -44,6 +45,12 @@ func (f *free) short(n int64) (int64, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.shortLocked(n), nil
+}
+
+// scarce reports whether n more bytes would be too many.
+func (f *free) scarce(n int64) bool {
+	short, err := f.short(n)
+	return err == nil && short > 0
 }
 
 func (f *free) shortLocked(n int64) int64 { return f.least + n - (f.bytes - f.granted) }
@@ -91,7 +98,7 @@ func (f *free) end(c *claim) {
 func (f *free) look() error {
 	f.mu.Lock()
 	fresh := !f.at.IsZero() && f.now().Sub(f.at) < freeAge
-	known := f.granted
+	known, looks := f.granted, f.looks
 	var promised int64
 	for c := range f.claims {
 		promised += max(0, c.bytes-c.used.Load())
@@ -106,6 +113,10 @@ func (f *free) look() error {
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if f.looks != looks {
+		return nil // somebody else looked meanwhile
+	}
+	f.looks++
 	f.at, f.bytes = f.now(), bytes-promised
 	f.granted -= known
 	return nil

@@ -58,6 +58,14 @@ func (p *parked) take(id string) *parkedFill {
 	return &f
 }
 
+// has reports whether there is a partial file of id.
+func (p *parked) has(id string) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	_, ok := p.byID[id]
+	return ok
+}
+
 // list returns them by age, the oldest first.
 func (p *parked) list() []parkedFill {
 	p.mu.Lock()
@@ -154,7 +162,7 @@ func (c *Cache) resumeParked(context.Context) {
 		}
 		c.mu.Lock()
 		if c.fills[p.ID] == nil && c.ctx.Err() == nil {
-			c.begin(p.ID, o, name, "", nil)
+			c.begin(p.ID, o, name, "")
 		}
 		c.mu.Unlock()
 	}
@@ -190,6 +198,7 @@ func (f *fill) resume(ctx context.Context, p parkedFill) (*fetch, error) {
 		f.update(func() {
 			f.began, f.obj, f.sums = true, p.obj, sums
 			f.staged, f.resumed, f.state.size = staged, have, p.obj.Size
+			f.refused = f.c.admits(p.obj.Size)
 			f.state.resumed(have)
 			f.refused = f.c.admits(p.obj.Size)
 		})

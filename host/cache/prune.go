@@ -26,17 +26,22 @@ func (c *Cache) Prune(ctx context.Context, o PruneOptions) (Result, error) {
 	defer c.evictor.answered()
 	bound := c.cfg.Hard && o.MaxSize == nil
 	held := c.held(bound)
-	if missing := c.missing(); o.MaxSize == nil && missing > 0 {
-		target, start = min(target, max(0, held-missing)), -1
+	if held <= start { // only what min_free needs has to leave
+		target = held
 	}
-	if held <= start {
+	purpose := "by a prune"
+	if missing := c.missing(); o.MaxSize == nil && held-missing < target {
+		target = max(0, held-missing)
+		purpose += " for min_free"
+	}
+	if held <= target {
 		return Result{}, nil
 	}
 	for bound && !o.DryRun && held > target && c.dropInvalid() {
 		held = c.held(bound)
 	}
 	var unlinked sync.WaitGroup
-	purpose := fmt.Sprintf("by a prune from %d to %d bytes", held, target)
+	purpose = fmt.Sprintf("%s from %d to %d bytes", purpose, held, target)
 	leave := func(v victim) bool {
 		if !c.evictor.claim(v.im, r, time.Time{}) {
 			return false

@@ -91,7 +91,7 @@ func (c *Cache) reserve(ctx context.Context, n int64, claim *claim) error {
 			c.free.stale()
 			continue
 		}
-		if short > c.evictor.evictable() {
+		if short > 0 && short > c.evictor.evictable() {
 			return c.tooLittleFree(n, short) // to evict all would not help
 		}
 		if !c.evictor.makeRoom(n, short) {

@@ -157,9 +157,9 @@ func (w *write) declared() map[string]string {
 }
 
 func (c *Cache) openWrite(ctx context.Context, w *write) error {
-	first := w.size
-	if first < 0 {
-		first = 0
+	first := max(w.size, 0)
+	if err := c.admits(first); err != nil {
+		return fmt.Errorf("%w: %w", ErrNoSpace, err)
 	}
 	if err := c.reserve(ctx, first, &w.claim); err != nil {
 		return err
@@ -220,6 +220,9 @@ func (c *Cache) appendWrite(ctx context.Context, w *write, p []byte) error {
 	after := w.staged.Size() + int64(len(p))
 	if w.size >= 0 && after > w.size {
 		return fmt.Errorf("%w: more than the declared %d bytes", ErrVerify, w.size)
+	}
+	if err := c.admits(after); err != nil {
+		return fmt.Errorf("%w: %w", ErrNoSpace, err)
 	}
 	if short := after - w.charged; short > 0 {
 		if err := c.reserve(ctx, short, &w.claim); err != nil {
