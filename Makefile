@@ -4,7 +4,8 @@
 #   make run        everything at work, on loopback, until Ctrl-C (ONCE=1: once)
 #   make test       all checks and tests, with the race detector
 #   make test-all   the same at full length, and each fuzz target for FUZZTIME
-#   make bench      the benchmarks
+#   make bench      imgcache-host beside nginx and Varnish (BENCH=short: briefly)
+#   make bench-go   the benchmarks of single packages
 #   make check      formatting, vet, staticcheck, buf, generated files, go.mod
 #   make generate   the generated files anew
 #   make clean      remove what was built
@@ -100,8 +101,16 @@ fuzz:
 		done; \
 	done
 
+# Nothing else should load the machine meanwhile. BENCH is whole or short.
+BENCH ?= whole
 .PHONY: bench
 bench:
+	scripts/setup bench
+	$(MAKE) --no-print-directory build
+	go run ./bench -bin $(BIN) -form $(BENCH) $(BENCHFLAGS)
+
+.PHONY: bench-go
+bench-go:
 	go test -run '^$$' -bench . -benchmem ./...
 
 .PHONY: clean
