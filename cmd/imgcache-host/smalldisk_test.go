@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"os"
 	"syscall"
 	"testing"
@@ -9,9 +10,15 @@ import (
 // smallDisk returns a directory that takes 8 MiB.
 func smallDisk(t *testing.T) string {
 	t.Helper()
+	return diskOf(t, 8*mib)
+}
+
+// diskOf returns a directory that takes so many bytes.
+func diskOf(t *testing.T, size int64) string {
+	t.Helper()
 	dir := t.TempDir()
-	if err := syscall.Mount("imgcache-test", dir, "tmpfs", 0, "size=8m"); err != nil {
-		t.Fatalf("mount a small file system at %s: %v", dir, err)
+	if err := syscall.Mount("imgcache-test", dir, "tmpfs", 0, fmt.Sprintf("size=%d", size)); err != nil {
+		t.Fatalf("mount a file system of %d bytes at %s: %v", size, dir, err)
 	}
 	t.Cleanup(func() {
 		if err := syscall.Unmount(dir, 0); err != nil {
