@@ -71,7 +71,7 @@ func (c *Cache) reserve(ctx context.Context, n int64, claim *claim) error {
 		return fmt.Errorf("%w: the image needs %d bytes, and pinned images hold %d of the %d of max_size", ErrNoSpace, n, pinned, c.cfg.MaxSize)
 	}
 	if reason := c.disk.broken(); reason != nil {
-		return fmt.Errorf("%w: %w", ErrNoSpace, reason)
+		return reason
 	}
 	patience := time.NewTimer(roomPatience)
 	defer patience.Stop()

@@ -43,15 +43,22 @@ func (d *disk) ok() {
 	d.reason = nil
 }
 
-// broken returns why nothing is to be stored now, or nil.
+// broken returns why nothing is to be stored now, or nil. The error is an
+// [ErrNoSpace].
 func (d *disk) broken() error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.reason != nil && d.now().Before(d.until) {
-		return d.reason
+		return diskError{d.reason}
 	}
 	return nil
 }
+
+// diskError says that nothing is stored because the disk failed just now.
+type diskError struct{ reason error }
+
+func (e diskError) Error() string { return "the cache directory fails: " + e.reason.Error() }
+func (e diskError) Unwrap() error { return ErrNoSpace }
 
 func (d *disk) state() string {
 	d.mu.Lock()
@@ -70,9 +77,10 @@ func (c *Cache) storeFailed(id string, err error) {
 	if refused {
 		level = slog.LevelInfo
 	}
-	c.history.tell(level, id, NotStored, strings.TrimPrefix(err.Error(), errDetached.Error()+": "))
+	reason := strings.TrimPrefix(err.Error(), errDetached.Error()+": ")
+	c.history.tell(level, id, NotStored, reason)
 	if !refused && !errors.Is(err, ErrNoSpace) {
-		c.disk.fail(err)
+		c.disk.fail(errors.New(reason))
 	}
 }
 
