@@ -269,3 +269,19 @@ func TestLooksAtOnce(t *testing.T) {
 		e.free.end(&c)
 	})
 }
+
+// TestQueuedIsAdmitted asks for an image that waits in the queue.
+func TestQueuedIsAdmitted(t *testing.T) {
+	inEngine(t, Config{MaxSize: 1 << 30, Hard: true, KeepFilling: true, AdmitAfter: 9, Prefetchers: 1}, func(t *testing.T, e *engine) {
+		e.origin.data = bigContent(1)
+		e.origin.gate = make(chan struct{})
+		for _, id := range []string{"first", "second"} {
+			if _, err := e.Queue(id); err != nil {
+				t.Fatal(err)
+			}
+		}
+		synctest.Wait()
+		time.AfterFunc(time.Second, func() { close(e.origin.gate) })
+		e.finish(e.begun("", "second", true))
+	})
+}
