@@ -38,35 +38,42 @@ func (p *plan) hits(ctx context.Context, s *stage, t *table) error {
 		{s.varnish, "/sha256/big-hit"},
 		{s.bare, "/big"},
 	}
-	connections := []int{1, 8, 64}
-	got := map[int]map[string][]sample{1: {}, 8: {}, 64: {}}
+	var loads []hitLoad
+	for _, n := range []int{1, 8, 64} {
+		loads = append(loads, hitLoad{n, false}, hitLoad{n, true})
+	}
+	got := map[hitLoad]map[*server][]sample{}
 	var own, plugins []float64
-	for range p.rounds {
-		if err := verifyAll(targets, s.big); err != nil {
-			return err
+	for round := range p.rounds {
+		if round == 0 {
+			if err := verifyAll(targets, s.big); err != nil { // now all have it
+				return err
+			}
 		}
-		for _, n := range connections {
+		for _, l := range loads {
+			if got[l] == nil {
+				got[l] = map[*server][]sample{}
+			}
 			for _, i := range rand.Perm(len(targets)) {
 				target := targets[i]
-				one, err := p.sampleHits(ctx, target, n, s.big.size)
+				one, err := p.sampleHits(ctx, target, l, s.big)
 				if err != nil {
 					return fmt.Errorf("%s: %w", target.name, err)
 				}
-				got[n][target.name] = append(got[n][target.name], one.sample)
-				if target.server == s.host && n == 64 {
+				got[l][target.server] = append(got[l][target.server], one.sample)
+				if target.server == s.host && l.connections == 64 {
 					own, plugins = append(own, one.own), append(plugins, one.children)
 				}
 			}
 		}
 	}
 	aims := map[int]float64{1: 1.0, 8: 1.2, 64: 1.2}
-	for _, n := range connections {
-		what := fmt.Sprintf("hits of %s, %d connections", sizeText(s.big.size), n)
+	for _, l := range loads {
 		for _, target := range targets {
-			r := rowOf(what, got[n][target.name], got[n][s.static.name])
+			r := rowOf("hits of "+sizeText(s.big.size)+", "+l.String(), got[l][target.server], got[l][s.static])
 			r.server = target.name
 			if target.server == s.host {
-				r.aimRate(aims[n])
+				r.aimRate(aims[l.connections])
 				r.aimCPU(1.2)
 			}
 			t.add(r)
@@ -78,6 +85,23 @@ func (p *plan) hits(ctx context.Context, s *stage, t *table) error {
 	return nil
 }
 
+// hitLoad is what clients do at once.
+type hitLoad struct {
+	connections int
+	verified    bool // the client checks each block, instead of only counting bytes
+}
+
+func (l hitLoad) String() string {
+	s := fmt.Sprintf("%d connections", l.connections)
+	if l.connections == 1 {
+		s = "1 connection"
+	}
+	if l.verified {
+		s += ", each block verified by the client"
+	}
+	return s
+}
+
 // verifyAll downloads the image from every server and checks each block.
 func verifyAll(targets []target, want *image) error {
 	for _, target := range targets {
@@ -85,7 +109,7 @@ func verifyAll(targets []target, want *image) error {
 		if err != nil {
 			return fmt.Errorf("%s: %w", target.name, err)
 		}
-		err = c.verify(target.path, want)
+		err = c.verify(target.path, want, new(atomic.Int64))
 		_ = c.Close() // all was read
 		if err != nil {
 			return fmt.Errorf("%s: %w", target.name, err)
@@ -100,16 +124,15 @@ type hitSample struct {
 	own, children float64
 }
 
-// sampleHits measures downloads over n connections, which repeat them all the
-// time.
-func (p *plan) sampleHits(ctx context.Context, to target, n int, size int64) (s hitSample, err error) {
+// sampleHits measures downloads over connections that repeat them all the time.
+func (p *plan) sampleHits(ctx context.Context, to target, l hitLoad, of *image) (s hitSample, err error) {
 	var (
 		count atomic.Int64
 		over  atomic.Bool
 		wg    sync.WaitGroup
-		errs  = make(chan error, n)
+		errs  = make(chan error, l.connections)
 	)
-	clients := make([]*conn, n)
+	clients := make([]*conn, l.connections)
 	defer func() {
 		over.Store(true)
 		for _, c := range clients {
@@ -125,7 +148,7 @@ func (p *plan) sampleHits(ctx context.Context, to target, n int, size int64) (s 
 		}
 		wg.Go(func() {
 			for !over.Load() {
-				if _, err := clients[i].discard(to.path, size, &count); err != nil && !over.Load() {
+				if err := clients[i].download(to.path, of, l.verified, &count); err != nil && !over.Load() {
 					errs <- err
 					return
 				}

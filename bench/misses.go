@@ -78,7 +78,7 @@ func (p *plan) sampleMiss(ctx context.Context, s *stage, to target) (m sample, e
 	}
 	sent := float64(s.big.size) / gib
 	m = sample{rate: sent / took, server: (after - before) / sent, client: (ownAfter - own) / sent}
-	if err := c.verify(to.path, s.big); err != nil {
+	if err := c.verify(to.path, s.big, &count); err != nil {
 		return m, err
 	}
 	return m, s.forget(ctx, to)
