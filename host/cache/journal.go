@@ -192,10 +192,18 @@ func (j *journal) note(op sdk.Op, soon bool) {
 	}
 }
 
-// flush writes what is fresh to the file, makes it the next batch when none
-// is on its way, and returns the batch to send; nil: there is none. After an
-// error nothing is lost: the next flush writes it.
-func (j *journal) flush() (*sdk.Batch, error) {
+// save writes what is fresh to the file, so that a kill of the host does not
+// lose it. After an error nothing is lost: the next save writes it.
+func (j *journal) save() error {
+	_, err := j.write(false)
+	return err
+}
+
+// flush is save, makes what waits the next batch when none is on its way, and
+// returns the batch to send; nil: there is none.
+func (j *journal) flush() (*sdk.Batch, error) { return j.write(true) }
+
+func (j *journal) write(form bool) (*sdk.Batch, error) {
 	if err := j.open(); err != nil {
 		return nil, err
 	}
@@ -206,7 +214,7 @@ func (j *journal) flush() (*sdk.Batch, error) {
 		j.pending.add(op)
 	}
 	var batch *sdk.Batch
-	if ops := j.pending.take(maxBatchOps); sent == nil && len(ops) > 0 {
+	if ops := j.pending.take(maxBatchOps); form && sent == nil && len(ops) > 0 {
 		batch = &sdk.Batch{Source: j.source, Seq: j.seq + 1, Ops: ops}
 		for _, op := range ops {
 			fresh.remove(op.Entry.ID) // written as part of the batch

@@ -55,10 +55,13 @@ func newRecorder(d sdk.Driver, log *slog.Logger, x *index, j *journal, now func(
 
 // run works until the context ends, and then sends once more what is left.
 func (r *recorder) run(ctx context.Context) {
-	select {
-	case <-r.scanned:
-	case <-ctx.Done():
-	}
+	_ = r.whileLogging(func() error {
+		select {
+		case <-r.scanned:
+		case <-ctx.Done():
+		}
+		return nil
+	})
 	pause := flushEvery
 	for ctx.Err() == nil {
 		if err := r.step(ctx); err != nil && ctx.Err() == nil {
@@ -68,12 +71,8 @@ func (r *recorder) run(ctx context.Context) {
 			r.report(nil)
 			pause = flushEvery
 		}
-		select {
-		case <-time.After(pause):
-		case <-r.wake():
-		case <-r.again:
+		if r.rest(ctx, pause) {
 			pause = flushEvery
-		case <-ctx.Done():
 		}
 	}
 	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
@@ -83,6 +82,45 @@ func (r *recorder) run(ctx context.Context) {
 	}
 	if err := r.j.close(); err != nil {
 		r.log.Warn("close record log", "error", err)
+	}
+}
+
+// rest waits before the next attempt and reports whether the driver may answer
+// again. What happens meanwhile is written to the log in time.
+func (r *recorder) rest(ctx context.Context, pause time.Duration) (again bool) {
+	over := time.After(pause)
+	tick := time.NewTicker(flushEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-over:
+			return false
+		case <-tick.C:
+			_ = r.j.save() // an error is met again by the next step, which reports it
+		case <-r.wake():
+			return false
+		case <-r.again:
+			return true
+		case <-ctx.Done():
+			return false
+		}
+	}
+}
+
+// whileLogging returns when call has, which may take long. What happens
+// meanwhile is written to the log in time.
+func (r *recorder) whileLogging(call func() error) error {
+	done := make(chan error, 1)
+	go func() { done <- call() }()
+	tick := time.NewTicker(flushEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case err := <-done:
+			return err
+		case <-tick.C:
+			_ = r.j.save() // an error is met again by the next step, which reports it
+		}
 	}
 }
 
@@ -166,7 +204,7 @@ func (r *recorder) step(ctx context.Context) error {
 func (r *recorder) send(ctx context.Context, b sdk.Batch) error {
 	ctx, cancel := context.WithTimeout(ctx, applyTimeout)
 	defer cancel()
-	err := r.driver.Apply(ctx, b)
+	err := r.whileLogging(func() error { return r.driver.Apply(ctx, b) })
 	switch {
 	case err == nil:
 		return r.j.acknowledge()
@@ -189,12 +227,14 @@ func (r *recorder) reconcile(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, listTimeout)
 	defer cancel()
 	seen := map[string]bool{}
-	err := r.driver.List(ctx, func(entries []sdk.Entry) error {
-		for _, e := range entries {
-			seen[e.ID] = true
-		}
-		r.index.merge(entries)
-		return nil
+	err := r.whileLogging(func() error {
+		return r.driver.List(ctx, func(entries []sdk.Entry) error {
+			for _, e := range entries {
+				seen[e.ID] = true
+			}
+			r.index.merge(entries)
+			return nil
+		})
 	})
 	if err != nil {
 		return fmt.Errorf("list records: %w", err)

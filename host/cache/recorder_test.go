@@ -325,3 +325,46 @@ func (s *severable) Apply(ctx context.Context, b sdk.Batch) error {
 	}
 	return s.Driver.Apply(ctx, b)
 }
+
+// failingDriver fails at once, or takes as long as it may.
+type failingDriver struct{ slow bool }
+
+func (d failingDriver) List(ctx context.Context, _ func([]sdk.Entry) error) error { return d.fail(ctx) }
+func (d failingDriver) Apply(ctx context.Context, _ sdk.Batch) error              { return d.fail(ctx) }
+
+func (d failingDriver) fail(ctx context.Context) error {
+	if d.slow {
+		<-ctx.Done()
+	}
+	return sdk.ErrUnavailable
+}
+
+// TestLogIsWrittenMeanwhile: whatever the driver does, what a kill of the host
+// can cost is a second.
+func TestLogIsWrittenMeanwhile(t *testing.T) {
+	for _, slow := range []bool{false, true} {
+		inEngine(t, Config{MaxSize: 1 << 30, Hard: true, Driver: failingDriver{slow}}, func(t *testing.T, e *engine) {
+			e.put("a", 10)
+			time.Sleep(45 * time.Second) // the pauses are long by now, and so are the calls
+			for hits := range uint64(20) {
+				e.read("a")
+				time.Sleep(flushEvery)
+				log := newJournal(e.store.FS(), e.store.PrivateDir()+"/records.log")
+				data, err := readFile(log.fs, "test", log.path)
+				if err != nil {
+					t.Fatal(err)
+				}
+				log.replay(data)
+				got, _ := log.unacknowledged("a")
+				if log.sent != nil {
+					for _, op := range log.sent.Ops {
+						got += op.Entry.Hits
+					}
+				}
+				if got != hits+1 {
+					t.Errorf("slow %v: after %d hits the log on disk has %d", slow, hits+1, got)
+				}
+			}
+		})
+	}
+}
