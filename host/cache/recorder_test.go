@@ -330,7 +330,8 @@ func (s *severable) Apply(ctx context.Context, b sdk.Batch) error {
 type failingDriver struct{ slow bool }
 
 func (d failingDriver) List(ctx context.Context, _ func([]sdk.Entry) error) error { return d.fail(ctx) }
-func (d failingDriver) Apply(ctx context.Context, _ sdk.Batch) error              { return d.fail(ctx) }
+
+func (d failingDriver) Apply(ctx context.Context, _ sdk.Batch) error { return d.fail(ctx) }
 
 func (d failingDriver) fail(ctx context.Context) error {
 	if d.slow {
