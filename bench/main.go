@@ -25,6 +25,8 @@ type plan struct {
 	window  time.Duration // of one sample of hits
 	entries []int         // sizes of the caches that are pruned, ascending
 	only    string        // the one part that is run; "": all
+
+	profiles string // directory for CPU profiles of imgcache-host; "": none are taken
 }
 
 // whole and short are the two forms of a run. The acceptance figures are those
@@ -43,15 +45,16 @@ func main() {
 	form := flag.String("form", "whole", "whole or short")
 	rounds := flag.Int("rounds", 0, "rounds, instead of those of the form")
 	only := flag.String("only", "", "one part: hits, misses, crowd or prune; default: all")
+	profiles := flag.String("profiles", "", "directory for CPU profiles of imgcache-host, each taken in a further, uncounted round; default: none")
 	sender := flag.String("sender", "", "be the bare sender of this file, instead of measuring")
 	flag.Parse()
-	if err := run(*bin, *dir, *form, *only, *rounds, *sender); err != nil {
+	if err := run(*bin, *dir, *form, *only, *profiles, *rounds, *sender); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
 }
 
-func run(bin, dir, form, only string, rounds int, sender string) error {
+func run(bin, dir, form, only, profiles string, rounds int, sender string) error {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
 	ctx, cancel := context.WithTimeoutCause(ctx, runLimit, fmt.Errorf("not done within %v", runLimit))
@@ -63,7 +66,7 @@ func run(bin, dir, form, only string, rounds int, sender string) error {
 	if !ok {
 		return fmt.Errorf("-form is %q, want whole or short", form)
 	}
-	if p.only = only; rounds > 0 {
+	if p.only, p.profiles = only, profiles; rounds > 0 {
 		p.rounds = rounds
 	}
 	head, err := environment()

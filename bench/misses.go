@@ -36,6 +36,20 @@ func (p *plan) misses(ctx context.Context, s *stage, t *table) error {
 			got[i] = append(got[i], one)
 		}
 	}
+	for i, name := range map[int]string{1: "miss-sha256", 2: "miss-md5"} {
+		if p.profiles == "" {
+			break
+		}
+		l := lines[i].target
+		l.path += s.big.name + "-profile"
+		err := p.profiled(ctx, s.host, name, func() error {
+			_, err := p.sampleMiss(ctx, s, l)
+			return err
+		})
+		if err != nil {
+			return err
+		}
+	}
 	what := "miss of " + sizeText(s.big.size)
 	for i, l := range lines {
 		r := rowOf(what, got[i], got[0])

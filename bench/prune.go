@@ -27,12 +27,17 @@ func (p *plan) prune(ctx context.Context, s *stage, t *table) error {
 			return err
 		}
 		for range p.rounds {
-			one, err := host.samplePrune(ctx, s.bin, n)
+			one, err := p.samplePrune(ctx, host, s.bin, n, "")
 			if err != nil {
 				return fmt.Errorf("%d entries: %w", n, err)
 			}
 			took[n] = append(took[n], one.took)
 			own, plugins = append(own, one.own), append(plugins, one.plugins)
+		}
+		if p.profiles != "" {
+			if _, err := p.samplePrune(ctx, host, s.bin, n, fmt.Sprintf("prune-%d", n)); err != nil {
+				return err
+			}
 		}
 		if err := os.RemoveAll(host.dir); err != nil {
 			return err
@@ -73,8 +78,8 @@ func prepareEntries(p *plan, bin string, n int) (*server, error) {
 type pruneSample struct{ took, own, plugins float64 }
 
 // samplePrune fills the cache up to n images, starts the service, and lets a
-// tenth leave.
-func (s *server) samplePrune(ctx context.Context, bin string, n int) (one pruneSample, err error) {
+// tenth leave, with a profile of that name.
+func (p *plan) samplePrune(ctx context.Context, s *server, bin string, n int, profile string) (one pruneSample, err error) {
 	if err := fillUp(filepath.Join(s.dir, "images"), n); err != nil {
 		return one, err
 	}
@@ -89,12 +94,15 @@ func (s *server) samplePrune(ctx context.Context, bin string, n int) (one pruneS
 		return one, err
 	}
 	target := int64(n-n/10) * entrySize
-	start := time.Now()
-	done, err := s.api.Prune(ctx, cache.PruneOptions{MaxSize: &target})
-	one.took = time.Since(start).Seconds()
-	if err == nil && done.Files != n/10 {
-		err = fmt.Errorf("%d images left, want %d", done.Files, n/10)
-	}
+	err = p.profiled(ctx, s, profile, func() error {
+		start := time.Now()
+		done, err := s.api.Prune(ctx, cache.PruneOptions{MaxSize: &target})
+		one.took = time.Since(start).Seconds()
+		if err == nil && done.Files != n/10 {
+			err = fmt.Errorf("%d images left, want %d", done.Files, n/10)
+		}
+		return err
+	})
 	if err != nil {
 		return one, err
 	}
