@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"math/rand/v2"
 	"os"
@@ -18,14 +19,26 @@ import (
 )
 
 // TestSchedules runs fills under random schedules of cuts, slow and leaving
-// clients, write errors, deletes and crashes, and checks after each that only
-// whole images are visible, that nobody took wrong bytes for whole, and that
-// the count of bytes is right.
+// clients, write errors, deletes, prunes, crashes and a driver that fails, and
+// checks after each step that only whole images are visible, that nobody took
+// wrong bytes for whole and that the limit holds, and at the end that hits are
+// recorded, bytes counted right, and nothing left open. The name of a subtest
+// is its seed.
 func TestSchedules(t *testing.T) {
-	for seed := range uint64(500) {
+	seeds := uint64(500)
+	if os.Getenv("IMGCACHE_TEST_ALL") != "" {
+		seeds = 10_000
+	}
+	for seed := range seeds {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
+			open := openFiles(t)
+			stuck := time.AfterFunc(3*time.Minute, func() { panic(fmt.Sprintf("seed %d spins or hangs", seed)) })
+			defer stuck.Stop()
 			dir := t.TempDir()
 			synctest.Test(t, func(t *testing.T) { newSchedule(t, seed, dir).run() })
+			if n := openFiles(t); n > open {
+				t.Errorf("%d files are left open", n-open)
+			}
 		})
 	}
 }
@@ -40,16 +53,22 @@ type schedule struct {
 	store  *store.Store
 	cache  *Cache
 	origin *fakeOrigin
+	driver *faultyDriver
 	max    int64
+	calm   bool // nothing happened that takes hits away
 
 	clients sync.WaitGroup
 	mu      sync.Mutex // guards what clients report
 	known   map[string]bool
+	hits    uint64 // that clients saw
 }
 
 func newSchedule(t *testing.T, seed uint64, dir string) *schedule {
 	rng := rand.New(rand.NewPCG(seed, 5))
-	s := &schedule{t: t, rng: rng, dir: dir, known: map[string]bool{}, max: 1 + rng.Int64N(6<<20)}
+	s := &schedule{
+		t: t, rng: rng, dir: dir, known: map[string]bool{}, max: 1 + rng.Int64N(6<<20),
+		driver: newFaultyDriver(seed), calm: true,
+	}
 	s.origin = &fakeOrigin{
 		rng: rand.New(rand.NewPCG(seed, 6)), size: rng.IntN(5) > 0, digest: rng.IntN(2) == 0,
 		cuts: rng.IntN(4), corrupt: rng.IntN(8) == 0,
@@ -91,7 +110,7 @@ func (s *schedule) open(odds int) {
 		s.t.Fatal(err)
 	}
 	s.cache, err = New(Config{
-		Store: s.store, Origins: s.origin, MaxSize: s.max, Hard: true, KeepFilling: s.rng.IntN(2) == 0, Retries: 2,
+		Store: s.store, Origins: s.origin, Driver: s.driver, MaxSize: s.max, Hard: true, KeepFilling: s.rng.IntN(2) == 0, Retries: 2,
 	})
 	if err != nil {
 		s.t.Fatal(err)
@@ -106,7 +125,9 @@ func (s *schedule) run() {
 	odds := []int{0, 0, 5, 40}[s.rng.IntN(4)]
 	s.open(odds)
 	for range 3 + s.rng.IntN(12) {
-		switch n := s.rng.IntN(20); {
+		n := s.rng.IntN(20)
+		s.calm = s.calm && n != 11 && n != 12 && n != 15 && n != 16
+		switch {
 		case n < 11:
 			s.client()
 		case n == 11:
@@ -135,10 +156,12 @@ func (s *schedule) run() {
 	}
 	s.setDown(false)
 	s.clients.Wait()
-	time.Sleep(time.Minute)
+	s.driver.settle()
+	time.Sleep(2 * time.Minute) // for the longest pause of the recorder, and the latest answer of the driver
 	s.check()
 	if odds == 0 {
 		s.wantCounted()
+		s.wantRecorded()
 	}
 	s.close()
 	if n := s.origin.active; n != 0 {
@@ -188,6 +211,9 @@ func (s *schedule) client() {
 		_, err = content.CopyTo(ctx, &got, 0, -1)
 		s.mu.Lock()
 		defer s.mu.Unlock()
+		if err == nil && content.Outcome().Hit {
+			s.hits++
+		}
 		undetectable := s.origin.corrupt && !s.origin.digest
 		whole := s.known[got.String()] || undetectable
 		switch {
@@ -233,12 +259,35 @@ func (s *schedule) check() {
 	if total, _ := s.cache.pool.state(); total > s.max {
 		s.t.Errorf("%d bytes are charged, max_size is %d", total, s.max)
 	}
+	if sum := s.onDisk(); sum > s.max {
+		s.t.Errorf("the files have %d bytes, max_size is %d", sum, s.max)
+	}
 }
 
-// wantCounted compares the pool with the files.
-func (s *schedule) wantCounted() {
+// wantRecorded compares the driver's records with the cache, and with what
+// clients saw where nothing took hits away.
+func (s *schedule) wantRecorded() {
 	s.t.Helper()
-	var sum int64
+	images, records := s.cache.Images(), s.driver.records()
+	if len(images) != len(records) {
+		s.t.Errorf("%d images, %d records", len(images), len(records))
+	}
+	for _, im := range images {
+		if r := records[im.ID]; r.Hits != im.Hits || r.Size != im.Size {
+			s.t.Errorf("%s has %d hits and %d bytes, its record %d and %d", im.ID, im.Hits, im.Size, r.Hits, r.Size)
+		}
+		switch {
+		case im.Hits > s.hits:
+			s.t.Errorf("%d hits are recorded, clients had %d", im.Hits, s.hits)
+		case s.calm && !s.origin.corrupt && im.Hits != s.hits:
+			s.t.Errorf("%d hits are recorded, clients had %d, and nothing took any away", im.Hits, s.hits)
+		}
+	}
+}
+
+// onDisk is the size of all image bytes.
+func (s *schedule) onDisk() (sum int64) {
+	s.t.Helper()
 	for _, dir := range []string{".", "incomplete", "invalid", ".imgcache/trash"} {
 		entries, err := os.ReadDir(filepath.Join(s.dir, dir))
 		if err != nil {
@@ -250,6 +299,13 @@ func (s *schedule) wantCounted() {
 			}
 		}
 	}
+	return sum
+}
+
+// wantCounted compares the pool with the files.
+func (s *schedule) wantCounted() {
+	s.t.Helper()
+	sum := s.onDisk()
 	if total, pending := s.cache.pool.state(); total != sum || pending != 0 {
 		s.t.Errorf("%d bytes are charged (%d of them leaving), the files have %d", total, pending, sum)
 	}
@@ -267,7 +323,7 @@ func (s *schedule) close() {
 		s.t.Error(err)
 	}
 	s.clients.Wait()
-	if err := s.store.Close(); err != nil {
+	if err := errors.Join(s.store.Close(), s.fsys.FS.(io.Closer).Close()); err != nil {
 		s.t.Error(err)
 	}
 }
