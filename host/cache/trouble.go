@@ -57,7 +57,7 @@ func (d *disk) broken() error {
 // diskError says that nothing is stored because the disk failed just now.
 type diskError struct{ reason error }
 
-func (e diskError) Error() string { return "the cache directory fails: " + e.reason.Error() }
+func (e diskError) Error() string { return "the disk failed just now: " + e.reason.Error() }
 func (e diskError) Unwrap() error { return ErrNoSpace }
 
 func (d *disk) state() string {
