@@ -29,7 +29,7 @@ func (p *plan) misses(ctx context.Context, s *stage, t *table) error {
 		for _, i := range rand.Perm(len(lines)) {
 			l := lines[i]
 			l.path += fmt.Sprintf("%s-miss%d", s.big.name, round)
-			one, err := p.sampleMiss(ctx, s, l.target)
+			one, err := p.sampleMiss(ctx, s, l.target, "")
 			if err != nil {
 				return fmt.Errorf("%s: %w", l.name, err)
 			}
@@ -42,11 +42,7 @@ func (p *plan) misses(ctx context.Context, s *stage, t *table) error {
 		}
 		l := lines[i].target
 		l.path += s.big.name + "-profile"
-		err := p.profiled(ctx, s.host, name, func() error {
-			_, err := p.sampleMiss(ctx, s, l)
-			return err
-		})
-		if err != nil {
+		if _, err := p.sampleMiss(ctx, s, l, name); err != nil {
 			return err
 		}
 	}
@@ -66,8 +62,9 @@ func (p *plan) misses(ctx context.Context, s *stage, t *table) error {
 }
 
 // sampleMiss downloads an image that the server does not have, then downloads
-// it once more to verify it, and takes it away again.
-func (p *plan) sampleMiss(ctx context.Context, s *stage, to target) (m sample, err error) {
+// it once more to verify it, and takes it away again. The first download may be
+// profiled under a name.
+func (p *plan) sampleMiss(ctx context.Context, s *stage, to target, profile string) (m sample, err error) {
 	if err := recycle(5 * p.image / 2); err != nil {
 		return m, err
 	}
@@ -81,17 +78,22 @@ func (p *plan) sampleMiss(ctx context.Context, s *stage, to target) (m sample, e
 		return m, err
 	}
 	var count atomic.Int64
-	own, start := ownCPU(), time.Now()
-	if _, err := c.discard(to.path, s.big.size, &count); err != nil {
+	var took, client float64
+	err = p.profiled(ctx, s.host, profile, func() error {
+		own, start := ownCPU(), time.Now()
+		_, err := c.discard(to.path, s.big.size, &count)
+		took, client = time.Since(start).Seconds(), ownCPU()-own
+		return err
+	})
+	if err != nil {
 		return m, err
 	}
-	took, ownAfter := time.Since(start).Seconds(), ownCPU()
 	after, err := to.cpu()
 	if err != nil {
 		return m, err
 	}
 	sent := float64(s.big.size) / gib
-	m = sample{rate: sent / took, server: (after - before) / sent, client: (ownAfter - own) / sent}
+	m = sample{rate: sent / took, server: (after - before) / sent, client: client / sent}
 	if err := c.verify(to.path, s.big, &count); err != nil {
 		return m, err
 	}
