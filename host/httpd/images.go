@@ -76,9 +76,6 @@ func (s *Service) download(w http.ResponseWriter, r *http.Request, id string, op
 // send copies the planned bytes. A client that cannot have all of them gets an
 // error status if none has left yet, else a connection that breaks off.
 func (s *Service) send(w http.ResponseWriter, r *http.Request, c cache.Content, p answer) {
-	if c.Outcome().Hit {
-		keepNear(r)
-	}
 	b := &body{w: w, status: p.status}
 	n, err := c.CopyTo(r.Context(), b, p.off, p.n)
 	want := p.n
