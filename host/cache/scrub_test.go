@@ -44,6 +44,7 @@ func TestScrubFindsBitRot(t *testing.T) {
 		if err := e.Delete(t.Context(), "other"); err != nil {
 			t.Fatal(err)
 		}
+		time.Sleep(time.Second) // for its file to be unlinked
 		for block := range int64(5) {
 			e.flip(block, true)
 			if r := e.scrub(); r.Images != 0 || len(r.Bad) != 1 || r.Bad[0].ID != "image" {
