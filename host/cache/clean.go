@@ -96,8 +96,8 @@ func (c *Cache) keepStaged(st *store.Staged) {
 }
 
 // Clean removes all invalid files and those incomplete ones that nothing was
-// written to for the stall time; nil means the configured one. Files that
-// this process writes are never stalled. It goes on after an error and
+// written to for the stall time, see [Cache.age]; nil means the configured one.
+// Files that this process writes are never stalled. It goes on after an error and
 // returns the first.
 func (c *Cache) Clean(ctx context.Context, stall *time.Duration) (Result, error) {
 	if stall == nil {
@@ -127,15 +127,24 @@ func (c *Cache) Clean(ctx context.Context, stall *time.Duration) (Result, error)
 			first = fmt.Errorf("clean: %w", err)
 		}
 	}
-	now := c.cfg.Now()
 	invalid, err := c.store.Invalid()
 	remove(invalid, err, c.store.RemoveInvalid, func(store.Partial) bool { return true })
 	partial, err := c.store.Incomplete()
 	remove(partial, err, c.store.RemoveIncomplete, func(p store.Partial) bool {
-		return !p.Owned && now.Sub(p.ModTime) > *stall
+		return !p.Owned && c.age(p.ModTime) > *stall
 	})
 	if done.Files > 0 {
 		c.log.Info("cleaned", "files", done.Files, "bytes", done.Bytes)
 	}
 	return done, first
+}
+
+// age is how long ago a file got its time. The clock that gave it may have been
+// set since, which the engine's own clock does not follow, or have been set
+// before, which that on the wall has followed: one of the two is right, and the
+// other off by as much as the clock was set. A file that is ahead of both is as
+// old as it is ahead, so that none stays for ever, and one that is ahead by
+// little, as on a file server, is new.
+func (c *Cache) age(at time.Time) time.Duration {
+	return min(c.cfg.Now().Sub(at).Abs(), c.store.Now().Sub(at).Abs())
 }

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -27,7 +28,8 @@ type engine struct {
 	fsys   *flakyFS // fails when told to
 	log    *syncBuffer
 	dir    string
-	config Config // as given
+	config Config       // as given
+	wall   atomic.Int64 // how far the clock on the wall is ahead of the timers'
 }
 
 // inEngine runs f with an engine that was started and is closed afterwards.
@@ -57,8 +59,11 @@ func (e *engine) open() {
 	}
 	e.fsys = &flakyFS{FS: base, rng: newRand(2)}
 	cfg := e.config
-	if cfg.Store, err = store.Open(store.Config{Dir: e.dir, FS: e.fsys}); err != nil {
+	if cfg.Store, err = store.Open(store.Config{Dir: e.dir, FS: e.fsys, Now: e.wallNow}); err != nil {
 		e.t.Fatal(err)
+	}
+	if ahead := time.Duration(e.wall.Load()); cfg.Now == nil { // as by default
+		cfg.Now = func() time.Time { return time.Now().Add(ahead) }
 	}
 	cfg.Origins = e.origin
 	cfg.Log = slog.New(slog.NewTextHandler(e.log, nil))

@@ -63,6 +63,7 @@ type evictor struct {
 	brought  bool   // the advisor has not yet taken it over
 	standing []victim
 	at       time.Time // when the standing list was made
+	asOf     time.Time // the accesses that it knows of are up to here
 	verdict  string    // who decided last, and if it was the fallback, why
 }
 
@@ -178,7 +179,7 @@ func (e *evictor) pick(n, short int64) (victims []victim, enough bool) {
 	for short > 0 && len(e.standing) > 0 {
 		v := e.standing[0]
 		e.standing = e.standing[1:]
-		take(v, e.at)
+		take(v, e.asOf)
 	}
 	select {
 	case e.used <- struct{}{}:
@@ -402,6 +403,7 @@ func (e *evictor) refresh(ctx context.Context) {
 	}
 	defer e.answered()
 	at := e.now()
+	asOf := e.index.asOf(at)
 	list, err := e.advise(ctx, e.standingWant(), rule{minAge: e.minAge}, nil)
 	if ctx.Err() != nil {
 		return
@@ -409,7 +411,7 @@ func (e *evictor) refresh(ctx context.Context) {
 	e.judge(err)
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.standing, e.at = list, at
+	e.standing, e.at, e.asOf = list, at, asOf
 }
 
 // judge remembers who decides, and logs when that changes.

@@ -1,6 +1,7 @@
 package cache
 
 import (
+	"cmp"
 	"slices"
 	"strings"
 	"sync"
@@ -23,7 +24,9 @@ type image struct {
 	seen     blockSet   // blocks that were read and found right since the start; guards itself
 
 	hits     uint64    // the driver's record plus what the record log holds
-	accessed time.Time // start of the last GET, or the commit
+	accessed time.Time // start of the last GET, or the commit; see index.moment
+	used     time.Time // the same by this host's clock; zero: not since the start
+	guessed  bool      // accessed is: the file's time was no help
 	checked  time.Time // when the origin last confirmed the version; zero: never
 	readers  int       // open now
 	holders  int       // the readers, and whoever else has the file open
@@ -73,6 +76,9 @@ type index struct {
 	// its name or has it open.
 	condemned map[string]uint64
 
+	// newest is the latest access on record, when the clock is behind it.
+	newest time.Time
+
 	// pool says how many bytes images hold; the index returns those of a
 	// removed image once it is unlinked and its last reader has gone.
 	pool *pool
@@ -113,11 +119,17 @@ func (x *index) found(info store.Info) *image {
 		x.unlinkedLocked(im)
 	}
 	x.pool.charge(info.Size)
-	at := info.ModTime
-	if now := x.now(); at.After(now) {
-		at = now // the clock was set back since; the future has no images
+	now := x.now()
+	im := x.addLocked(info, earlier(info.ModTime, now))
+	im.guessed = info.ModTime.After(now) // the clock was set back since; the future has no images
+	return im
+}
+
+func earlier(a, b time.Time) time.Time {
+	if b.Before(a) {
+		return b
 	}
-	return x.addLocked(info, at)
+	return a
 }
 
 // sameFile reports whether two looks at an id saw one file.
@@ -148,6 +160,7 @@ func (x *index) commit(info store.Info, now time.Time) (im, old *image) {
 		im = x.addLocked(info, now)
 	}
 	im.checked = now
+	x.useLocked(im, now)
 	x.holdLocked(im)
 	im.readers++
 	if old != nil && old.info.Version == info.Version {
@@ -311,11 +324,63 @@ func (x *index) access(im *image, now time.Time) {
 	if im.removed {
 		return
 	}
-	if now.After(im.accessed) {
-		im.accessed = now
-	}
+	x.useLocked(im, now)
 	x.log.touch(im.id, 0, im.accessed)
 	x.events.add(sdk.Event{Kind: sdk.EventAccessed, Key: im.key, Size: uint64(im.size), At: now.UnixNano(), Count: 1})
+}
+
+// useLocked moves the last access of an image to now.
+func (x *index) useLocked(im *image, now time.Time) {
+	im.used, im.guessed = now, false
+	if at := x.momentLocked(now); at.After(im.accessed) {
+		im.accessed = at
+	}
+}
+
+// momentLocked is the time of an access: now, or, when the clock is behind the
+// records because it was set back, a moment after all others. So the order of
+// accesses is that in which they happened, and no record goes back. A
+// microsecond is the least that drivers keep.
+func (x *index) momentLocked(now time.Time) time.Time {
+	if !now.Before(x.newest) {
+		return now
+	}
+	x.newest = x.newest.Add(time.Microsecond)
+	return x.newest
+}
+
+// asOf is a time that no access up to now is after, and every later one is.
+func (x *index) asOf(now time.Time) time.Time {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if !now.Before(x.newest) {
+		return now
+	}
+	return x.newest
+}
+
+// keepOrder says that all records are merged. What was used while they were
+// not known, by a clock that turns out to be behind them, was used after what
+// they tell of.
+func (x *index) keepOrder(now time.Time) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if !now.Before(x.newest) {
+		return
+	}
+	var list []*image
+	for _, im := range x.images {
+		if !im.used.IsZero() {
+			list = append(list, im)
+		}
+	}
+	slices.SortFunc(list, func(a, b *image) int {
+		return cmp.Or(a.used.Compare(b.used), a.accessed.Compare(b.accessed))
+	})
+	for _, im := range list {
+		im.accessed = x.momentLocked(now)
+		x.log.touch(im.id, 0, im.accessed)
+	}
 }
 
 // hit counts a download whose last byte has left.
@@ -417,13 +482,29 @@ func (x *index) merge(entries []sdk.Entry) {
 		}
 		if e.Version == im.info.Version {
 			im.hits = max(im.hits, e.Hits+unsent)
-			if e.LastAccessed.After(im.accessed) {
-				im.accessed = e.LastAccessed
-			}
+			x.rememberLocked(im, e.LastAccessed)
 		}
 		if e.Version != im.info.Version || e.Size != im.size {
 			x.log.put(im.entry())
 		}
+	}
+}
+
+// maxAhead is how far ahead of the clock an access on record may be. One that
+// is further ahead is a mistake of the driver, and must not put every later
+// access beside it.
+const maxAhead = 10 * 365 * 24 * time.Hour
+
+// rememberLocked takes in an access that is on record.
+func (x *index) rememberLocked(im *image, at time.Time) {
+	if at.Sub(x.now()) > maxAhead {
+		return
+	}
+	if im.guessed || at.After(im.accessed) {
+		im.accessed, im.guessed = at, false
+	}
+	if at.After(x.newest) {
+		x.newest = at
 	}
 }
 

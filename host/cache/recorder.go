@@ -239,6 +239,7 @@ func (r *recorder) reconcile(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("list records: %w", err)
 	}
+	r.index.keepOrder(r.now())
 	r.index.putMissing(seen)
 	return nil
 }

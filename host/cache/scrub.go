@@ -207,7 +207,7 @@ func (s *scrub) verify(ctx context.Context, id string) error {
 	}
 	defer file.Close()
 	info := file.Info()
-	if age := s.c.cfg.Now().Sub(info.ModTime); !info.Verified && age >= 0 && age < settled {
+	if !info.Verified && s.c.age(info.ModTime) < settled {
 		s.unread(id, errors.New("the file was changed a moment ago, and may not be whole yet"))
 		return nil
 	}

@@ -151,6 +151,9 @@ func (s *Store) Open() error {
 	return nil
 }
 
+// Now is the clock on the wall, by which files get their times.
+func (s *Store) Now() time.Time { return s.now() }
+
 // IsOpen reports whether [Store.Open] has succeeded.
 func (s *Store) IsOpen() bool { return s.instance.Load() != nil }
 
