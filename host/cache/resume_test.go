@@ -247,16 +247,20 @@ func TestPartialFilesLeave(t *testing.T) {
 		e.wantPartial(0)
 
 		e.interrupt("image")
-		if r, err := e.Clean(t.Context(), nil); err != nil || r.Files != 0 {
-			t.Errorf("cleaned %+v, %v, before it was stalled", r, err)
-		}
 		list, err := e.store.Incomplete()
 		if err != nil || len(list) != 1 {
 			t.Fatal(list, err)
 		}
-		if err := e.fsys.Chtimes("test", "incomplete/"+list[0].Name, time.Now().Add(-25*time.Hour)); err != nil {
-			t.Fatal(err)
+		written := func(ago time.Duration) { // by the clock of the bubble
+			if err := e.fsys.Chtimes("test", "incomplete/"+list[0].Name, time.Now().Add(-ago)); err != nil {
+				t.Fatal(err)
+			}
 		}
+		written(23 * time.Hour)
+		if r, err := e.Clean(t.Context(), nil); err != nil || r.Files != 0 {
+			t.Errorf("cleaned %+v, %v, before it was stalled", r, err)
+		}
+		written(25 * time.Hour)
 		if r, err := e.Clean(t.Context(), nil); err != nil || r.Files != 1 {
 			t.Errorf("cleaned %+v, %v", r, err)
 		}
