@@ -115,7 +115,16 @@ func (e *evictor) takeOver() {
 type trashed struct {
 	file store.Trashed
 	im   *image // nil: left over from an earlier run
-	done func() // may be nil
+	done func() // called after the first attempt to unlink it; may be nil
+
+	tried bool // the first attempt was made
+}
+
+func (t trashed) size() int64 {
+	if t.im != nil {
+		return t.im.size
+	}
+	return t.file.Size
 }
 
 // rule says which images may leave. Pinned ones never do.
@@ -238,7 +247,7 @@ func (e *evictor) evict(v victim, purpose string, done func()) error {
 func (e *evictor) discard(im *image, done func()) error {
 	file, err := e.store.Trash(im.id)
 	if err == nil {
-		e.unlinkLater(trashed{file, im, done})
+		e.unlinkLater(trashed{file: file, im: im, done: done})
 		return nil
 	}
 	if errors.Is(err, fs.ErrNotExist) {
@@ -271,13 +280,25 @@ func (e *evictor) gone(im *image) {
 	e.index.unlinked(im)
 }
 
+// reclaimAgain is how long a file that could not be unlinked is left alone.
+const reclaimAgain = time.Minute
+
 // reclaim unlinks what is in trash, away from everybody who waits: a GiB
-// takes a quarter of a second.
+// takes a quarter of a second. What cannot be unlinked stays charged, for it is
+// on the disk, and is tried again; it counts as leaving no more, so that nobody
+// waits for it.
 func (e *evictor) reclaim(ctx context.Context) {
+	var stuck []trashed
+	tick := time.NewTicker(reclaimAgain)
+	defer tick.Stop()
 	for {
 		select {
 		case t := <-e.trash:
-			e.unlink(t)
+			if !e.unlink(&t) {
+				stuck = append(stuck, t)
+			}
+		case <-tick.C:
+			stuck = slices.DeleteFunc(stuck, func(t trashed) bool { return e.unlink(&t) })
 		case <-ctx.Done():
 			return
 		}
@@ -289,26 +310,33 @@ func (e *evictor) empty() {
 	for {
 		select {
 		case t := <-e.trash:
-			e.unlink(t)
+			e.unlink(&t)
 		default:
 			return
 		}
 	}
 }
 
-func (e *evictor) unlink(t trashed) {
-	if err := e.store.Reclaim(t.file); err != nil {
-		e.log.Warn("unlink", "file", t.file.Name, "error", err)
+// unlink tries to unlink a file and reports whether its bytes were released.
+func (e *evictor) unlink(t *trashed) bool {
+	err := e.store.Reclaim(t.file)
+	first := !t.tried
+	t.tried = true
+	if first {
+		e.pool.left(t.size()) // before their release, which wakes those who count on it
 	}
-	if t.im != nil {
-		e.gone(t.im)
-	} else {
-		e.pool.left(t.file.Size)
+	switch {
+	case err != nil:
+		e.log.Warn("a file in trash cannot be unlinked; its bytes stay charged", "file", t.file.Name, "error", err)
+	case t.im != nil:
+		e.index.unlinked(t.im)
+	default:
 		e.pool.release(t.file.Size)
 	}
-	if t.done != nil {
+	if first && t.done != nil {
 		t.done()
 	}
+	return err == nil
 }
 
 // keepStanding keeps the policy and the standing list up to date until the
@@ -346,9 +374,9 @@ func (e *evictor) tell(ctx context.Context) {
 }
 
 // wantsAdvice reports whether the standing list is worth a question: when the
-// cache, or the file system, is filling up and the list is half used, or a scoring policy's is old.
-// A stateful policy moves on with each question, so it is not asked for its
-// list's age.
+// cache, or the file system, is filling up and the list is half used, or a
+// scoring policy's is old. A stateful policy moves on with each question, so it
+// is not asked for its list's age.
 func (e *evictor) wantsAdvice() bool {
 	if total, _ := e.pool.state(); total < e.pool.max/2 && !e.free.scarce(e.standingWant()) {
 		return false
