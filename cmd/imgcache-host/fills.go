@@ -45,7 +45,7 @@ func (a *app) fills() *cobra.Command {
 // over reports whether nothing will change by itself.
 func over(list []cache.FillInfo) bool {
 	for _, f := range list {
-		if f.Phase != "interrupted" {
+		if f.Phase != cache.Interrupted {
 			return false
 		}
 	}
@@ -100,7 +100,7 @@ func bar(share float64) string {
 }
 
 func perSecond(f cache.FillInfo) string {
-	if f.Rate <= 0 || f.Phase == "interrupted" {
+	if f.Rate <= 0 || f.Phase == cache.Interrupted {
 		return ""
 	}
 	return humanBytes(f.Rate) + "/s"
@@ -108,7 +108,7 @@ func perSecond(f cache.FillInfo) string {
 
 // left estimates the time that the rest takes.
 func left(f cache.FillInfo) string {
-	if f.Rate <= 0 || f.Size < 0 || f.Phase == "interrupted" {
+	if f.Rate <= 0 || f.Size < 0 || f.Phase == cache.Interrupted {
 		return ""
 	}
 	return (time.Duration(float64(f.Size-f.Written)/float64(f.Rate)) * time.Second).String()

@@ -64,6 +64,9 @@ func humanBytes(n int64) string {
 	return humanize.IBytes(uint64(n))
 }
 
+// localTime writes a moment by the clock of the user.
+func localTime(t time.Time) string { return t.Local().Format(time.DateTime + " MST") }
+
 // age says how long ago t was; "" for the zero time.
 func age(t time.Time) string {
 	if t.IsZero() {

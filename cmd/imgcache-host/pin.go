@@ -88,7 +88,7 @@ func pinUntil(t time.Time) string {
 	if t.IsZero() {
 		return "for ever"
 	}
-	return t.Local().Format(time.DateTime + " MST")
+	return localTime(t)
 }
 
 func yes(b bool) string {

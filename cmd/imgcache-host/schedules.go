@@ -4,7 +4,6 @@ import (
 	"context"
 	"io"
 	"strings"
-	"time"
 
 	"github.com/imgcache/imgcache-host/host/client"
 	"github.com/imgcache/imgcache-host/host/schedule"
@@ -51,5 +50,5 @@ func nextRun(s schedule.Status) string {
 	case s.NextRun.IsZero():
 		return ""
 	}
-	return s.NextRun.Local().Format(time.DateTime + " MST")
+	return localTime(s.NextRun)
 }

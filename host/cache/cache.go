@@ -257,7 +257,7 @@ func (c *Cache) takeUp(ctx context.Context) {
 		c.recover()
 	}
 	if !c.cfg.Offline {
-		c.resumeParked(ctx)
+		c.resumeParked()
 	}
 	c.scan(ctx)
 }
@@ -467,7 +467,9 @@ func (c *Cache) revalidate(ctx context.Context, k *cachedContent) (changed bool,
 	if digestVersion(k.info.Version) || !due(c.index.checkedAt(k.im), now, k.source.Terms().RevalidateAfter) {
 		return false, detail, nil
 	}
-	obj, err := c.ask(ctx, k.info.ID, k.source, k.name)
+	limited, cancel := context.WithTimeout(ctx, originTimeout)
+	defer cancel()
+	obj, err := c.ask(limited, k.info.ID, k.source, k.name)
 	switch {
 	case ctx.Err() != nil:
 		return false, "", context.Cause(ctx)
@@ -487,13 +489,11 @@ func (c *Cache) revalidate(ctx context.Context, k *cachedContent) (changed bool,
 }
 
 // ask asks an origin for an image, unless it answered just now that it has
-// none. A question on behalf of a cached image is bounded.
+// none.
 func (c *Cache) ask(ctx context.Context, id string, o origin.Origin, name string) (origin.Object, error) {
 	if err := c.absent.err(id, c.cfg.Now()); err != nil {
 		return origin.Object{}, err
 	}
-	ctx, cancel := context.WithTimeout(ctx, originTimeout)
-	defer cancel()
 	obj, err := o.Stat(ctx, name)
 	c.absent.add(id, err, o.Terms(), c.cfg.Now())
 	return obj, err
@@ -637,12 +637,8 @@ func (c *Cache) Stat(ctx context.Context, id string) (Content, error) {
 			return &statContent{k.meta}, nil
 		}
 	}
-	if err := c.absent.err(id, c.cfg.Now()); err != nil {
-		return nil, err
-	}
-	obj, err := o.Stat(ctx, name)
+	obj, err := c.ask(ctx, id, o, name)
 	if err != nil {
-		c.absent.add(id, err, o.Terms(), c.cfg.Now())
 		return nil, err
 	}
 	m := originMeta(id, obj, Outcome{})

@@ -5,13 +5,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"maps"
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -320,23 +318,26 @@ func (d *day) after() {
 		_ = k.Close()
 	}
 	time.Sleep(time.Minute)
-	if total, pending := d.pool.state(); total != d.onDisk() || pending != 0 {
-		d.t.Errorf("%s: %d bytes are charged (%d of them leaving), the files have %d", d.name, total, pending, d.onDisk())
+	sum := imageBytes(d.t, d.dir)
+	if total, pending := d.pool.state(); total != sum || pending != 0 {
+		d.t.Errorf("%s: %d bytes are charged (%d of them leaving), the files have %d", d.name, total, pending, sum)
 	}
 	d.sleep()
 }
 
-// onDisk is the size of all image bytes.
-func (d *day) onDisk() (sum int64) {
-	_ = filepath.WalkDir(d.dir, func(path string, e fs.DirEntry, err error) error {
-		rel, _ := filepath.Rel(d.dir, path)
-		private := strings.HasPrefix(rel, ".imgcache/") && !strings.HasPrefix(rel, ".imgcache/trash/")
-		if err == nil && e.Type().IsRegular() && !private && !strings.HasPrefix(rel, "queue/") {
-			if info, err := e.Info(); err == nil {
+// imageBytes is the size of all image bytes in a cache directory.
+func imageBytes(t *testing.T, dir string) (sum int64) {
+	t.Helper()
+	for _, part := range []string{".", "incomplete", "invalid", ".imgcache/trash"} {
+		entries, err := os.ReadDir(filepath.Join(dir, part))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, e := range entries {
+			if info, err := e.Info(); err == nil && info.Mode().IsRegular() {
 				sum += info.Size()
 			}
 		}
-		return nil
-	})
+	}
 	return sum
 }

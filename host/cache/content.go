@@ -305,7 +305,7 @@ func (f *fill) takeOver(ctx context.Context) (*fetch, *digester, error) {
 		return nil, nil, err
 	}
 	if rest == nil && have == f.obj.Size {
-		rest = &fetch{offset: have, body: io.NopCloser(strings.NewReader("")), obj: f.obj}
+		rest = endedFetch(f.obj)
 	}
 	if rest == nil {
 		rest, err = openTail(ctx, f.origin, f.name, f.obj, have, f.c.cfg.Retries)

@@ -48,6 +48,13 @@ func (o *fakeOrigin) Learn(string, string) {}
 
 func newRand(seed uint64) *rand.Rand { return rand.New(rand.NewPCG(seed, 8)) }
 
+// setDown lets the origin go away, or come back.
+func (o *fakeOrigin) setDown(down bool) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.down = down
+}
+
 func (o *fakeOrigin) object() origin.Object {
 	obj := origin.Object{Version: o.version, Size: -1, URL: "fake://image"}
 	if o.size {

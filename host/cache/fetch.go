@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"time"
 
 	"github.com/imgcache/imgcache-host/host/origin"
@@ -48,6 +49,11 @@ func resumeFetch(ctx context.Context, o origin.Origin, name string, obj origin.O
 		}
 	}
 	return t, nil
+}
+
+// endedFetch is a transfer of which every byte has come.
+func endedFetch(obj origin.Object) *fetch {
+	return &fetch{obj: obj, offset: obj.Size, body: io.NopCloser(strings.NewReader(""))}
 }
 
 // rest asks for what is still to come, of the same version.

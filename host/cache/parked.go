@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"maps"
 	"slices"
 	"sync"
@@ -151,7 +150,7 @@ func (c *Cache) dropParked() bool {
 
 // resumeParked goes on with the fills that the end of the last run
 // interrupted. Without keep_filling they wait until a client comes back.
-func (c *Cache) resumeParked(context.Context) {
+func (c *Cache) resumeParked() {
 	if !c.cfg.KeepFilling {
 		return
 	}
@@ -198,7 +197,6 @@ func (f *fill) resume(ctx context.Context, p parkedFill) (*fetch, error) {
 		f.update(func() {
 			f.began, f.obj, f.sums = true, p.obj, sums
 			f.staged, f.resumed, f.state.size = staged, have, p.obj.Size
-			f.refused = f.c.admits(p.obj.Size)
 			f.state.resumed(have)
 			f.refused = f.c.admits(p.obj.Size)
 		})
@@ -231,11 +229,5 @@ func (f *fill) continueBehind(ctx context.Context, obj origin.Object, have int64
 	if err != nil {
 		return nil, err
 	}
-	return &fetch{ctx: ctx, origin: f.origin, name: f.name, obj: obj, offset: have, body: emptyBody()}, nil
+	return endedFetch(obj), nil
 }
-
-func emptyBody() io.ReadCloser { return io.NopCloser(eof{}) }
-
-type eof struct{}
-
-func (eof) Read([]byte) (int, error) { return 0, io.EOF }

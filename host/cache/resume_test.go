@@ -30,17 +30,19 @@ func (e *engine) interrupt(id string) {
 	}
 	defer time.Sleep(time.Millisecond) // for the fill to put its file away
 	defer k.Close()
-	e.setDown(true)
+	e.origin.setDown(true)
 	if n, err := k.CopyTo(e.t.Context(), &bytes.Buffer{}, 0, -1); !errors.Is(err, origin.ErrUnavailable) {
 		e.t.Fatalf("%d bytes, %v, want the origin to go away", n, err)
 	}
-	e.setDown(false)
+	e.origin.setDown(false)
 }
 
-func (e *engine) setDown(down bool) {
-	e.origin.mu.Lock()
-	defer e.origin.mu.Unlock()
-	e.origin.down = down
+// wantWhole downloads an image and compares it with the origin's.
+func (e *engine) wantWhole(id string) {
+	e.t.Helper()
+	if got, _, err := e.get(id); err != nil || got != string(e.origin.data) {
+		e.t.Errorf("got %d bytes, right: %v, %v", len(got), got == string(e.origin.data), err)
+	}
 }
 
 // wantPartial checks how many partial files lie in incomplete/ and that the
@@ -51,17 +53,7 @@ func (e *engine) wantPartial(n int) {
 	if err != nil || len(list) != n {
 		e.t.Errorf("%d partial files, %v, want %d", len(list), err, n)
 	}
-	var sum int64
-	for _, p := range list {
-		sum += p.Size
-	}
-	invalid, _ := e.store.Invalid()
-	for _, p := range invalid {
-		sum += p.Size
-	}
-	for _, im := range e.Images() {
-		sum += im.Size
-	}
+	sum := imageBytes(e.t, e.dir)
 	if u := e.Usage(); u.Bytes != sum {
 		e.t.Errorf("%d bytes are charged, the files have %d", u.Bytes, sum)
 	}
@@ -93,10 +85,7 @@ func TestFillGoesOn(t *testing.T) {
 					time.Sleep(time.Minute)
 					e.wantIDs("image")
 				}
-				got, _, err := e.get("image")
-				if err != nil || got != string(e.origin.data) {
-					t.Errorf("got %d bytes, right: %v, %v", len(got), got == string(e.origin.data), err)
-				}
+				e.wantWhole("image")
 				time.Sleep(time.Minute)
 				e.wantIDs("image")
 				e.wantPartial(0)
@@ -162,10 +151,7 @@ func TestResumeNeverMixes(t *testing.T) {
 				e.shut()
 				e.open()
 			}
-			got, _, err := e.get("image")
-			if err != nil || got != string(e.origin.data) {
-				t.Errorf("got %d bytes, right: %v, %v", len(got), got == string(e.origin.data), err)
-			}
+			e.wantWhole("image")
 			time.Sleep(time.Minute)
 			e.wantIDs("image")
 			e.wantPartial(0)
@@ -190,9 +176,7 @@ func TestResumeOfDamage(t *testing.T) {
 			t.Fatal(err)
 		}
 		f.Close()
-		if got, _, err := e.get("image"); err != nil || got != string(e.origin.data) {
-			t.Errorf("got %d bytes, right: %v, %v", len(got), got == string(e.origin.data), err)
-		}
+		e.wantWhole("image")
 		time.Sleep(time.Minute)
 		e.wantIDs("image")
 		e.wantPartial(0)
@@ -205,7 +189,7 @@ func TestOriginStaysAway(t *testing.T) {
 	inEngine(t, Config{MaxSize: 1 << 30, Hard: true}, func(t *testing.T, e *engine) {
 		e.origin.data = bigContent(1)
 		e.interrupt("image")
-		e.setDown(true)
+		e.origin.setDown(true)
 		for range 3 {
 			if _, _, err := e.get("image"); !errors.Is(err, sdk.ErrUnavailable) {
 				t.Errorf("got %v", err)
@@ -213,10 +197,8 @@ func TestOriginStaysAway(t *testing.T) {
 			time.Sleep(time.Minute)
 			e.wantPartial(1)
 		}
-		e.setDown(false)
-		if got, _, err := e.get("image"); err != nil || got != string(e.origin.data) {
-			t.Errorf("got %d bytes, %v", len(got), err)
-		}
+		e.origin.setDown(false)
+		e.wantWhole("image")
 		if most := len(e.origin.data) + blockSize; e.origin.sent > most {
 			t.Errorf("the origin sent %d bytes for an image of %d", e.origin.sent, len(e.origin.data))
 		}
@@ -265,9 +247,7 @@ func TestPartialFilesLeave(t *testing.T) {
 			t.Errorf("cleaned %+v, %v", r, err)
 		}
 		e.wantPartial(0)
-		if got, _, err := e.get("image"); err != nil || got != string(e.origin.data) {
-			t.Errorf("got %d bytes, %v", len(got), err)
-		}
+		e.wantWhole("image")
 	})
 }
 
@@ -370,7 +350,7 @@ func TestOriginDown(t *testing.T) {
 			t.Fatal(err)
 		}
 		time.Sleep(time.Minute)
-		e.setDown(true)
+		e.origin.setDown(true)
 		if _, o, err := e.get("image"); err != nil || !o.Hit || o.Detail != "stale" {
 			t.Errorf("outcome %+v, %v", o, err)
 		}
@@ -378,7 +358,7 @@ func TestOriginDown(t *testing.T) {
 		if _, _, err := e.get("image"); !errors.Is(err, sdk.ErrUnavailable) {
 			t.Errorf("got %v", err)
 		}
-		e.setDown(false)
+		e.origin.setDown(false)
 		if _, o, err := e.get("image"); err != nil || !o.Hit {
 			t.Errorf("outcome %+v, %v", o, err)
 		}

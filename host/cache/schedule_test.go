@@ -140,7 +140,7 @@ func (s *schedule) run() {
 		case n == 12:
 			s.replaceContent()
 		case n == 13:
-			s.setDown(s.rng.IntN(2) == 0)
+			s.origin.setDown(s.rng.IntN(2) == 0)
 		case n == 14:
 			if _, err := s.cache.Queue("image"); err != nil && odds == 0 {
 				s.t.Errorf("queue: %v", err)
@@ -154,7 +154,7 @@ func (s *schedule) run() {
 		time.Sleep(time.Duration(s.rng.IntN(1000)) * time.Millisecond)
 		s.check()
 	}
-	s.setDown(false)
+	s.origin.setDown(false)
 	s.clients.Wait()
 	s.driver.settle()
 	time.Sleep(2 * time.Minute) // for the longest pause of the recorder, and the latest answer of the driver
@@ -167,12 +167,6 @@ func (s *schedule) run() {
 	if n := s.origin.active; n != 0 {
 		s.t.Errorf("%d transfers were left open", n)
 	}
-}
-
-func (s *schedule) setDown(down bool) {
-	s.origin.mu.Lock()
-	defer s.origin.mu.Unlock()
-	s.origin.down = down
 }
 
 func (s *schedule) prune() {
@@ -262,7 +256,7 @@ func (s *schedule) check() {
 	if twice, _ := s.cache.others.sizes(); total-twice > s.max {
 		s.t.Errorf("%d bytes are charged, %d of them perhaps twice, max_size is %d", total, twice, s.max)
 	}
-	if sum := s.onDisk(); sum > s.max {
+	if sum := imageBytes(s.t, s.dir); sum > s.max {
 		s.t.Errorf("the files have %d bytes, max_size is %d", sum, s.max)
 	}
 }
@@ -288,27 +282,10 @@ func (s *schedule) wantRecorded() {
 	}
 }
 
-// onDisk is the size of all image bytes.
-func (s *schedule) onDisk() (sum int64) {
-	s.t.Helper()
-	for _, dir := range []string{".", "incomplete", "invalid", ".imgcache/trash"} {
-		entries, err := os.ReadDir(filepath.Join(s.dir, dir))
-		if err != nil {
-			s.t.Fatal(err)
-		}
-		for _, e := range entries {
-			if info, err := e.Info(); err == nil && info.Mode().IsRegular() {
-				sum += info.Size()
-			}
-		}
-	}
-	return sum
-}
-
 // wantCounted compares the pool with the files.
 func (s *schedule) wantCounted() {
 	s.t.Helper()
-	sum := s.onDisk()
+	sum := imageBytes(s.t, s.dir)
 	if total, pending := s.cache.pool.state(); total != sum || pending != 0 {
 		s.t.Errorf("%d bytes are charged (%d of them leaving), the files have %d", total, pending, sum)
 	}

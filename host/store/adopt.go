@@ -109,15 +109,8 @@ func (s *Store) replaceTable(id string, t *blockTable) error {
 	if err != nil {
 		return fmt.Errorf("encode block table: %w", err)
 	}
-	name := tableName(id, t.inode)
-	if err := writeFile(s.fs, "vouch.table", name+".new", b); err != nil {
-		return fmt.Errorf("write block table: %w", err)
-	}
-	if err := s.fs.Rename("vouch.rename", name+".new", name); err != nil {
-		return fmt.Errorf("rename block table: %w", err)
-	}
-	if err := s.fs.SyncDir("vouch.syncdir", blocksDir); err != nil {
-		return fmt.Errorf("sync block table: %w", err)
+	if err := replaceFile(s.fs, "vouch.table", tableName(id, t.inode), b); err != nil {
+		return fmt.Errorf("replace block table: %w", err)
 	}
 	return nil
 }

@@ -186,8 +186,13 @@ func readSmall(fsys FS, op, name string) ([]byte, error) {
 
 // writeSmall puts a line into a file, all of it or nothing.
 func writeSmall(fsys FS, op, name, line string) error {
+	return replaceFile(fsys, op, name, append([]byte(line), '\n'))
+}
+
+// replaceFile makes or replaces a file durably, all of it or nothing.
+func replaceFile(fsys FS, op, name string, b []byte) error {
 	tmp := name + ".new"
-	if err := writeFile(fsys, op, tmp, append([]byte(line), '\n')); err != nil {
+	if err := writeFile(fsys, op, tmp, b); err != nil {
 		return err
 	}
 	if err := fsys.Rename(op+".rename", tmp, name); err != nil {
