@@ -6,6 +6,7 @@ import (
 	"io"
 
 	"github.com/dustin/go-humanize/english"
+	"github.com/imgcache/imgcache-host/host/config/fromglance"
 	"github.com/spf13/cobra"
 )
 
@@ -29,5 +30,26 @@ func (a *app) config() *cobra.Command {
 			})
 		},
 	})
+	group.AddCommand(&cobra.Command{
+		Use:   "from-glance FILE...",
+		Short: "Write the configuration that takes over the image cache of a Glance",
+		Long: "Read the configuration files of Glance, such as /etc/glance/glance-api.conf, as Glance does (later ones win),\n" +
+			"and write to standard output a configuration of this service for the same cache, records and images.\n" +
+			"Each line says which option it comes from. What is left to do is written to standard error. A password never is.",
+		Args: cobra.MinimumNArgs(1),
+		RunE: func(_ *cobra.Command, files []string) error { return a.fromGlance(files) },
+	})
 	return group
+}
+
+func (a *app) fromGlance(files []string) error {
+	made, err := fromglance.Translate(files)
+	if err != nil {
+		return configError{err}
+	}
+	for _, note := range made.Notes {
+		fmt.Fprintf(a.stderr, "imgcache-host: note: %s\n", note)
+	}
+	_, err = a.stdout.Write(made.HCL)
+	return err
 }

@@ -76,7 +76,7 @@ func (d *decoder) checkCache(c Cache, at positions) {
 	}
 	if c.Limit == LimitHard && c.MaxImageSize > c.MaxSize {
 		d.warnAt(at.of("max_image_size"), "Bound without effect",
-			"An image larger than max_size (%s) is never stored, so a max_image_size above it changes nothing.", formatSize(c.MaxSize))
+			"An image larger than max_size (%s) is never stored, so a max_image_size above it changes nothing.", FormatSize(c.MaxSize))
 	}
 }
 
@@ -157,7 +157,7 @@ func (d *decoder) checkSchedule(s Schedule, at positions) {
 	case !cron && !every:
 		d.errorAt(at.header, "Missing option", `Say when: cron = "30 2 * * *" is half past two each night, every = "5m" is five minutes after the last time.`)
 	case every && s.Every > 0 && s.Jitter >= s.Every:
-		d.errorAt(at.of("jitter"), "Jitter too long", "It must be shorter than every, which is %q.", formatDuration(s.Every))
+		d.errorAt(at.of("jitter"), "Jitter too long", "It must be shorter than every, which is %q.", FormatDuration(s.Every))
 	}
 	if len(s.Images) > 0 && len(s.Run) > 0 && !slices.Contains(s.Run, TaskPrefetch) {
 		d.errorAt(at.of("images"), "Images without prefetch", `Images are queued by "prefetch", which is not in run.`)

@@ -13,7 +13,7 @@ import (
 )
 
 // sizeUnits are the units of sizes, the binary ones first and from large to
-// small, as formatSize tries them.
+// small, as FormatSize tries them.
 var sizeUnits = []struct {
 	name  string
 	bytes int64
@@ -93,8 +93,8 @@ func unknownUnit(s, unit string) error {
 	return fmt.Errorf("%q has the unknown unit %q; known are %s.%s", s, unit, strings.Join(known, ", "), didYouMean(unit, known))
 }
 
-// formatSize writes n with the largest unit that leaves a whole number.
-func formatSize(n int64) string {
+// FormatSize writes n with the largest unit that leaves a whole number.
+func FormatSize(n int64) string {
 	for _, u := range sizeUnits {
 		if n != 0 && n%u.bytes == 0 {
 			return strconv.FormatInt(n/u.bytes, 10) + u.name
@@ -123,8 +123,8 @@ func durationOf(v cty.Value) (time.Duration, error) {
 	return d, nil
 }
 
-// formatDuration writes d without the zero parts that Duration.String keeps.
-func formatDuration(d time.Duration) string {
+// FormatDuration writes d without the zero parts that Duration.String keeps.
+func FormatDuration(d time.Duration) string {
 	s := d.String()
 	if strings.HasSuffix(s, "m0s") {
 		s = strings.TrimSuffix(s, "0s")

@@ -45,14 +45,14 @@ func TestSizes(t *testing.T) {
 // into a configuration.
 func TestUnitsRoundTrip(t *testing.T) {
 	for _, n := range []int64{0, 1, 1000, 1024, 1536, 10 << 30, 5_000_000_000, math.MaxInt64} {
-		if got, err := ParseSize(formatSize(n)); got != n || err != nil {
-			t.Errorf("%d is written %q and read %d, %v", n, formatSize(n), got, err)
+		if got, err := ParseSize(FormatSize(n)); got != n || err != nil {
+			t.Errorf("%d is written %q and read %d, %v", n, FormatSize(n), got, err)
 		}
 	}
 	for _, d := range []time.Duration{0, time.Millisecond, time.Second, time.Minute, 90 * time.Minute, 24 * time.Hour, time.Hour + time.Second} {
-		got, err := durationOf(cty.StringVal(formatDuration(d)))
+		got, err := durationOf(cty.StringVal(FormatDuration(d)))
 		if got != d || err != nil {
-			t.Errorf("%v is written %q and read %v, %v", d, formatDuration(d), got, err)
+			t.Errorf("%v is written %q and read %v, %v", d, FormatDuration(d), got, err)
 		}
 	}
 }

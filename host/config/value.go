@@ -321,12 +321,12 @@ type sizeValue struct {
 
 func size(target *int64, least int64) value { return sizeValue{target, least} }
 
-func (s sizeValue) String() string { return strconv.Quote(formatSize(*s.target)) }
+func (s sizeValue) String() string { return strconv.Quote(FormatSize(*s.target)) }
 
 func (s sizeValue) set(v cty.Value, _ string) error {
 	n, err := sizeOf(v)
 	if err == nil && n < s.min {
-		err = fmt.Errorf("at least %s is wanted", formatSize(s.min))
+		err = fmt.Errorf("at least %s is wanted", FormatSize(s.min))
 	}
 	if err == nil {
 		*s.target = n
@@ -345,7 +345,7 @@ type durationValue struct {
 
 func duration(target *time.Duration, least time.Duration) value { return durationValue{target, least} }
 
-func (d durationValue) String() string { return strconv.Quote(formatDuration(*d.target)) }
+func (d durationValue) String() string { return strconv.Quote(FormatDuration(*d.target)) }
 
 func (d durationValue) set(v cty.Value, _ string) error {
 	n, err := durationOf(v)
@@ -355,7 +355,7 @@ func (d durationValue) set(v cty.Value, _ string) error {
 	case n <= 0 && d.min == positive:
 		return errors.New("a duration above zero is wanted")
 	case n < d.min:
-		return fmt.Errorf("at least %q is wanted", formatDuration(d.min))
+		return fmt.Errorf("at least %q is wanted", FormatDuration(d.min))
 	}
 	*d.target = n
 	return nil
