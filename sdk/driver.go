@@ -33,7 +33,10 @@ type Driver interface {
 	List(ctx context.Context, yield func([]Entry) error) error
 
 	// Apply carries out a batch, wholly or not at all, and returns nil only
-	// when its effect is durable against a crash of the plugin.
+	// when its effect is durable against a crash of the plugin. A driver that
+	// keeps its records with the files of the images may acknowledge a put of
+	// an image without file, and do nothing: the host brings it again when it
+	// reconciles.
 	//
 	// Exactly once: a driver stores the last Seq of each Source together with
 	// the effect. A batch at or below it is acknowledged without effect. A

@@ -244,7 +244,7 @@ func until(t *testing.T, what string, ok func() bool) {
 
 func TestConformanceThroughAProcess(t *testing.T) {
 	s := newStage(t)
-	sdktest.Driver(t, func(t *testing.T) sdk.Driver { return s.play(t, "well").Driver() })
+	sdktest.Driver(t, func(t *testing.T) sdktest.Subject { return sdktest.Subject{Driver: s.play(t, "well").Driver()} })
 }
 
 func TestErrorsKeepTheirMeaning(t *testing.T) {

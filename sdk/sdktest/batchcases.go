@@ -174,7 +174,7 @@ func testCancelledApply(s *store) {
 
 type durableCase struct {
 	name string
-	run  func(s *store, reopen func() sdk.Driver)
+	run  func(s *store, reopen func())
 }
 
 var durableCases = []durableCase{
@@ -183,20 +183,20 @@ var durableCases = []durableCase{
 	{"a batch is durable when it is acknowledged", testRestartEach},
 }
 
-func testRestart(s *store, reopen func() sdk.Driver) {
+func testRestart(s *store, reopen func()) {
 	all := many(3000)
 	s.apply(puts(all)...)
 	s.apply(sdk.Touch(all[7].ID, 7, at), sdk.Delete(all[0].ID))
 	all[7].Hits = 7
-	s.Driver = reopen()
+	reopen()
 	s.want(all[1:]...)
 }
 
-func testRestartSequence(s *store, reopen func() sdk.Driver) {
+func testRestartSequence(s *store, reopen func()) {
 	s.apply(sdk.Put(entry("a")))
 	touch := s.next(sdk.Touch("a", 1, at))
 	s.must(touch)
-	s.Driver = reopen()
+	reopen()
 	s.must(touch)
 	s.mustRefuse(sdk.Batch{Source: aSource, Seq: s.seq + 2})
 	s.apply(sdk.Touch("a", 10, at))
@@ -205,13 +205,13 @@ func testRestartSequence(s *store, reopen func() sdk.Driver) {
 	s.want(want)
 }
 
-func testRestartEach(s *store, reopen func() sdk.Driver) {
+func testRestartEach(s *store, reopen func()) {
 	var want []sdk.Entry
 	for i := range 10 {
 		e := entry(fmt.Sprint("i", i))
 		want = append(want, e)
 		s.apply(sdk.Put(e))
-		s.Driver = reopen()
+		reopen()
 		s.want(want...)
 	}
 }

@@ -7,7 +7,9 @@
 // A suite takes a *testing.T:
 //
 //	func TestConformance(t *testing.T) {
-//		sdktest.Driver(t, func(t *testing.T) sdk.Driver { return open(t, t.TempDir()) })
+//		sdktest.Driver(t, func(t *testing.T) sdktest.Subject {
+//			return sdktest.Subject{Driver: open(t, t.TempDir())}
+//		})
 //	}
 //
 // or, outside of a test, a [Report].

@@ -11,10 +11,19 @@ import (
 	"github.com/imgcache/imgcache-host/sdk"
 )
 
-// Driver holds a driver to every sentence of [sdk.Driver]. open returns a
-// driver over a new, empty store; what it takes to close it open leaves to
-// the Cleanup of its test.
-func Driver[S Runner[S]](t S, open func(S) sdk.Driver) {
+// Subject is a driver under test, with what its records need.
+type Subject struct {
+	Driver sdk.Driver
+
+	// Create makes the file of an image, Remove removes it; neither minds when
+	// that is so already. They are nil for a driver that looks at no files.
+	Create, Remove func(id string)
+}
+
+// Driver holds a driver to every sentence of [sdk.Driver]. open returns one
+// over a new, empty store; what it takes to close it open leaves to the
+// Cleanup of its test.
+func Driver[S Runner[S]](t S, open func(S) Subject) {
 	t.Helper()
 	for _, c := range driverCases {
 		t.Run(c.name, func(t S) {
@@ -28,13 +37,14 @@ func Driver[S Runner[S]](t S, open func(S) sdk.Driver) {
 // returns a function that opens one and the same store: an empty one at
 // first, later as it was left. The driver opened before is abandoned, not
 // closed: a process may be killed by that function, but is never asked to end.
-func Durable[S Runner[S]](t S, open func(S) func() sdk.Driver) {
+func Durable[S Runner[S]](t S, open func(S) func() Subject) {
 	t.Helper()
 	for _, c := range durableCases {
 		t.Run(c.name, func(t S) {
 			t.Helper()
 			reopen := open(t)
-			c.run(newStore(t, reopen()), reopen)
+			s := newStore(t, reopen())
+			c.run(s, func() { s.Subject = reopen() })
 		})
 	}
 }
@@ -48,11 +58,49 @@ const aSource = "00000000000000000000000000000001"
 // store is a driver in a test, with the number of its last batch.
 type store struct {
 	T
-	sdk.Driver
-	seq uint64
+	Subject
+	seq  uint64
+	last map[string]uint64 // of each source, that was acknowledged
 }
 
-func newStore(t T, d sdk.Driver) *store { return &store{T: t, Driver: d} }
+func newStore(t T, d Subject) *store { return &store{T: t, Subject: d, last: map[string]uint64{}} }
+
+// Apply brings the files to where they are when the host sends b, and calls
+// the driver.
+func (s *store) Apply(ctx context.Context, b sdk.Batch) error {
+	next := b.Seq == s.last[b.Source]+1
+	if s.Create != nil && next && b.Validate() == nil {
+		s.files(b)
+	}
+	err := s.Driver.Apply(ctx, b)
+	if next && err == nil {
+		s.last[b.Source] = b.Seq
+	}
+	return err
+}
+
+// files makes the files that images have after a batch, and removes the
+// others of it.
+func (s *store) files(b sdk.Batch) {
+	there := map[string]bool{}
+	for _, op := range b.Ops {
+		if op.Kind != sdk.OpTouch {
+			there[op.Entry.ID] = op.Kind == sdk.OpPut
+		}
+	}
+	for id, exists := range there {
+		if exists {
+			s.Create(id)
+		} else {
+			s.Remove(id)
+		}
+	}
+}
+
+// List lists what the driver has.
+func (s *store) List(ctx context.Context, yield func([]sdk.Entry) error) error {
+	return s.Driver.List(ctx, yield)
+}
 
 func (s *store) next(ops ...sdk.Op) sdk.Batch {
 	s.seq++

@@ -13,13 +13,13 @@ import (
 )
 
 func TestMemoryConforms(t *testing.T) {
-	sdktest.Driver(t, func(*testing.T) sdk.Driver { return &sdktest.Memory{} })
+	sdktest.Driver(t, func(*testing.T) sdktest.Subject { return sdktest.Subject{Driver: &sdktest.Memory{}} })
 }
 
 func TestMemoryIsDurableWhileItLives(t *testing.T) {
-	sdktest.Durable(t, func(*testing.T) func() sdk.Driver {
+	sdktest.Durable(t, func(*testing.T) func() sdktest.Subject {
 		m := &sdktest.Memory{}
-		return func() sdk.Driver { return m }
+		return func() sdktest.Subject { return sdktest.Subject{Driver: m} }
 	})
 }
 
@@ -78,8 +78,8 @@ func TestSuiteFindsBrokenDrivers(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			var report sdktest.Report
-			sdktest.Driver(&report, func(*sdktest.Report) sdk.Driver {
-				return &broken{Memory: &sdktest.Memory{}, apply: tt.apply, list: tt.list}
+			sdktest.Driver(&report, func(*sdktest.Report) sdktest.Subject {
+				return sdktest.Subject{Driver: &broken{Memory: &sdktest.Memory{}, apply: tt.apply, list: tt.list}}
 			})
 			if got := strings.Join(report.Failures(), "\n"); !strings.Contains(got, tt.want) {
 				t.Errorf("failures:\n%s\nwant one of %q", got, tt.want)

@@ -2,6 +2,7 @@ package sdktest_test
 
 import (
 	"errors"
+	"io/fs"
 	"log/slog"
 	"os"
 	"os/exec"
@@ -14,27 +15,46 @@ import (
 	"github.com/imgcache/imgcache-host/sdk/sdktest"
 )
 
-// sqliteBinary returns the executable of the driver sqlite: that below
-// IMGCACHE_BIN, or one that is built now.
-func sqliteBinary(t *testing.T) string {
+// shipped are the drivers that come with the service, each over every store
+// that it knows.
+var shipped = []struct {
+	store   string
+	driver  string
+	options func(*testing.T) sdk.Config // of a new, empty store; nil: none are needed
+}{
+	{store: "sqlite", driver: "sqlite"},
+}
+
+// driverBinary returns the executable of a driver: that below IMGCACHE_BIN, or
+// one that is built now.
+func driverBinary(t *testing.T, driver string) string {
 	t.Helper()
-	const name = "imgcache-driver-sqlite"
+	name := "imgcache-driver-" + driver
 	if dir := os.Getenv("IMGCACHE_BIN"); dir != "" {
 		return filepath.Join(dir, "plugins", name)
 	}
 	path := filepath.Join(t.TempDir(), name)
 	out, err := exec.CommandContext(t.Context(), "go", "build", "-o", path,
-		"github.com/imgcache/imgcache-host/plugins/builtin/sqlite/"+name).CombinedOutput()
+		"github.com/imgcache/imgcache-host/plugins/builtin/"+driver+"/"+name).CombinedOutput()
 	if err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
 	return path
 }
 
-// startDriver runs the driver as a process over the records in dir, until
-// stop.
-func startDriver(t *testing.T, path, dir string) (_ sdk.Driver, pid int, stop func()) {
+// process is a driver that runs as a process.
+type process struct {
+	sdktest.Subject
+	pid  int
+	stop func()
+}
+
+// startDriver runs a driver as a process, for a cache in dir, until stop.
+func startDriver(t *testing.T, name, path, dir string, options sdk.Config) process {
 	t.Helper()
+	if err := os.MkdirAll(filepath.Join(dir, ".imgcache"), 0o750); err != nil {
+		t.Fatal(err)
+	}
 	run, err := os.MkdirTemp("/tmp", "ic") // t.TempDir() may be too long for a socket
 	if err != nil {
 		t.Fatal(err)
@@ -43,47 +63,75 @@ func startDriver(t *testing.T, path, dir string) (_ sdk.Driver, pid int, stop fu
 	if err != nil {
 		t.Fatal(err)
 	}
-	stop = func() {
+	stop := func() {
 		if err := errors.Join(sup.Close(), os.RemoveAll(run)); err != nil {
 			t.Error(err)
 		}
 	}
-	p, err := sup.Start(t.Context(), plugin.Spec{Name: "sqlite", Kind: sdk.KindDriver, Path: path})
+	p, err := sup.Start(t.Context(), plugin.Spec{Name: name, Kind: sdk.KindDriver, Path: path})
 	if err == nil {
-		err = p.Configure(t.Context(), sdk.Settings{CacheDir: dir})
+		err = p.Configure(t.Context(), sdk.Settings{CacheDir: dir, Node: "node", Instance: "0123456789abcdef", Options: options})
 	}
 	if err != nil {
 		stop()
 		t.Fatal(err)
 	}
-	return p.Driver(), p.Status().PID, stop
+	return process{inDir(t, p.Driver(), dir), p.Status().PID, stop}
 }
 
-// TestDriverThroughProcess holds the driver sqlite to the contract as the
-// host has it: a process behind gRPC, which is killed where the contract
-// speaks of a restart.
-func TestDriverThroughProcess(t *testing.T) {
-	path := sqliteBinary(t)
-	sdktest.Driver(t, func(t *testing.T) sdk.Driver {
-		d, _, stop := startDriver(t, path, t.TempDir())
-		t.Cleanup(stop)
-		return d
-	})
-	sdktest.Durable(t, func(t *testing.T) func() sdk.Driver {
-		dir := t.TempDir()
-		end := func() {}
-		t.Cleanup(func() { end() })
-		return func() sdk.Driver {
-			end()
-			end = func() {}
-			d, pid, stop := startDriver(t, path, dir)
-			end = func() {
-				if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
-					t.Error(err)
-				}
-				stop()
-			}
-			return d
+// inDir makes the files of a driver's images in a directory.
+func inDir(t *testing.T, d sdk.Driver, dir string) sdktest.Subject {
+	check := func(err error) {
+		if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, fs.ErrExist) {
+			t.Error(err)
 		}
-	})
+	}
+	return sdktest.Subject{
+		Driver: d,
+		Create: func(id string) {
+			f, err := os.OpenFile(filepath.Join(dir, id), os.O_CREATE|os.O_EXCL, 0o640)
+			if err == nil {
+				err = f.Close()
+			}
+			check(err)
+		},
+		Remove: func(id string) { check(os.Remove(filepath.Join(dir, id))) },
+	}
+}
+
+// TestDriverThroughProcess holds the drivers to the contract as the host has
+// them: processes behind gRPC, which are killed where the contract speaks of a
+// restart.
+func TestDriverThroughProcess(t *testing.T) {
+	for _, s := range shipped {
+		t.Run(s.store, func(t *testing.T) {
+			path := driverBinary(t, s.driver)
+			options := s.options
+			if options == nil {
+				options = func(*testing.T) sdk.Config { return nil }
+			}
+			sdktest.Driver(t, func(t *testing.T) sdktest.Subject {
+				p := startDriver(t, s.driver, path, t.TempDir(), options(t))
+				t.Cleanup(p.stop)
+				return p.Subject
+			})
+			sdktest.Durable(t, func(t *testing.T) func() sdktest.Subject {
+				dir, same := t.TempDir(), options(t)
+				end := func() {}
+				t.Cleanup(func() { end() })
+				return func() sdktest.Subject {
+					end()
+					end = func() {}
+					p := startDriver(t, s.driver, path, dir, same)
+					end = func() {
+						if err := syscall.Kill(p.pid, syscall.SIGKILL); err != nil {
+							t.Error(err)
+						}
+						p.stop()
+					}
+					return p.Subject
+				}
+			})
+		})
+	}
 }

@@ -38,15 +38,15 @@ func open(t *testing.T, dir string, options sdk.Config) (*Driver, *bytes.Buffer)
 
 func TestConformance(t *testing.T) {
 	sdktest.Manifest(t, Manifest)
-	sdktest.Driver(t, func(t *testing.T) sdk.Driver {
+	sdktest.Driver(t, func(t *testing.T) sdktest.Subject {
 		d, _ := open(t, t.TempDir(), nil)
-		return d
+		return sdktest.Subject{Driver: d}
 	})
-	sdktest.Durable(t, func(t *testing.T) func() sdk.Driver {
+	sdktest.Durable(t, func(t *testing.T) func() sdktest.Subject {
 		dir := t.TempDir()
-		return func() sdk.Driver {
+		return func() sdktest.Subject {
 			d, _ := open(t, dir, nil)
-			return d
+			return sdktest.Subject{Driver: d}
 		}
 	})
 }
