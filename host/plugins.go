@@ -68,7 +68,7 @@ func (h *Host) driverSettings() (sdk.Settings, error) {
 	return sdk.Settings{
 		CacheDir: h.cfg.Cache.Dir,
 		StateDir: filepath.Join(h.cfg.Node.DataDir, "plugins", h.cfg.Cache.Driver.Plugin),
-		Node:     h.cfg.Node.Name, Instance: h.store.Instance(),
+		Node:     h.cfg.Node.Name, URL: h.cfg.Node.Advertise, Instance: h.store.Instance(),
 	}, nil
 }
 

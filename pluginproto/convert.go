@@ -45,7 +45,8 @@ func ToManifest(in *pluginv1.DescribeResponse) sdk.Manifest {
 // FromSettings returns the message that carries s.
 func FromSettings(s sdk.Settings) *pluginv1.ConfigureRequest {
 	return &pluginv1.ConfigureRequest{
-		Options: s.Options, CacheDir: s.CacheDir, StateDir: s.StateDir, Node: s.Node, Instance: s.Instance,
+		Options: s.Options, CacheDir: s.CacheDir, StateDir: s.StateDir,
+		Node: s.Node, Url: s.URL, Instance: s.Instance,
 	}
 }
 
@@ -53,7 +54,7 @@ func FromSettings(s sdk.Settings) *pluginv1.ConfigureRequest {
 func ToSettings(in *pluginv1.ConfigureRequest) sdk.Settings {
 	return sdk.Settings{
 		Options: in.GetOptions(), CacheDir: in.GetCacheDir(), StateDir: in.GetStateDir(),
-		Node: in.GetNode(), Instance: in.GetInstance(),
+		Node: in.GetNode(), URL: in.GetUrl(), Instance: in.GetInstance(),
 	}
 }
 

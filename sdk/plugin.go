@@ -201,6 +201,7 @@ type Settings struct {
 	CacheDir string // absolute path of the cache directory; empty for policies
 	StateDir string // absolute path of a private directory of the plugin; empty for policies
 	Node     string // name of this node
+	URL      string // where other nodes reach this one, without a slash at its end; empty: nowhere
 	Instance string // random id of this cache directory, stable over restarts
 }
 

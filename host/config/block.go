@@ -65,6 +65,7 @@ func (c *Config) body() body {
 func (n *Node) body() body {
 	return body{args: []arg{
 		{name: "name", into: text(&n.Name)},
+		{name: "advertise", into: webAddress(&n.Advertise)},
 		{name: "data_dir", into: path(&n.DataDir)},
 		{name: "run_dir", into: path(&n.RunDir)},
 	}}

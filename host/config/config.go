@@ -46,9 +46,10 @@ type Config struct {
 
 // Node is this machine among others.
 type Node struct {
-	Name    string // by default the host name
-	DataDir string // state that must survive a restart, such as that of plugins
-	RunDir  string // sockets; may be emptied at boot
+	Name      string // by default the host name
+	Advertise string // URL under which other nodes reach this one, without a slash at its end; "": none
+	DataDir   string // state that must survive a restart, such as that of plugins
+	RunDir    string // sockets; may be emptied at boot
 }
 
 // The networks of a [Listener].

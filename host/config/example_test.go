@@ -16,6 +16,7 @@ import (
 var computed = map[string]string{
 	"plugin_dir":                "none",
 	"node.name":                 "the name of the host",
+	"node.advertise":            "none",
 	"node.data_dir":             "/var/lib/imgcache for root, else ~/.local/share/imgcache",
 	"node.run_dir":              "/run/imgcache for root, else $XDG_RUNTIME_DIR/imgcache",
 	`listener "tcp".token_file`: "none",

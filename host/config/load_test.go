@@ -115,8 +115,9 @@ func TestSmallestConfiguration(t *testing.T) {
 
 const manyOptions = `
 node {
-  name    = "edge-${hostname()}"
-  run_dir = "/run/edge"
+  name      = "edge-${hostname()}"
+  advertise = "http://edge.example:9292/"
+  run_dir   = "/run/edge"
 }
 listener "unix" "ops" {
   path  = "/run/edge/ops.sock"
@@ -159,6 +160,9 @@ func TestOptions(t *testing.T) {
 	host, _ := os.Hostname()
 	if got, want := c.Node.Name, "edge-"+host; got != want {
 		t.Errorf("node name %q, want %q", got, want)
+	}
+	if got, want := c.Node.Advertise, "http://edge.example:9292"; got != want {
+		t.Errorf("node.advertise %q, want %q", got, want)
 	}
 	if len(c.Listeners) != 1 {
 		t.Errorf("%d listeners, want no second admin socket", len(c.Listeners))

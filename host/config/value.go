@@ -3,6 +3,7 @@ package config
 import (
 	"errors"
 	"fmt"
+	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
@@ -52,6 +53,29 @@ func (t textValue) set(v cty.Value, _ string) error {
 		*t.target = s
 	}
 	return err
+}
+
+// webAddressValue is the URL of a server, to which paths are appended.
+type webAddressValue struct{ target *string }
+
+func webAddress(target *string) value { return webAddressValue{target} }
+
+func (w webAddressValue) String() string { return strconv.Quote(*w.target) }
+
+func (w webAddressValue) set(v cty.Value, _ string) error {
+	s, err := stringOf(v)
+	if err != nil {
+		return err
+	}
+	u, err := url.Parse(s)
+	switch {
+	case err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "":
+		return fmt.Errorf("%q is not a URL such as \"http://cache-1.example:9292\"", s)
+	case u.User != nil || u.RawQuery != "" || u.ForceQuery || u.Fragment != "":
+		return fmt.Errorf("%q has more than a host, a port and perhaps a path", u.Redacted())
+	}
+	*w.target = strings.TrimRight(s, "/")
+	return nil
 }
 
 // pathValue is a path in the file system.

@@ -239,6 +239,7 @@ type ConfigureRequest struct {
 	StateDir      string            `protobuf:"bytes,3,opt,name=state_dir,json=stateDir,proto3" json:"state_dir,omitempty"`
 	Node          string            `protobuf:"bytes,4,opt,name=node,proto3" json:"node,omitempty"`
 	Instance      string            `protobuf:"bytes,5,opt,name=instance,proto3" json:"instance,omitempty"`
+	Url           string            `protobuf:"bytes,6,opt,name=url,proto3" json:"url,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -308,6 +309,13 @@ func (x *ConfigureRequest) GetInstance() string {
 	return ""
 }
 
+func (x *ConfigureRequest) GetUrl() string {
+	if x != nil {
+		return x.Url
+	}
+	return ""
+}
+
 type ConfigureResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -362,13 +370,14 @@ const file_imgcache_plugin_v1_plugin_proto_rawDesc = "" +
 	"\adefault\x18\x03 \x01(\tR\adefault\x12\x1a\n" +
 	"\brequired\x18\x04 \x01(\bR\brequired\x12\x1c\n" +
 	"\tsensitive\x18\x05 \x01(\bR\tsensitive\x12 \n" +
-	"\vdescription\x18\x06 \x01(\tR\vdescription\"\x85\x02\n" +
+	"\vdescription\x18\x06 \x01(\tR\vdescription\"\x97\x02\n" +
 	"\x10ConfigureRequest\x12K\n" +
 	"\aoptions\x18\x01 \x03(\v21.imgcache.plugin.v1.ConfigureRequest.OptionsEntryR\aoptions\x12\x1b\n" +
 	"\tcache_dir\x18\x02 \x01(\tR\bcacheDir\x12\x1b\n" +
 	"\tstate_dir\x18\x03 \x01(\tR\bstateDir\x12\x12\n" +
 	"\x04node\x18\x04 \x01(\tR\x04node\x12\x1a\n" +
-	"\binstance\x18\x05 \x01(\tR\binstance\x1a:\n" +
+	"\binstance\x18\x05 \x01(\tR\binstance\x12\x10\n" +
+	"\x03url\x18\x06 \x01(\tR\x03url\x1a:\n" +
 	"\fOptionsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x13\n" +
