@@ -1,0 +1,37 @@
+package dbtest
+
+import (
+	"fmt"
+	"net/url"
+	"os/exec"
+	"path/filepath"
+	"syscall"
+	"testing"
+)
+
+// MariaDB starts the version 10.11 of the packages mariadb-server-core and
+// mariadb-client-core.
+func MariaDB(t testing.TB) *Server {
+	t.Helper()
+	return start(t, kind{
+		name: "MariaDB", account: "mysql", driver: "mysql", quit: syscall.SIGTERM,
+		prepare: func(s *Server) []*exec.Cmd {
+			return []*exec.Cmd{exec.Command("mariadb-install-db", "--no-defaults", "--datadir="+filepath.Join(s.dir, "data"),
+				"--auth-root-authentication-method=normal", "--skip-test-db", "--skip-log-bin")}
+		},
+		serve: func(s *Server) *exec.Cmd {
+			// It syncs nothing, for it loses at most its process.
+			return exec.Command("mariadbd", "--no-defaults", "--datadir="+filepath.Join(s.dir, "data"),
+				"--skip-networking", "--socket="+mariaSocket(s), "--pid-file="+filepath.Join(s.dir, "pid"),
+				"--innodb-flush-log-at-trx-commit=0", "--innodb-flush-method=nosync", "--max-connections=300")
+		},
+		source: func(s *Server, database string) string {
+			return fmt.Sprintf("root@unix(%s)/%s", mariaSocket(s), database)
+		},
+		dsn: func(s *Server, database string) string {
+			return fmt.Sprintf("mysql://root@/%s?socket=%s", database, url.QueryEscape(mariaSocket(s)))
+		},
+	})
+}
+
+func mariaSocket(s *Server) string { return filepath.Join(s.dir, "socket") }
