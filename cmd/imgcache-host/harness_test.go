@@ -30,7 +30,10 @@ const patience = 2 * time.Minute
 
 // quietRace spares each process the second for which the race detector waits
 // at its end for reports of others.
-const quietRace = "GORACE=atexit_sleep_ms=0"
+const (
+	quietRace        = "GORACE=" + quietRaceOptions
+	quietRaceOptions = "atexit_sleep_ms=0"
+)
 
 // shared is a directory that outlives a test.
 var shared = sync.OnceValues(func() (string, error) { return os.MkdirTemp("", "imgcache-test") })

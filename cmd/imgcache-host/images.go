@@ -43,7 +43,7 @@ func (a *app) status() *cobra.Command {
 				row(w, "served", humanBytes(int64(u.BytesServed)))
 				row(w, "fetched", humanBytes(int64(u.BytesFetched)))
 				row(w, "records", u.Records)
-				row(w, "unsent records", u.Unsent)
+				row(w, "unsent records", unsent(u))
 				row(w, "policy", u.Policy)
 				row(w, "disk", u.Disk)
 				row(w, "corrupt images", u.Quarantined)
@@ -61,6 +61,18 @@ func pinned(u cache.Usage) string {
 	text := fmt.Sprintf("%s, %s", english.Plural(u.Pinned, "image", ""), humanBytes(u.PinnedBytes))
 	if u.PinsFull {
 		text += ": they fill the cache, and other images are passed through"
+	}
+	return text
+}
+
+// unsent says how far the driver is behind, and why.
+func unsent(u cache.Usage) string {
+	text := fmt.Sprint(u.Unsent)
+	if !u.UnsentSince.IsZero() {
+		text += ", behind since " + age(u.UnsentSince)
+	}
+	if u.RecordsError != "" {
+		text += ": " + u.RecordsError
 	}
 	return text
 }

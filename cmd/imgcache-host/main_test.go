@@ -12,7 +12,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	testscript.Main(tidy{m}, map[string]func(){"imgcache-host": main})
+	testscript.Main(tidy{m}, map[string]func(){"imgcache-host": main, mortalCommand: mortalMain})
 }
 
 // TestScripts runs the command as users do.

@@ -183,7 +183,7 @@ func (c *Cache) Usage() Usage {
 	u := Usage{
 		Bytes: total, MaxBytes: c.cfg.MaxSize, Limit: "prune",
 		Images: c.index.len(), Unsent: c.index.log.unsent(),
-		Records: c.recorder.state.Load().(string), RecordsError: c.recorder.why(),
+		Records: c.recorder.state.Load().(string), RecordsError: c.recorder.why(), UnsentSince: c.recorder.since(),
 		Hits: c.stats.hits.Load(), Misses: c.stats.misses.Load(),
 		BytesServed: c.stats.served.Load(), BytesFetched: c.stats.fetched.Load(),
 		Quarantined: c.stats.quarantined.Load(), Scrub: c.scrubs.progress(),

@@ -33,12 +33,13 @@ type recorder struct {
 	j      *journal
 	now    func() time.Time
 
-	scanned <-chan struct{}        // closed when the index has every file
-	merged  chan struct{}          // closed when it has every record
-	again   chan struct{}          // the driver may answer again
-	state   atomic.Value           // "loading", "ready" or "absent"
-	trouble atomic.Pointer[string] // why the driver is behind; nil: it is not
-	listed  bool                   // the records have been merged since the last gap
+	scanned <-chan struct{}           // closed when the index has every file
+	merged  chan struct{}             // closed when it has every record
+	again   chan struct{}             // the driver may answer again
+	state   atomic.Value              // "loading", "ready" or "absent"
+	trouble atomic.Pointer[string]    // why the driver is behind; nil: it is not
+	waiting atomic.Pointer[time.Time] // since when the oldest batch waits to be acknowledged; nil: none does
+	listed  bool                      // the records have been merged since the last gap
 }
 
 func newRecorder(d sdk.Driver, log *slog.Logger, x *index, j *journal, now func() time.Time, scanned <-chan struct{}) *recorder {
@@ -149,6 +150,15 @@ func (r *recorder) why() string {
 	return ""
 }
 
+// since returns when the oldest batch that the driver has not acknowledged was
+// to be sent, or the zero time.
+func (r *recorder) since() time.Time {
+	if t := r.waiting.Load(); t != nil {
+		return *t
+	}
+	return time.Time{}
+}
+
 // report logs the beginning and the end of trouble, once each.
 func (r *recorder) report(err error) {
 	behind := r.trouble.Load() != nil
@@ -180,9 +190,14 @@ func (r *recorder) step(ctx context.Context) error {
 		if batch == nil {
 			break
 		}
+		if r.waiting.Load() == nil {
+			now := r.now()
+			r.waiting.Store(&now)
+		}
 		if err := r.send(ctx, *batch); err != nil {
 			return err
 		}
+		r.waiting.Store(nil)
 	}
 	if r.listed {
 		return nil

@@ -3,6 +3,7 @@ package httpd
 import (
 	"net/http"
 	"strconv"
+	"time"
 
 	"github.com/imgcache/imgcache-host/host/cache"
 	"github.com/prometheus/client_golang/prometheus"
@@ -88,6 +89,8 @@ var usageMetrics = []usageMetric{
 		func(u cache.Usage) float64 { return truth(u.Records == "ready") }),
 	gauge("records_unsent", "Changes of records that the driver has not acknowledged.",
 		func(u cache.Usage) float64 { return float64(u.Unsent) }),
+	gauge("records_behind_seconds", "How long the oldest of these changes have been on their way; 0 when none are.",
+		func(u cache.Usage) float64 { return behind(u.UnsentSince) }),
 	counter("cache_hits_total", "Downloads answered from the cache to their last byte.",
 		func(u cache.Usage) float64 { return float64(u.Hits) }),
 	counter("cache_misses_total", "Downloads that the cache could not answer.",
@@ -108,6 +111,14 @@ func gauge(name, help string, value func(cache.Usage) float64) usageMetric {
 
 func counter(name, help string, value func(cache.Usage) float64) usageMetric {
 	return usageMetric{prometheus.NewDesc("imgcache_"+name, help, nil, nil), prometheus.CounterValue, value}
+}
+
+// behind is how long ago a time was, in seconds; 0 for the zero time.
+func behind(since time.Time) float64 {
+	if since.IsZero() {
+		return 0
+	}
+	return max(0, time.Since(since).Seconds())
 }
 
 func truth(b bool) float64 {
