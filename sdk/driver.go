@@ -16,9 +16,6 @@ type Entry struct {
 	LastModified time.Time // when the image was committed to the cache
 }
 
-// MaxIDLen is the length of the longest image id in bytes.
-const MaxIDLen = 128
-
 // Driver keeps records. The files are the truth about which images are
 // cached; a driver that loses its records loses statistics only.
 //

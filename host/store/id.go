@@ -2,64 +2,19 @@ package store
 
 import (
 	"fmt"
-	"slices"
 	"strings"
+
+	"github.com/imgcache/imgcache-host/sdk"
 )
 
-// maxID is the length that an id may have. Names made of an id, such as that
-// of its block table, stay below the 255 bytes of a file name.
-const maxID = 128
-
-// reserved are the names in the base directory that follow the grammar of ids
-// and are no images: the directories, and what Glance puts beside its images.
-// Were they ids, to delete one or to prune would destroy them.
-var reserved = map[string]bool{
-	incompleteDir: true,
-	invalidDir:    true,
-	queueDir:      true,
-
-	// Locks, all of which lie here when Glance has no lock_path.
-	"image_cache_db_init":        true, // the sqlite driver at its start
-	"sqlite_centralized_migrate": true, // the move to the central database
-	"glance-cache":               true, // a prefetch
-	"glance-cache-clean":         true,
-	"glance-cache-prune":         true,
-
-	"checkme": true, // probe of the xattr driver
-}
-
-// databases are the ends of names that belong to Glance's sqlite driver: the
-// records, whose name is an option of Glance, and what SQLite keeps beside
-// them.
-var databases = []string{".db", ".db-journal", ".db-wal", ".db-shm"}
-
-func isReserved(name string) bool {
-	return reserved[name] || slices.ContainsFunc(databases, func(end string) bool { return strings.HasSuffix(name, end) })
-}
-
-// ValidID reports whether id can name an image: it matches
-// [A-Za-z0-9][A-Za-z0-9._-]{0,127} and is not the name of a directory of the
-// cache or of a file that Glance keeps among its images. Such an id is a
-// single path element and means the same in every encoding.
-func ValidID(id string) bool {
-	if id == "" || len(id) > maxID || isReserved(id) {
-		return false
-	}
-	for i := range len(id) {
-		c := id[i]
-		alnum := 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9'
-		if !alnum && (i == 0 || c != '.' && c != '_' && c != '-') {
-			return false
-		}
-	}
-	return true
-}
+// ValidID reports whether id can name an image; see [sdk.ValidID].
+func ValidID(id string) bool { return sdk.ValidID(id) }
 
 // checkID stands before every use of an id as a file name.
 func checkID(id string) error {
 	if !ValidID(id) {
-		if len(id) > maxID {
-			id = id[:maxID] + "..."
+		if len(id) > sdk.MaxIDLen {
+			id = id[:sdk.MaxIDLen] + "..."
 		}
 		return fmt.Errorf("%w: %q", ErrBadID, id)
 	}

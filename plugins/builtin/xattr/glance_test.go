@@ -1,0 +1,145 @@
+package xattr
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/imgcache/imgcache-host/sdk"
+)
+
+// leave makes a file as Glance does: with hits, an access time and a time.
+func leave(t *testing.T, dir, id, hits string, accessed, modified time.Time) sdk.Entry {
+	t.Helper()
+	writeFile(t, dir, id)
+	path := filepath.Join(dir, id)
+	setAttribute(t, path, hitsName, hits)
+	if err := os.Chtimes(path, accessed, modified); err != nil {
+		t.Fatal(err)
+	}
+	return sdk.Entry{ID: id, Size: int64(len(id)), LastAccessed: accessed, LastModified: modified}
+}
+
+// TestAdoption: a file of Glance has a record from the first listing on, which
+// stays as it is whatever reads the file.
+func TestAdoption(t *testing.T) {
+	dir := cacheDir(t)
+	used := leave(t, dir, "used", "12", moment.Add(-time.Hour), moment.Add(-2*time.Hour))
+	used.Hits = 12
+	odd := leave(t, dir, "odd", "many", moment, moment)
+	writeFile(t, dir, "bare") // not stored by Glance: the host has not put it yet
+	d, log := open(t, dir, nil)
+	want(t, d, used, odd)
+	if !strings.Contains(log.String(), "images=2") {
+		t.Errorf("the log does not say how many records were adopted: %s", log)
+	}
+	for _, id := range []string{"used", "odd"} { // as a scrub does that reads them
+		if err := os.Chtimes(filepath.Join(dir, id), time.Now(), used.LastModified); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want(t, d, used, odd)
+
+	batch := next(logA)
+	apply(t, d, batch(sdk.Touch("used", 3, moment), sdk.Touch("bare", 1, moment)))
+	used.Hits, used.LastAccessed = 15, moment
+	want(t, d, used, odd)
+	known := used
+	known.Version = "sha256:1"
+	apply(t, d, batch(sdk.Put(known), sdk.Delete("odd")))
+	want(t, d, known)
+	if got := attribute(t, filepath.Join(dir, "used"), hitsName); got != "15" {
+		t.Errorf("Glance sees %s hits, want 15", got)
+	}
+}
+
+// TestAdoptionByPut: the first record of a file of Glance, which may come before
+// any listing, does not fall behind what Glance counted.
+func TestAdoptionByPut(t *testing.T) {
+	dir := cacheDir(t)
+	d, _ := open(t, dir, nil)
+	batch := next(logA)
+	for id, hits := range map[string]uint64{"fewer": 2, "more": 20} {
+		leave(t, dir, id, "12", moment.Add(time.Hour), moment)
+		apply(t, d, batch(sdk.Put(entry(id, hits)), sdk.Touch(id, 1, moment)))
+	}
+	fewer, more := entry("fewer", 13), entry("more", 21)
+	fewer.LastAccessed, more.LastAccessed = moment.Add(time.Hour), moment.Add(time.Hour)
+	want(t, d, fewer, more)
+}
+
+// TestGlanceCountsMeanwhile hands files back and over again.
+func TestGlanceCountsMeanwhile(t *testing.T) {
+	dir := cacheDir(t)
+	writeFile(t, dir, "read", "idle")
+	d, _ := open(t, dir, nil)
+	batch := next(logA)
+	apply(t, d, batch(sdk.Put(entry("read", 5)), sdk.Put(entry("idle", 5))))
+
+	path := filepath.Join(dir, "read")
+	setAttribute(t, path, hitsName, "8") // Glance served it three times
+	if err := os.Chtimes(path, moment.Add(time.Hour), moment); err != nil {
+		t.Fatal(err)
+	}
+	read := entry("read", 8)
+	read.LastAccessed = moment.Add(time.Hour)
+	d, _ = open(t, dir, nil)
+	want(t, d, read, entry("idle", 5))
+	want(t, d, read, entry("idle", 5))
+	apply(t, d, batch(sdk.Touch("read", 1, moment)))
+	read.Hits = 9
+	want(t, d, read, entry("idle", 5))
+}
+
+// TestFormatGlance keeps what Glance keeps, and nothing of ours.
+func TestFormatGlance(t *testing.T) {
+	dir := cacheDir(t)
+	format := sdk.Config{"format": "glance"}
+	old := leave(t, dir, "old", "4", moment.Add(-time.Hour), moment)
+	old.Hits = 4
+	writeFile(t, dir, "new")
+	if err := os.Chtimes(filepath.Join(dir, "new"), moment.Add(-time.Hour), moment); err != nil {
+		t.Fatal(err)
+	}
+	d, _ := open(t, dir, format)
+	batch := next(logA)
+	batch() // what another form of records has seen
+	apply(t, d, batch(sdk.Put(entry("new", 7)), sdk.Touch("old", 2, moment.Add(time.Minute))))
+	old.Hits, old.LastAccessed = 6, moment.Add(time.Minute)
+	fresh := sdk.Entry{ID: "new", Size: 3, Hits: 7, LastAccessed: moment, LastModified: moment}
+	want(t, d, old, fresh)
+	apply(t, d, batch(sdk.Put(entry("new", 0)), sdk.Put(sdk.Entry{ID: "old", Hits: 9}))) // no version tells one from another
+	old.Hits = 9
+	want(t, d, old, fresh)
+	repeated := batch(sdk.Touch("new", 1, time.Time{}))
+	apply(t, d, repeated)
+	apply(t, d, repeated) // known since the start
+	fresh.Hits = 8
+	want(t, d, old, fresh)
+	batch()
+	if err := d.Apply(t.Context(), batch()); err == nil {
+		t.Errorf("a gap is not refused")
+	}
+	for _, id := range []string{"old", "new"} {
+		if got := attribute(t, filepath.Join(dir, id), recordName); got != "-" {
+			t.Errorf("%s has a record of ours: %s", id, got)
+		}
+	}
+	if got := attribute(t, filepath.Join(dir, ".imgcache"), sourcesName); got != "-" {
+		t.Errorf("the sources are kept: %s", got)
+	}
+
+	d, _ = open(t, dir, format)
+	apply(t, d, repeated) // at least once: nothing says that it was applied
+	fresh.Hits = 9
+	want(t, d, old, fresh)
+	apply(t, d, next(logB)(sdk.Delete("old")))
+	if got := attribute(t, filepath.Join(dir, "old"), hitsName); got != "-" {
+		t.Errorf("a record that was deleted still has %s hits", got)
+	}
+
+	d, _ = open(t, dir, nil) // and to ours
+	want(t, d, fresh)
+}

@@ -1,0 +1,168 @@
+package xattr
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"strconv"
+	"strings"
+
+	"github.com/imgcache/imgcache-host/sdk"
+)
+
+// own keeps all of a record, in one attribute of ours. It keeps Glance's
+// beside it, so that Glance can take the directory back.
+type own struct {
+	dir   *directory
+	notes *notes
+}
+
+// sources returns the last complete batches. Without them every source is
+// unknown, and the host reconciles.
+func (o *own) sources(sdk.Batch) (sources, error) {
+	value, err := o.dir.attrs.get(o.dir.private, sourcesName)
+	if err != nil || value == nil {
+		return nil, err
+	}
+	known, err := parseSources(string(value))
+	if err != nil {
+		o.notes.once(sourcesName, "the place in the record log is lost; the host sends its records anew", "attribute", sourcesName, "error", err)
+	}
+	return known, nil
+}
+
+func (o *own) keepSources(s sources) error {
+	return o.dir.attrs.set(o.dir.private, sourcesName, []byte(s.encode()))
+}
+
+func (o *own) load(im *image) (held, error) {
+	value, err := o.dir.attrs.get(im.File, recordName)
+	if err != nil {
+		return held{}, err
+	}
+	var h held
+	if value != nil {
+		r, err := parseRecord(string(value))
+		if err == nil && r.long != "" {
+			r.entry.Version, err = o.readVersion(im.id, r.long)
+		}
+		switch {
+		case err == nil:
+			h = held{entry: r.entry, exists: true, foreign: r.foreign, batches: r.batches, long: r.long}
+			h.entry.ID = im.id
+		case errors.Is(err, errDamaged):
+			o.notes.once("record of "+im.id, "a record is damaged and begins anew; the image is not affected", "id", im.id, "attribute", recordName)
+		default:
+			return held{}, err
+		}
+	}
+	hits, err := o.dir.hits(im)
+	h.see(im, hits)
+	return h, err
+}
+
+// store writes the record at once. Glance's hits are never ahead of it, or they
+// would be taken for what Glance has counted.
+func (o *own) store(im *image, old, next held) error {
+	e := next.entry
+	r := record{entry: e, foreign: next.foreign, batches: next.batches}
+	if len(strconv.QuoteToASCII(e.Version)) > maxVersion {
+		sum := sha256.Sum256([]byte(e.Version))
+		r.long, r.entry.Version = hex.EncodeToString(sum[:]), ""
+		if r.long != old.long {
+			if err := o.writeVersion(im.id, r.long, e.Version); err != nil {
+				return fmt.Errorf("write version: %w", err)
+			}
+		}
+	}
+	hits := func() error {
+		if old.hits != nil && *old.hits == e.Hits {
+			return nil
+		}
+		return o.dir.set(im, hitsName, strconv.FormatUint(e.Hits, 10))
+	}
+	record := func() error { return o.dir.set(im, recordName, r.encode()) }
+	steps := []func() error{record, hits}
+	if old.hits != nil && e.Hits < *old.hits {
+		steps = []func() error{hits, record}
+	}
+	for _, step := range steps {
+		if err := step(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// remove ends with the record: while that is there a batch that was cut short
+// finds what is still to be removed.
+func (o *own) remove(im *image) error {
+	if err := o.dir.attrs.remove(im.File, hitsName); err != nil {
+		return err
+	}
+	return o.dir.attrs.remove(im.File, recordName)
+}
+
+// Where ext4 keeps the attributes of a file in one block there are some 4 KiB
+// for all of them, whoever set them. So that a record always fits, a version
+// longer than any digest or ETag that is in use lies in a file of its own,
+// ID~SHA256, and the record has its digest. The file is written before the
+// record that refers to it, and removed after.
+const (
+	maxVersion  = 512 // bytes of its text in quotation marks
+	versionsDir = "versions"
+)
+
+func versionFile(id, sum string) string { return versionsDir + "/" + id + "~" + sum }
+
+func (o *own) readVersion(id, sum string) (string, error) {
+	text, err := o.dir.own.ReadFile(versionFile(id, sum))
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", errDamaged
+	}
+	if got := sha256.Sum256(text); err == nil && hex.EncodeToString(got[:]) != sum {
+		return "", errDamaged
+	}
+	return string(text), err
+}
+
+// writeVersion needs no rename: a file that was written in part is not the one
+// that its name says, and no record refers to it yet.
+func (o *own) writeVersion(id, sum, version string) error {
+	return o.dir.own.WriteFile(versionFile(id, sum), []byte(version), filePerm)
+}
+
+// sweep removes the files of versions to which no record refers any more.
+// Usually there are none at all.
+func (o *own) sweep() error {
+	dir, err := o.dir.own.Open(versionsDir)
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	names, err := dir.Readdirnames(-1)
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, name := range names {
+		id, sum, _ := strings.Cut(name, "~")
+		if used, err := o.refers(id, sum); err != nil {
+			errs = append(errs, err)
+		} else if !used {
+			errs = append(errs, o.dir.own.Remove(versionsDir+"/"+name))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (o *own) refers(id, sum string) (used bool, err error) {
+	err = o.dir.with(id, func(im *image) error {
+		h, err := o.load(im)
+		used = h.long == sum
+		return err
+	})
+	return used, err
+}
