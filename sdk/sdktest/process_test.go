@@ -10,6 +10,8 @@ import (
 	"syscall"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/imgcache/imgcache-host/host/plugin"
 	"github.com/imgcache/imgcache-host/sdk"
 	"github.com/imgcache/imgcache-host/sdk/sdktest"
@@ -23,6 +25,7 @@ var shipped = []struct {
 	options func(*testing.T) sdk.Config // of a new, empty store; nil: none are needed
 }{
 	{store: "sqlite", driver: "sqlite"},
+	{store: "xattr", driver: "xattr"},
 }
 
 // driverBinary returns the executable of a driver: that below IMGCACHE_BIN, or
@@ -40,6 +43,25 @@ func driverBinary(t *testing.T, driver string) string {
 		t.Fatalf("%v: %s", err, out)
 	}
 	return path
+}
+
+// cacheDir returns a directory on a file system that keeps user attributes: in
+// memory, where 10000 files take no time, if that one does.
+func cacheDir(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("/dev/shm", "ic")
+	if err != nil {
+		return t.TempDir()
+	}
+	t.Cleanup(func() {
+		if err := os.RemoveAll(dir); err != nil {
+			t.Error(err)
+		}
+	})
+	if unix.Setxattr(dir, "user.probe", []byte("x"), 0) != nil {
+		return t.TempDir()
+	}
+	return dir
 }
 
 // process is a driver that runs as a process.
@@ -111,12 +133,12 @@ func TestDriverThroughProcess(t *testing.T) {
 				options = func(*testing.T) sdk.Config { return nil }
 			}
 			sdktest.Driver(t, func(t *testing.T) sdktest.Subject {
-				p := startDriver(t, s.driver, path, t.TempDir(), options(t))
+				p := startDriver(t, s.driver, path, cacheDir(t), options(t))
 				t.Cleanup(p.stop)
 				return p.Subject
 			})
 			sdktest.Durable(t, func(t *testing.T) func() sdktest.Subject {
-				dir, same := t.TempDir(), options(t)
+				dir, same := cacheDir(t), options(t)
 				end := func() {}
 				t.Cleanup(func() { end() })
 				return func() sdktest.Subject {

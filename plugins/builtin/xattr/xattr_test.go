@@ -2,8 +2,8 @@ package xattr
 
 import (
 	"bytes"
-	"context"
 	"errors"
+	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -71,55 +71,34 @@ func openWith(t *testing.T, dir string, options sdk.Config, attrs attributes) (*
 	return d, log
 }
 
-// filing makes and removes files as the host does, before it tells the driver.
-type filing struct {
-	sdk.Driver
-	dir  string
-	last map[string]uint64
-}
-
-func (f filing) Apply(ctx context.Context, b sdk.Batch) error {
-	fresh, _ := b.Admit(f.last[b.Source])
-	if fresh && b.Validate() == nil {
-		f.file(b.Ops)
-	}
-	err := f.Driver.Apply(ctx, b)
-	if fresh && err == nil {
-		f.last[b.Source] = b.Seq
-	}
-	return err
-}
-
-func (f filing) file(ops []sdk.Op) {
-	last := map[string]sdk.OpKind{}
-	for _, op := range ops {
-		if op.Kind != sdk.OpTouch {
-			last[op.Entry.ID] = op.Kind
-		}
-	}
-	for id, kind := range last {
-		path := filepath.Join(f.dir, id)
-		if kind == sdk.OpDelete {
-			_ = os.Remove(path)
-		} else if file, err := os.OpenFile(path, os.O_CREATE, 0o640); err == nil {
-			file.Close()
-		}
+// subject is a driver with the files that the host would make.
+func subject(t *testing.T, dir string) sdktest.Subject {
+	d, _ := open(t, dir, nil)
+	return sdktest.Subject{
+		Driver: d,
+		Create: func(id string) {
+			f, err := os.OpenFile(filepath.Join(dir, id), os.O_CREATE, 0o640)
+			if err == nil {
+				err = f.Close()
+			}
+			if err != nil {
+				t.Error(err)
+			}
+		},
+		Remove: func(id string) {
+			if err := os.Remove(filepath.Join(dir, id)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+				t.Error(err)
+			}
+		},
 	}
 }
 
 func TestConformance(t *testing.T) {
 	sdktest.Manifest(t, Manifest)
-	sdktest.Driver(t, func(t *testing.T) sdk.Driver {
+	sdktest.Driver(t, func(t *testing.T) sdktest.Subject { return subject(t, cacheDir(t)) })
+	sdktest.Durable(t, func(t *testing.T) func() sdktest.Subject {
 		dir := cacheDir(t)
-		d, _ := open(t, dir, nil)
-		return filing{d, dir, map[string]uint64{}}
-	})
-	sdktest.Durable(t, func(t *testing.T) func() sdk.Driver {
-		dir, last := cacheDir(t), map[string]uint64{}
-		return func() sdk.Driver {
-			d, _ := open(t, dir, nil)
-			return filing{d, dir, last}
-		}
+		return func() sdktest.Subject { return subject(t, dir) }
 	})
 }
 
