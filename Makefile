@@ -18,7 +18,7 @@ export PATH := $(PATH):/usr/sbin:/sbin
 VERSION  := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 FUZZTIME ?= 20s
 POLICIES := lru
-DRIVERS  := sqlite xattr
+DRIVERS  := sqlite xattr centraldb
 
 # The service and its plugins are built into BIN; with RACE set, under the
 # race detector, which needs cgo. It does not watch wazero's compiler, which
