@@ -17,27 +17,6 @@ import (
 	"github.com/imgcache/imgcache-host/sdk"
 )
 
-// migrations lead from one version of the schema to the next. The version of
-// a database, its user_version, is how many it has seen; they are never
-// changed, only added to.
-var migrations = []string{
-	// Times are Unix nanoseconds, 0 when not known. Hits are unsigned, kept
-	// in the 64 bits of a signed number.
-	`CREATE TABLE images (
-		id            TEXT PRIMARY KEY NOT NULL,
-		version       TEXT NOT NULL,
-		size          INTEGER NOT NULL,
-		hits          INTEGER NOT NULL,
-		last_accessed INTEGER NOT NULL,
-		last_modified INTEGER NOT NULL
-	) STRICT, WITHOUT ROWID;
-	CREATE TABLE sources (
-		source TEXT PRIMARY KEY NOT NULL,
-		seq    INTEGER NOT NULL,
-		used   INTEGER NOT NULL
-	) STRICT, WITHOUT ROWID;`,
-}
-
 // applicationID marks a file as ours, so that the driver never writes into
 // another program's database: "imgc".
 const applicationID = 0x696d6763
@@ -48,14 +27,21 @@ var errDamaged = errors.New("database is damaged")
 // database is an open database. There is one writing connection, because
 // SQLite has one writer at a time; listings run beside it.
 type database struct {
-	writer, readers                        *sql.DB
-	get, put, remove, getSeq, putSeq, list *sql.Stmt
+	path            string
+	file            fs.FileInfo // what path was when it was opened
+	busy            time.Duration
+	format          *format
+	writer, readers *sql.DB
+
+	list, put, touch, remove, getSeq, putSeq *sql.Stmt
 }
 
 // maxReaders is how many listings run at once; the host runs one.
 const maxReaders = 4
 
-func openDatabase(ctx context.Context, path string, busy time.Duration) (*database, error) {
+// openDatabase opens the database and makes it if need be. What first returns
+// is put into one that is new, in the transaction that makes it.
+func openDatabase(ctx context.Context, path string, busy time.Duration, f *format, first func(context.Context) []sdk.Entry) (*database, error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o750); err != nil {
 		return nil, err
 	}
@@ -65,18 +51,54 @@ func openDatabase(ctx context.Context, path string, busy time.Duration) (*databa
 	if err != nil {
 		return nil, err
 	}
-	if err := file.Close(); err != nil {
+	info, err := file.Stat()
+	if err := errors.Join(err, file.Close()); err != nil {
 		return nil, err
 	}
-	db := &database{}
-	if db.writer, err = connect(path, busy, "immediate", 1); err != nil {
-		return nil, err
-	}
-	if err = db.prepare(ctx, path, busy); err != nil {
-		_ = db.close()
+	var db *database
+	err = patiently(ctx, busy, func() error {
+		db = &database{path: path, file: info, busy: busy, format: f}
+		err := db.prepare(ctx, first)
+		if err != nil {
+			_ = db.close()
+		}
+		return err
+	})
+	if err != nil {
 		return nil, damage(err)
 	}
 	return db, nil
+}
+
+// replaced reports whether the file that is open has lost its name.
+func (db *database) replaced() bool {
+	now, err := os.Stat(db.path)
+	return errors.Is(err, fs.ErrNotExist) || err == nil && !os.SameFile(now, db.file)
+}
+
+// busyStep is how long SQLite itself waits for another process. Between such
+// steps the context is looked at, which it cannot do.
+const busyStep = 100 * time.Millisecond
+
+// patiently repeats what fails because another process uses the database, for
+// as long as busy.
+func patiently(ctx context.Context, busy time.Duration, try func() error) error {
+	for start := time.Now(); ; {
+		err := try()
+		if code(err) != sqlite3.ErrBusy || time.Since(start) >= busy {
+			return err
+		}
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+	}
+}
+
+// code returns that of an error of SQLite, 0 of others.
+func code(err error) sqlite3.ErrNo {
+	var e sqlite3.Error
+	errors.As(err, &e)
+	return e.Code
 }
 
 // connect returns connections with the options that all of them have.
@@ -85,45 +107,47 @@ func openDatabase(ctx context.Context, path string, busy time.Duration) (*databa
 // and so outlives the process, as the contract asks. It may be lost with the
 // power, as a whole; the host then finds a gap in the sequence and
 // reconciles. FULL would cost a flush of the disk each second for statistics.
-func connect(path string, busy time.Duration, lock string, most int) (*sql.DB, error) {
+func (db *database) connect(lock string, most int) (*sql.DB, error) {
 	options := url.Values{
-		"_busy_timeout": {strconv.FormatInt(busy.Milliseconds(), 10)},
-		"_journal_mode": {"WAL"},
+		"_busy_timeout": {strconv.FormatInt(min(db.busy, busyStep).Milliseconds(), 10)},
 		"_synchronous":  {"NORMAL"},
+		"_cache_size":   {"-16384"}, // KiB: most of the pages of 100 000 records
 		"_txlock":       {lock},
 	}
-	name := url.URL{Scheme: "file", Path: path, RawQuery: options.Encode()}
-	db, err := sql.Open("sqlite3", name.String())
+	name := url.URL{Scheme: "file", Path: db.path, RawQuery: options.Encode()}
+	pool, err := sql.Open("sqlite3", name.String())
 	if err != nil {
 		return nil, err
 	}
-	db.SetMaxOpenConns(most)
-	return db, nil
+	pool.SetMaxOpenConns(most)
+	pool.SetMaxIdleConns(most) // a connection is kept with what its session has made
+	return pool, nil
 }
 
-func (db *database) prepare(ctx context.Context, path string, busy time.Duration) error {
+func (db *database) prepare(ctx context.Context, first func(context.Context) []sdk.Entry) (err error) {
+	if db.writer, err = db.connect("immediate", 1); err != nil {
+		return err
+	}
 	if err := db.check(ctx); err != nil {
 		return err
 	}
-	if err := db.migrate(ctx); err != nil {
+	if err := db.migrate(ctx, first); err != nil {
 		return err
 	}
-	var err error
-	if db.readers, err = connect(path, busy, "deferred", maxReaders); err != nil {
+	if db.readers, err = db.connect("deferred", maxReaders); err != nil {
 		return err
 	}
-	const columns = "id, version, size, hits, last_accessed, last_modified"
 	for _, s := range []struct {
 		stmt **sql.Stmt
 		on   *sql.DB
 		text string
 	}{
-		{&db.get, db.writer, "SELECT " + columns + " FROM images WHERE id = ?"},
-		{&db.put, db.writer, "INSERT OR REPLACE INTO images (" + columns + ") VALUES (?, ?, ?, ?, ?, ?)"},
-		{&db.remove, db.writer, "DELETE FROM images WHERE id = ?"},
+		{&db.put, db.writer, db.format.put},
+		{&db.touch, db.writer, db.format.touch},
+		{&db.remove, db.writer, db.format.remove},
 		{&db.getSeq, db.writer, "SELECT seq FROM sources WHERE source = ?"},
 		{&db.putSeq, db.writer, "INSERT OR REPLACE INTO sources (source, seq, used) VALUES (?, ?, ?)"},
-		{&db.list, db.readers, "SELECT " + columns + " FROM images"},
+		{&db.list, db.readers, db.format.list},
 	} {
 		if *s.stmt, err = s.on.PrepareContext(ctx, s.text); err != nil {
 			return fmt.Errorf("prepare %q: %w", s.text, err)
@@ -133,7 +157,7 @@ func (db *database) prepare(ctx context.Context, path string, busy time.Duration
 }
 
 // check reads every page once, without comparing indexes to their tables:
-// some 25 ms for 100 000 records.
+// some 20 ms for 100 000 records.
 func (db *database) check(ctx context.Context) error {
 	var verdict string
 	if err := db.writer.QueryRowContext(ctx, "PRAGMA quick_check(1)").Scan(&verdict); err != nil {
@@ -143,39 +167,6 @@ func (db *database) check(ctx context.Context) error {
 		return fmt.Errorf("%w: %s", errDamaged, verdict)
 	}
 	return nil
-}
-
-// migrate brings a new or older database to this version. Another process may
-// do so at the same time.
-func (db *database) migrate(ctx context.Context) error {
-	tx, err := db.writer.BeginTx(ctx, nil)
-	if err != nil {
-		return fmt.Errorf("begin migration: %w", err)
-	}
-	defer func() { _ = tx.Rollback() }()
-	var version, application, tables int
-	row := tx.QueryRowContext(ctx, `SELECT v.user_version, a.application_id, (SELECT count(*) FROM sqlite_schema)
-		FROM pragma_user_version v, pragma_application_id a`)
-	if err := row.Scan(&version, &application, &tables); err != nil {
-		return fmt.Errorf("read version: %w", err)
-	}
-	switch {
-	case application != applicationID && (application != 0 || tables > 0):
-		return fmt.Errorf("%w: the file belongs to another program", sdk.ErrInvalid)
-	case version > len(migrations):
-		return fmt.Errorf("%w: the file has version %d, this driver knows %d", sdk.ErrInvalid, version, len(migrations))
-	case version == len(migrations):
-		return nil
-	}
-	for i, m := range migrations[version:] {
-		if _, err := tx.ExecContext(ctx, m); err != nil {
-			return fmt.Errorf("migrate to version %d: %w", version+i+1, err)
-		}
-	}
-	if _, err := tx.ExecContext(ctx, fmt.Sprintf("PRAGMA user_version = %d; PRAGMA application_id = %d", len(migrations), applicationID)); err != nil {
-		return fmt.Errorf("write version: %w", err)
-	}
-	return tx.Commit()
 }
 
 func (db *database) close() error {
@@ -191,8 +182,7 @@ func (db *database) close() error {
 // damage turns what SQLite says of a file that it cannot read into
 // errDamaged.
 func damage(err error) error {
-	var e sqlite3.Error
-	if errors.As(err, &e) && (e.Code == sqlite3.ErrCorrupt || e.Code == sqlite3.ErrNotADB) {
+	if c := code(err); c == sqlite3.ErrCorrupt || c == sqlite3.ErrNotADB {
 		return fmt.Errorf("%w: %w", errDamaged, err)
 	}
 	return err

@@ -1,24 +1,31 @@
-// Package sqlite is the default metadata driver: records in one SQLite file
-// of its own, beside the images.
+// Package sqlite is the default metadata driver: records in one SQLite file,
+// beside the images.
 //
 //	driver "sqlite" "local" {
 //	  config {
 //	    path         = "/var/lib/imgcache/records.db" # default: records.db in the cache directory's .imgcache
 //	    busy_timeout = "5s"                           # how long to wait for another process that uses the file
+//	    glance_db    = "cache.db"                     # the database of Glance's driver, whose records are taken over
+//	    format       = "own"                          # "glance" to work on that database instead
 //	  }
 //	}
 //
 // Two hosts may share the file on one machine. It must not lie on a network
 // file system, where the write-ahead log of SQLite does not work.
+//
+// In the format "glance" records are rows of Glance's own table, so that
+// Glance can go on with them. It has no place for the version of an image, nor
+// for the number of a batch: that is remembered while the driver runs, and a
+// batch whose acknowledgement was lost when it ended may count twice.
 package sqlite
 
 import (
 	"context"
-	"database/sql"
 	"errors"
 	"fmt"
 	"log/slog"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"github.com/imgcache/imgcache-host/sdk"
@@ -30,16 +37,23 @@ var Manifest = sdk.Manifest{
 	Version: "1.0.0",
 	Kind:    sdk.KindDriver,
 	Options: []sdk.Option{
-		{Name: "path", Type: sdk.TypeString, Description: "absolute path of the database; default: records.db in .imgcache of the cache directory"},
+		{Name: "path", Type: sdk.TypeString, Description: "absolute path of the database; default: records.db in .imgcache of the cache directory, or glance_db with the format glance"},
 		{Name: "busy_timeout", Type: sdk.TypeDuration, Default: "5s", Description: "how long to wait for another process that uses the database"},
+		{Name: "glance_db", Type: sdk.TypeString, Default: "cache.db", Description: "database of Glance's driver sqlite, in the cache directory unless absolute; a new database takes its records over"},
+		{Name: "format", Type: sdk.TypeString, Default: "own", Description: "own, or glance to keep records in Glance's own table"},
 	},
 }
 
 // Driver implements [sdk.Driver].
 type Driver struct {
-	log *slog.Logger
-	now func() time.Time
-	db  *database // nil until Configure
+	log    *slog.Logger
+	now    func() time.Time
+	path   string // "" until Configure
+	busy   time.Duration
+	format *format
+
+	mu sync.Mutex
+	db *database // nil: to be opened
 }
 
 var (
@@ -52,78 +66,74 @@ func New(log *slog.Logger) *Driver { return &Driver{log: log, now: time.Now} }
 
 // Configure implements [sdk.Configurer]. A damaged database is set aside and
 // a new one begun: the files are the truth, so statistics are all that is
-// lost.
+// lost. One that is made for the first time begins with Glance's records.
 func (d *Driver) Configure(ctx context.Context, s sdk.Settings) error {
+	glance := s.Options.Text("glance_db")
+	if glance == "" {
+		glance = "cache.db"
+	}
+	if !filepath.IsAbs(glance) {
+		glance = filepath.Join(s.CacheDir, glance)
+	}
 	path := s.Options.Text("path")
-	if path == "" {
-		path = filepath.Join(s.CacheDir, ".imgcache", "records.db")
+	var first func(context.Context) []sdk.Entry
+	switch name := s.Options.Text("format"); {
+	case name == "glance":
+		d.format = glanceFormat
+		if path == "" {
+			path = glance
+		}
+	case name == "own" || name == "":
+		d.format = ownFormat
+		if path == "" {
+			path = filepath.Join(s.CacheDir, ".imgcache", "records.db")
+		}
+		first = func(ctx context.Context) []sdk.Entry { return d.adopted(ctx, glance) }
+	default:
+		return fmt.Errorf("%w: option format is %q, want own or glance", sdk.ErrInvalid, name)
 	}
 	if !filepath.IsAbs(path) {
 		return fmt.Errorf("%w: option path is %q, want an absolute path", sdk.ErrInvalid, path)
 	}
-	busy := s.Options.Duration("busy_timeout")
+	d.path, d.busy = path, s.Options.Duration("busy_timeout")
 	if s.Options.Text("busy_timeout") == "" {
-		busy = 5 * time.Second
+		d.busy = 5 * time.Second
 	}
-	db, err := openDatabase(ctx, path, busy)
-	if errors.Is(err, errDamaged) {
-		aside, rename := setAside(path, d.now())
-		d.log.Error("the records are damaged and begin anew; images are not affected", "database", path, "kept as", aside, "error", err)
-		if rename != nil {
-			return fmt.Errorf("set the damaged database aside: %w", rename)
-		}
-		db, err = openDatabase(ctx, path, busy)
-	}
-	if err != nil {
-		return fmt.Errorf("open database %s: %w", path, err)
-	}
-	d.db = db
-	return nil
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.answer(d.open(ctx, first))
 }
 
 // Close closes the database. A driver that is killed instead loses nothing.
 func (d *Driver) Close() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.closeLocked()
+}
+
+func (d *Driver) closeLocked() error {
 	if d.db == nil {
 		return nil
 	}
-	return d.db.close()
+	db := d.db
+	d.db = nil
+	return db.close()
 }
-
-var errNotConfigured = fmt.Errorf("%w: the driver was not configured", sdk.ErrUnavailable)
-
-// listBatch is how many entries go to yield at once; a message of so many is
-// some 200 KiB.
-const listBatch = 1000
 
 // List implements [sdk.Driver]. The one statement that it runs sees one state
 // of the database, and holds up no batch.
 func (d *Driver) List(ctx context.Context, yield func([]sdk.Entry) error) error {
-	if d.db == nil {
-		return errNotConfigured
+	var stopped error
+	err := d.do(ctx, func(db *database) error {
+		var err error
+		stopped, err = db.listAll(ctx, yield)
+		return err
+	})
+	if stopped != nil {
+		return stopped
 	}
-	rows, err := d.db.list.QueryContext(ctx)
 	if err != nil {
-		return fmt.Errorf("list records: %w", err)
-	}
-	defer rows.Close()
-	batch := make([]sdk.Entry, 0, listBatch)
-	for rows.Next() {
-		e, err := scan(rows.Scan)
-		if err != nil {
-			return fmt.Errorf("read record: %w", err)
-		}
-		if batch = append(batch, e); len(batch) == listBatch {
-			if err := yield(batch); err != nil {
-				return err
-			}
-			batch = batch[:0]
-		}
-	}
-	if err := rows.Err(); err != nil {
-		return fmt.Errorf("list records: %w", err)
-	}
-	if len(batch) > 0 {
-		return yield(batch)
+		return d.answer(fmt.Errorf("list records: %w", err))
 	}
 	return nil
 }
@@ -134,103 +144,83 @@ func (d *Driver) Apply(ctx context.Context, b sdk.Batch) error {
 	if err := b.Validate(); err != nil {
 		return err
 	}
-	if d.db == nil {
-		return errNotConfigured
-	}
-	tx, err := d.db.writer.BeginTx(ctx, nil)
+	return d.answer(d.do(ctx, func(db *database) error { return db.apply(ctx, b, d.now()) }))
+}
+
+// do calls f with the database, which is opened anew when its file has been
+// deleted or replaced: the records are empty then, the next batch is a gap,
+// and the host brings them again. So it is after a database was found to be
+// damaged.
+func (d *Driver) do(ctx context.Context, f func(*database) error) error {
+	d.mu.Lock()
+	db, err := d.current(ctx)
+	d.mu.Unlock()
 	if err != nil {
-		return fmt.Errorf("begin batch: %w", err)
-	}
-	defer func() { _ = tx.Rollback() }() // without effect after Commit
-	last, err := d.lastSeq(ctx, tx, b.Source)
-	if err != nil {
-		return fmt.Errorf("read sequence: %w", err)
-	}
-	if fresh, err := b.Admit(last); !fresh {
 		return err
 	}
-	for i, op := range b.Ops {
-		if err := d.apply(ctx, tx, op); err != nil {
-			return fmt.Errorf("operation %d, %s of %s: %w", i, op.Kind, op.Entry.ID, err)
+	err = damage(f(db))
+	if errors.Is(err, errDamaged) {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		if d.db == db && !db.replaced() {
+			err = d.setAside(err)
 		}
 	}
-	if err := d.keepSeq(ctx, tx, b); err != nil {
-		return fmt.Errorf("write sequence: %w", err)
-	}
-	if err := tx.Commit(); err != nil {
-		return fmt.Errorf("commit batch: %w", err)
-	}
-	return nil
-}
-
-// apply leaves the meaning of the operation to the sdk.
-func (d *Driver) apply(ctx context.Context, tx *sql.Tx, op sdk.Op) error {
-	old, err := scan(tx.StmtContext(ctx, d.db.get).QueryRowContext(ctx, op.Entry.ID).Scan)
-	exists := err == nil
-	if err != nil && !errors.Is(err, sql.ErrNoRows) {
-		return err
-	}
-	e, keep := op.Apply(old, exists)
-	switch {
-	case keep:
-		_, err = tx.StmtContext(ctx, d.db.put).ExecContext(ctx,
-			e.ID, e.Version, e.Size, int64(e.Hits), nanos(e.LastAccessed), nanos(e.LastModified))
-	case exists:
-		_, err = tx.StmtContext(ctx, d.db.remove).ExecContext(ctx, op.Entry.ID)
-	default:
-		err = nil
-	}
 	return err
 }
 
-// lastSeq returns the number of the last batch of a source, 0 when it is
-// unknown.
-func (d *Driver) lastSeq(ctx context.Context, tx *sql.Tx, source string) (uint64, error) {
-	var seq int64
-	err := tx.StmtContext(ctx, d.db.getSeq).QueryRowContext(ctx, source).Scan(&seq)
-	if errors.Is(err, sql.ErrNoRows) {
-		return 0, nil
+func (d *Driver) current(ctx context.Context) (*database, error) {
+	if d.path == "" {
+		return nil, errors.New("the driver was not configured")
 	}
-	return uint64(seq), err
+	if d.db != nil && d.db.replaced() {
+		d.log.Error("the database was deleted or replaced; the records are brought again", "database", d.path)
+		if err := d.closeLocked(); err != nil {
+			d.log.Warn("close the former database", "error", err)
+		}
+	}
+	if d.db == nil {
+		if err := d.open(ctx, nil); err != nil {
+			return nil, err
+		}
+	}
+	return d.db, nil
 }
 
-// sourceLife is how long the number of a source is kept after its last batch.
-// A host goes on with its source for years, and leaves one behind only when
-// it has to reconcile. One that was away for longer finds its source unknown,
-// reconciles, and loses no more than the hits that it had not sent.
-const sourceLife = 30 * 24 * time.Hour
-
-func (d *Driver) keepSeq(ctx context.Context, tx *sql.Tx, b sdk.Batch) error {
-	now := d.now()
-	if _, err := tx.StmtContext(ctx, d.db.putSeq).ExecContext(ctx, b.Source, int64(b.Seq), now.UnixNano()); err != nil {
-		return err
+// open opens the database. What first returns is put into one that is new.
+func (d *Driver) open(ctx context.Context, first func(context.Context) []sdk.Entry) error {
+	db, err := openDatabase(ctx, d.path, d.busy, d.format, first)
+	if errors.Is(err, errDamaged) && d.format == ownFormat {
+		if err := d.setAside(err); !errors.Is(err, errDamaged) {
+			return err
+		}
+		db, err = openDatabase(ctx, d.path, d.busy, d.format, nil)
 	}
-	if b.Seq > 1 {
-		return nil
-	}
-	_, err := tx.ExecContext(ctx, "DELETE FROM sources WHERE used < ?", now.Add(-sourceLife).UnixNano())
+	d.db = db
 	return err
 }
 
-// scan reads a record in the order of the columns.
-func scan(scan func(...any) error) (e sdk.Entry, err error) {
-	var hits, accessed, modified int64
-	err = scan(&e.ID, &e.Version, &e.Size, &hits, &accessed, &modified)
-	e.Hits, e.LastAccessed, e.LastModified = uint64(hits), fromNanos(accessed), fromNanos(modified)
-	return e, err
+// setAside closes a damaged database and puts it where it is in nobody's way,
+// unless it is not ours to rename. It returns why, or what went wrong.
+func (d *Driver) setAside(why error) error {
+	if err := d.closeLocked(); err != nil {
+		d.log.Debug("close the damaged database", "error", err)
+	}
+	if d.format != ownFormat {
+		return why
+	}
+	aside, err := setAside(d.path, d.now())
+	if err != nil {
+		return fmt.Errorf("set the damaged database aside: %w", err)
+	}
+	d.log.Error("the records are damaged and begin anew; images are not affected", "database", d.path, "kept as", aside, "error", why)
+	return why
 }
 
-// nanos returns Unix nanoseconds, and 0 for a time that is not known.
-func nanos(t time.Time) int64 {
-	if t.IsZero() {
-		return 0
+// answer gives an error of the store its meaning for the host.
+func (d *Driver) answer(err error) error {
+	if err == nil || errors.Is(err, sdk.ErrInvalid) || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
+		return err
 	}
-	return t.UnixNano()
-}
-
-func fromNanos(n int64) time.Time {
-	if n == 0 {
-		return time.Time{}
-	}
-	return time.Unix(0, n).UTC()
+	return fmt.Errorf("%w: database %s: %w", sdk.ErrUnavailable, d.path, err)
 }

@@ -163,29 +163,6 @@ func TestOptions(t *testing.T) {
 	}
 }
 
-// TestBusy holds the lock of the database: a batch waits as long as it was
-// told, fails, and may be repeated.
-func TestBusy(t *testing.T) {
-	dir := t.TempDir()
-	a, _ := open(t, dir, nil)
-	b, _ := open(t, dir, sdk.Config{"busy_timeout": "10ms"})
-	tx, err := a.db.writer.BeginTx(t.Context(), nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := b.Apply(t.Context(), put("a", 1)); err == nil || errors.Is(err, sdk.ErrInvalid) {
-		t.Errorf("Apply() = %v while the database is locked", err)
-	}
-	if err := tx.Rollback(); err != nil {
-		t.Fatal(err)
-	}
-	apply(t, b, put("a", 1))
-	apply(t, a, put("b", 2)) // one sequence, whoever writes
-	if got := ids(t, a); got != "a b" {
-		t.Errorf("List yields %q, want a b", got)
-	}
-}
-
 // TestSourcesAreForgotten keeps the number of a source for a month after its
 // last batch.
 func TestSourcesAreForgotten(t *testing.T) {

@@ -1,0 +1,156 @@
+package sqlite
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/imgcache/imgcache-host/sdk"
+)
+
+// listBatch is how many entries go to yield at once; a message of so many is
+// some 200 KiB.
+const listBatch = 1000
+
+// listAll gives all records to yield, whose error it returns as stopped.
+func (db *database) listAll(ctx context.Context, yield func([]sdk.Entry) error) (stopped, err error) {
+	var rows *sql.Rows
+	err = patiently(ctx, db.busy, func() error {
+		rows, err = db.list.QueryContext(ctx)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	batch := make([]sdk.Entry, 0, listBatch)
+	for rows.Next() {
+		e, err := scan(rows)
+		if err != nil {
+			return nil, fmt.Errorf("read record: %w", err)
+		}
+		if batch = append(batch, e); len(batch) == listBatch {
+			if err := yield(batch); err != nil {
+				return err, nil
+			}
+			batch = batch[:0]
+		}
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	if len(batch) > 0 {
+		return yield(batch), nil
+	}
+	return nil, nil
+}
+
+// apply carries out a batch and keeps its number, in one transaction.
+func (db *database) apply(ctx context.Context, b sdk.Batch, now time.Time) error {
+	return patiently(ctx, db.busy, func() error {
+		// Each statement takes microseconds and is not worth the goroutine
+		// with which a context could stop it.
+		still := context.WithoutCancel(ctx)
+		tx, err := db.writer.BeginTx(still, nil)
+		if err != nil {
+			return fmt.Errorf("begin batch: %w", err)
+		}
+		defer func() { _ = tx.Rollback() }() // without effect after Commit
+		last, err := db.lastSeq(still, tx, b.Source)
+		if err != nil {
+			return fmt.Errorf("read sequence: %w", err)
+		}
+		if fresh, err := b.Admit(last); !fresh {
+			return err
+		}
+		if err := db.applyOps(ctx, tx, b.Ops); err != nil {
+			return err
+		}
+		if err := db.keepSeq(still, tx, b, now); err != nil {
+			return fmt.Errorf("write sequence: %w", err)
+		}
+		if err := tx.Commit(); err != nil {
+			return fmt.Errorf("commit batch: %w", err)
+		}
+		return nil
+	})
+}
+
+func (db *database) applyOps(ctx context.Context, tx *sql.Tx, ops []sdk.Op) error {
+	still := context.WithoutCancel(ctx)
+	put, touch, remove := tx.StmtContext(still, db.put), tx.StmtContext(still, db.touch), tx.StmtContext(still, db.remove)
+	for i, op := range ops {
+		err := ctx.Err()
+		switch e := op.Entry; {
+		case err != nil:
+		case op.Kind == sdk.OpPut:
+			_, err = put.ExecContext(still, parameters(e)...)
+		case op.Kind == sdk.OpTouch:
+			_, err = touch.ExecContext(still, e.ID, int64(e.Hits), nanos(e.LastAccessed))
+		case op.Kind == sdk.OpDelete:
+			_, err = remove.ExecContext(still, e.ID)
+		}
+		if err != nil {
+			return fmt.Errorf("operation %d, %s of %s: %w", i, op.Kind, op.Entry.ID, err)
+		}
+	}
+	return nil
+}
+
+// lastSeq returns the number of the last batch of a source, 0 when it is
+// unknown.
+func (db *database) lastSeq(ctx context.Context, tx *sql.Tx, source string) (uint64, error) {
+	var seq int64
+	err := tx.StmtContext(ctx, db.getSeq).QueryRowContext(ctx, source).Scan(&seq)
+	if errors.Is(err, sql.ErrNoRows) {
+		return 0, nil
+	}
+	return uint64(seq), err
+}
+
+// sourceLife is how long the number of a source is kept after its last batch.
+// A host goes on with its source for years, and leaves one behind only when
+// it has to reconcile. One that was away for longer finds its source unknown,
+// reconciles, and loses no more than the hits that it had not sent.
+const sourceLife = 30 * 24 * time.Hour
+
+func (db *database) keepSeq(ctx context.Context, tx *sql.Tx, b sdk.Batch, now time.Time) error {
+	if _, err := tx.StmtContext(ctx, db.putSeq).ExecContext(ctx, b.Source, int64(b.Seq), now.UnixNano()); err != nil {
+		return err
+	}
+	if b.Seq > 1 {
+		return nil
+	}
+	_, err := tx.ExecContext(ctx, "DELETE FROM sources WHERE used < ?", now.Add(-sourceLife).UnixNano())
+	return err
+}
+
+// parameters are those of a put.
+func parameters(e sdk.Entry) []any {
+	return []any{e.ID, e.Version, e.Size, int64(e.Hits), nanos(e.LastAccessed), nanos(e.LastModified)}
+}
+
+// scan reads a record in the order of the columns.
+func scan(rows *sql.Rows) (e sdk.Entry, err error) {
+	var hits, accessed, modified int64
+	err = rows.Scan(&e.ID, &e.Version, &e.Size, &hits, &accessed, &modified)
+	e.Hits, e.LastAccessed, e.LastModified = uint64(hits), fromNanos(accessed), fromNanos(modified)
+	return e, err
+}
+
+// nanos returns Unix nanoseconds, and 0 for a time that is not known.
+func nanos(t time.Time) int64 {
+	if t.IsZero() {
+		return 0
+	}
+	return t.UnixNano()
+}
+
+func fromNanos(n int64) time.Time {
+	if n == 0 {
+		return time.Time{}
+	}
+	return time.Unix(0, n).UTC()
+}
