@@ -222,8 +222,13 @@ func (a *adoption) testImages(t *testing.T) {
 	if diff := cmp.Diff(strings.Fields("damaged grown idle kept queued-1 queued-2 queued-3 unknown"), a.ids()); diff != "" {
 		t.Errorf("images (-want +got):\n%s", diff)
 	}
-	if info := a.state("kept"); info.Hits != 0 || info.Verified || info.Size != a.images["kept"].size {
-		t.Errorf("an adopted image is %+v", info)
+	hits := uint64(0)
+	if a.driver == "sqlite" {
+		hits = 1 // from Glance's records
+	}
+	a.eventually("the records are there", func() bool { return a.usage().Records == "ready" })
+	if info := a.state("kept"); info.Hits != hits || info.Verified || info.Size != a.images["kept"].size {
+		t.Errorf("an adopted image is %+v, want %d hits", info, hits)
 	}
 	got := a.get("kept")
 	if err := a.images["kept"].check(got); err != nil {
@@ -232,7 +237,7 @@ func (a *adoption) testImages(t *testing.T) {
 	if s := got.cacheStatus(); !strings.Contains(s, "; hit") || !strings.Contains(s, "unverified") {
 		t.Errorf("Cache-Status of an adopted image: %s", s)
 	}
-	a.eventually("the hit is counted", func() bool { return a.state("kept").Hits == 1 })
+	a.eventually("the hit is counted", func() bool { return a.state("kept").Hits == hits+1 })
 	if got := a.get("unknown"); got.status != http.StatusNotFound {
 		t.Errorf("an image that the origin does not have: status %d", got.status)
 	}

@@ -78,6 +78,8 @@ type index struct {
 
 	// newest is the latest access on record, when the clock is behind it.
 	newest time.Time
+	// merged says that the driver's records have been taken in since the start.
+	merged bool
 
 	// pool says how many bytes images hold; the index returns those of a
 	// removed image once it is unlinked and its last reader has gone.
@@ -303,7 +305,9 @@ func (x *index) idle(im *image, now time.Time) (removed, idle bool) {
 }
 
 // enrich notes what was found out about the file of an image. The driver
-// learns of a version that was not known.
+// learns of a version that was not known; while its records are not known
+// either, that is left to merge, lest a put forget the hits of a record without
+// a version.
 func (x *index) enrich(im *image, info store.Info) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -312,7 +316,7 @@ func (x *index) enrich(im *image, info store.Info) {
 	}
 	changed := im.info.Version != info.Version
 	im.info = info
-	if changed {
+	if changed && x.merged {
 		x.log.put(im.entry())
 	}
 }
@@ -365,6 +369,7 @@ func (x *index) asOf(now time.Time) time.Time {
 func (x *index) keepOrder(now time.Time) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
+	x.merged = true
 	if !now.Before(x.newest) {
 		return
 	}
@@ -464,7 +469,9 @@ func (x *index) view(im *image) ImageInfo {
 
 // merge takes the driver's records in: hits are the record's plus what the
 // record log holds, the last access is the later. A record without an image
-// is deleted, one of another version or size replaced.
+// is deleted, one of another version or size replaced. One that has no version
+// was made by another program, or by a driver that keeps none: it is of any
+// image of its size.
 func (x *index) merge(entries []sdk.Entry) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -480,9 +487,15 @@ func (x *index) merge(entries []sdk.Entry) {
 		if im.info.Version == "" && e.Size == im.size {
 			im.info.Version = e.Version // lost with the block table, or never there
 		}
-		if e.Version == im.info.Version {
+		fits := e.Version == im.info.Version
+		if e.Version == "" {
+			fits = e.Size == im.size
+		}
+		if fits {
 			im.hits = max(im.hits, e.Hits+unsent)
 			x.rememberLocked(im, e.LastAccessed)
+		} else {
+			x.log.delete(e.ID) // a put of the same version would keep its hits
 		}
 		if e.Version != im.info.Version || e.Size != im.size {
 			x.log.put(im.entry())

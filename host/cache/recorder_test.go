@@ -2,6 +2,7 @@ package cache
 
 import (
 	"context"
+	"crypto/sha256"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/imgcache/imgcache-host/host/store"
 	"github.com/imgcache/imgcache-host/sdk"
+	"github.com/imgcache/imgcache-host/sdk/sdktest"
 )
 
 // faultyDriver is an in-memory driver that keeps the contract and fails in
@@ -215,6 +217,80 @@ func TestLostRecordsAreRebuilt(t *testing.T) {
 		h.wantRecords(t, d, want, files)
 		h.stop()
 	})
+}
+
+// lateDriver is away until it is up.
+type lateDriver struct {
+	sdktest.Memory
+	up atomic.Bool
+}
+
+func (d *lateDriver) Apply(ctx context.Context, b sdk.Batch) error {
+	if !d.up.Load() {
+		return sdk.ErrUnavailable
+	}
+	return d.Memory.Apply(ctx, b)
+}
+
+func (d *lateDriver) List(ctx context.Context, yield func([]sdk.Entry) error) error {
+	if !d.up.Load() {
+		return sdk.ErrUnavailable
+	}
+	return d.Memory.List(ctx, yield)
+}
+
+// TestRecordWithoutVersion: such a record, as it is taken over from another
+// program, is of the image of its size, whether the version of that becomes
+// known before the record or after it, and is lost when a new one replaces it.
+func TestRecordWithoutVersion(t *testing.T) {
+	data := someImage()
+	sum := fmt.Sprintf("sha256:%x", sha256.Sum256(data))
+	for what, tt := range map[string]struct {
+		size        int
+		scrub, late bool
+		hits        uint64
+		version     string
+	}{
+		"version stays unknown":       {len(data), false, false, 7, ""},
+		"version after the record":    {len(data), true, false, 7, sum},
+		"version before the record":   {len(data), true, true, 7, sum},
+		"another size":                {1, false, false, 0, ""},
+		"another size, then verified": {1, true, false, 0, sum},
+	} {
+		t.Run(what, func(t *testing.T) {
+			dir := t.TempDir()
+			plantBytes(t, dir, "image", data)
+			used := before(time.Minute)
+			driver := &lateDriver{}
+			driver.up.Store(!tt.late)
+			record := sdk.Entry{ID: "image", Size: int64(tt.size), Hits: 7, LastAccessed: used}
+			if err := driver.Memory.Apply(t.Context(), sdk.Batch{Source: "s", Seq: 1, Ops: []sdk.Op{sdk.Put(record)}}); err != nil {
+				t.Fatal(err)
+			}
+			inEngineAt(t, dir, Config{MaxSize: 1 << 30, Hard: true, Driver: driver}, func(t *testing.T, e *engine) {
+				e.origin.data, e.origin.digest = data, true
+				if !tt.late {
+					<-e.recorder.merged
+				}
+				if tt.scrub {
+					if r := e.scrub(); r.Adopted != 1 {
+						t.Fatalf("scrub: %v", r)
+					}
+				}
+				driver.up.Store(true)
+				<-e.recorder.merged
+				time.Sleep(time.Minute)
+				info, _ := e.Image("image")
+				if info.Hits != tt.hits || info.Version != tt.version || tt.hits > 0 != info.LastAccessed.Equal(used) {
+					t.Errorf("%+v, want %d hits of version %q", info, tt.hits, tt.version)
+				}
+				got := driver.Entries()
+				if len(got) != 1 || got[0].Hits != tt.hits || got[0].Version != tt.version || got[0].Size != int64(len(data)) {
+					t.Errorf("the driver has %+v", got)
+				}
+			})
+		})
+	}
 }
 
 // TestJournalSurvivesDamage cuts the file at every byte: what is read back is
