@@ -186,6 +186,10 @@ func (h *Host) Serve(ctx context.Context) error {
 		return nil
 	})
 	group.Go(func() error {
+		heartbeat{h.heartbeater, h.log}.run(ctx)
+		return nil
+	})
+	group.Go(func() error {
 		select {
 		case err := <-h.typos:
 			return err
