@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/imgcache/imgcache-host/host/plugin"
+	"github.com/imgcache/imgcache-host/plugins/builtin/centraldb/dbtest"
 	"github.com/imgcache/imgcache-host/sdk"
 	"github.com/imgcache/imgcache-host/sdk/sdktest"
 )
@@ -20,12 +21,14 @@ import (
 // shipped are the drivers that come with the service, each over every store
 // that it knows.
 var shipped = []struct {
-	store   string
-	driver  string
-	options func(*testing.T) sdk.Config // of a new, empty store; nil: none are needed
+	store  string
+	driver string
+	server func(testing.TB) *dbtest.Server // that each store is a database of; nil: it needs none
 }{
 	{store: "sqlite", driver: "sqlite"},
 	{store: "xattr", driver: "xattr"},
+	{store: "PostgreSQL", driver: "centraldb", server: dbtest.PostgreSQL},
+	{store: "MariaDB", driver: "centraldb", server: dbtest.MariaDB},
 }
 
 // driverBinary returns the executable of a driver: that below IMGCACHE_BIN, or
@@ -128,9 +131,10 @@ func TestDriverThroughProcess(t *testing.T) {
 	for _, s := range shipped {
 		t.Run(s.store, func(t *testing.T) {
 			path := driverBinary(t, s.driver)
-			options := s.options
-			if options == nil {
-				options = func(*testing.T) sdk.Config { return nil }
+			options := func(*testing.T) sdk.Config { return nil }
+			if s.server != nil {
+				server := s.server(t)
+				options = func(t *testing.T) sdk.Config { return sdk.Config{"dsn": server.Database(t)} }
 			}
 			sdktest.Driver(t, func(t *testing.T) sdktest.Subject {
 				p := startDriver(t, s.driver, path, cacheDir(t), options(t))

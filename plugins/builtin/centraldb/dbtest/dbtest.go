@@ -155,7 +155,23 @@ func (s *Server) end(sig syscall.Signal) {
 		_ = syscall.Kill(pid, sig) // it may have ended
 	}
 	<-s.done
+	for _, pid := range pids {
+		for running(pid) { // PostgreSQL does not start beside children of its last run
+			time.Sleep(time.Millisecond)
+		}
+	}
 	s.cmd = nil
+}
+
+// running reports whether a process has not ended. One that nobody has asked
+// for yet has.
+func running(pid int) bool {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return false
+	}
+	_, state, _ := strings.Cut(string(b), ") ")
+	return !strings.HasPrefix(state, "Z") && !strings.HasPrefix(state, "X")
 }
 
 // Pause keeps the server from doing anything, with all its connections open,
