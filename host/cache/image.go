@@ -468,22 +468,26 @@ func (x *index) view(im *image) ImageInfo {
 }
 
 // merge takes the driver's records in: hits are the record's plus what the
-// record log holds, the last access is the later. A record without an image
-// is deleted, one of another version or size replaced. One that has no version
-// was made by another program, or by a driver that keeps none: it is of any
-// image of its size.
-func (x *index) merge(entries []sdk.Entry) {
+// record log holds, the last access is the later. A record without an image, a
+// stranger, is deleted, one of another version or size replaced. One that has no
+// version was made by another program, or by a driver that keeps none: it is of
+// any image of its size. When the driver has lost what it had acknowledged, as a
+// database that was restored, a record gets back the hits that it lacks. The ids
+// of images are noted in seen; how many strangers there were is returned.
+func (x *index) merge(entries []sdk.Entry, seen map[string]bool, lossy bool) (strangers int) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	for _, e := range entries {
 		unsent, told := x.log.unacknowledged(e.ID)
 		im := x.images[e.ID]
 		if im == nil {
-			if !told { // else a delete, or a put of what was removed since, is on its way
+			strangers++
+			if !told && sdk.ValidID(e.ID) { // else a delete, or a put of what was removed since, is on its way
 				x.log.delete(e.ID)
 			}
 			continue
 		}
+		seen[e.ID] = true
 		if im.info.Version == "" && e.Size == im.size {
 			im.info.Version = e.Version // lost with the block table, or never there
 		}
@@ -492,7 +496,11 @@ func (x *index) merge(entries []sdk.Entry) {
 			fits = e.Size == im.size
 		}
 		if fits {
-			im.hits = max(im.hits, e.Hits+unsent)
+			had := e.Hits + unsent
+			if lossy && had < im.hits {
+				x.log.touch(e.ID, im.hits-had, im.accessed)
+			}
+			im.hits = max(im.hits, had)
 			x.rememberLocked(im, e.LastAccessed)
 		} else {
 			x.log.delete(e.ID) // a put of the same version would keep its hits
@@ -501,6 +509,7 @@ func (x *index) merge(entries []sdk.Entry) {
 			x.log.put(im.entry())
 		}
 	}
+	return strangers
 }
 
 // maxAhead is how far ahead of the clock an access on record may be. One that

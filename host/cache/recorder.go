@@ -236,18 +236,25 @@ func (r *recorder) send(ctx context.Context, b sdk.Batch) error {
 	}
 }
 
+// maxUnknown is how many records of images that are not here a listing may
+// bring. They are deleted, by operations that stay in memory until they are
+// sent; the next listing brings the others.
+const maxUnknown = 100_000
+
+var errUnknown = fmt.Errorf("the driver has more than %d records of images that are not here", maxUnknown)
+
 // reconcile merges the driver's records into the index and brings the driver
 // up to date with the files, in both directions.
 func (r *recorder) reconcile(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, listTimeout)
 	defer cancel()
-	seen := map[string]bool{}
+	seen, strangers := map[string]bool{}, 0
+	lossy := r.state.Load() == "ready" // or there would be no reason to list again
 	err := r.whileLogging(func() error {
 		return r.driver.List(ctx, func(entries []sdk.Entry) error {
-			for _, e := range entries {
-				seen[e.ID] = true
+			if strangers += r.index.merge(entries, seen, lossy); strangers > maxUnknown {
+				return errUnknown
 			}
-			r.index.merge(entries)
 			return nil
 		})
 	})

@@ -5,7 +5,11 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"log/slog"
+	"maps"
+	"math"
 	"math/rand/v2"
+	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -291,6 +295,138 @@ func TestRecordWithoutVersion(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestOlderRecordsAreMended gives the driver a store as it was some time ago, as
+// a backup or a database that lost its last second: the hits of which the host
+// knows come back.
+func TestOlderRecordsAreMended(t *testing.T) {
+	fsys := newTestFS(t)
+	synctest.Test(t, func(t *testing.T) {
+		d := newFaultyDriver(1)
+		d.settle()
+		files := map[string]store.Info{"a": {ID: "a", Size: 1, ModTime: time.Now(), Meta: store.Meta{Version: "v"}}}
+		h := startRecorder(t, fsys, d, files)
+		hit := func(n int) {
+			for range n {
+				h.index.hit(h.index.get("a"))
+			}
+			time.Sleep(time.Minute)
+		}
+		hit(3)
+		d.mu.Lock()
+		entries, last := clone(d.entries), maps.Clone(d.last)
+		d.mu.Unlock()
+		hit(4)
+		d.mu.Lock()
+		d.entries, d.last = entries, last
+		d.mu.Unlock()
+		hit(5)
+		h.wantRecords(t, d, map[string]uint64{"a": 12}, files)
+		h.stop()
+	})
+}
+
+// garbage is a driver whose lists cannot be believed. It refuses batches that
+// break the contract, and counts them.
+type garbage struct {
+	*faultyDriver
+	lists   [][]sdk.Entry // of the first lists; later ones are right
+	refused int
+}
+
+func (d *garbage) List(ctx context.Context, yield func([]sdk.Entry) error) error {
+	if len(d.lists) == 0 {
+		return d.faultyDriver.List(ctx, yield)
+	}
+	list := d.lists[0]
+	d.lists = d.lists[1:]
+	return yield(list)
+}
+
+func (d *garbage) Apply(ctx context.Context, b sdk.Batch) error {
+	err := d.faultyDriver.Apply(ctx, b)
+	if err != nil {
+		d.refused++
+	}
+	return err
+}
+
+// TestDriverListsGarbage lists strangers, ids that are none, one image twice,
+// impossible sizes, hits and times. The host counts its own hits, and sends
+// nothing that a driver may not accept.
+func TestDriverListsGarbage(t *testing.T) {
+	far := time.Unix(1<<40, 0)
+	a := sdk.Entry{ID: "a", Version: "v", Size: 1}
+	for name, list := range map[string][]sdk.Entry{
+		"no ids":      {{}, {ID: strings.Repeat("x", sdk.MaxIDLen+1)}, {ID: "../a"}, {ID: "\xff\x00"}, {ID: "queue"}},
+		"strangers":   {{ID: "b", Size: 1}, {ID: "c"}},
+		"twice":       {a, a, {ID: "a", Version: "other", Size: 1}, a},
+		"sizes":       {{ID: "a", Version: "v", Size: -1}, {ID: "b", Size: math.MinInt64}, {ID: "a", Version: "v", Size: math.MaxInt64}},
+		"times":       {{ID: "a", Version: "v", Size: 1, LastAccessed: far, LastModified: far}, {ID: "a", Version: "v", Size: 1, LastAccessed: time.Unix(-1<<40, 0)}},
+		"no version":  {{ID: "a", Size: 1}, {ID: "a"}},
+		"wrong bytes": {{ID: "a", Version: "\xff", Size: 1}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			fsys := newTestFS(t)
+			synctest.Test(t, func(t *testing.T) {
+				d := &garbage{faultyDriver: newFaultyDriver(1), lists: [][]sdk.Entry{list}}
+				d.settle()
+				d.entries["a"] = a
+				files := map[string]store.Info{"a": {ID: "a", Size: 1, ModTime: time.Now(), Meta: store.Meta{Version: "v"}}}
+				h := startRecorder(t, fsys, d, files)
+				for range 5 {
+					h.index.hit(h.index.get("a"))
+					time.Sleep(time.Minute)
+				}
+				if d.refused > 0 {
+					t.Errorf("%d batches were refused", d.refused)
+				}
+				if info := h.index.view(h.index.get("a")); info.Hits != 5 || info.Size != 1 || info.LastAccessed.After(time.Now()) {
+					t.Errorf("the image is %+v", info)
+				}
+				h.stop()
+
+				h = startRecorder(t, fsys, d, files) // the driver has come to its senses
+				time.Sleep(time.Minute)
+				h.wantRecords(t, d.faultyDriver, map[string]uint64{"a": 5}, files)
+				h.stop()
+			})
+		})
+	}
+}
+
+// TestDriverListsStrangers lists more strangers than the host wants to know of
+// at once. It has them deleted piece by piece.
+func TestDriverListsStrangers(t *testing.T) {
+	fsys := newTestFS(t)
+	synctest.Test(t, func(t *testing.T) {
+		d := newFaultyDriver(1)
+		d.settle()
+		for i := range maxUnknown + 1000 {
+			id := fmt.Sprint("stranger", i)
+			d.entries[id] = sdk.Entry{ID: id, Size: 1}
+		}
+		files := map[string]store.Info{"a": {ID: "a", Size: 1, ModTime: time.Now(), Meta: store.Meta{Version: "v"}}}
+		h := startRecorder(t, fsys, inPieces{d}, files)
+		time.Sleep(time.Minute)
+		h.wantRecords(t, d, map[string]uint64{"a": 0}, files)
+		h.stop()
+	})
+}
+
+// inPieces lists as drivers do, some records at a time.
+type inPieces struct{ *faultyDriver }
+
+func (d inPieces) List(ctx context.Context, yield func([]sdk.Entry) error) error {
+	return d.faultyDriver.List(ctx, func(all []sdk.Entry) error {
+		for piece := range slices.Chunk(all, 1000) {
+			if err := yield(piece); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
 }
 
 // TestJournalSurvivesDamage cuts the file at every byte: what is read back is
