@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"net/http"
@@ -108,8 +109,19 @@ type adoption struct {
 	*daemon
 	origin *testOrigin
 	driver string // of Glance
+	keeper string // ours
 	source string
 	images map[string]*testImage
+	hits   map[string]uint64 // when the service has ended
+}
+
+// kept reports whether records stay where both drivers find them.
+func (a *adoption) kept() bool { return a.driver == "xattr" && a.keeper == "xattr" }
+
+// longAgo is when the images that Glance leaves were last read, and when they
+// were stored.
+var longAgo = struct{ read, stored time.Time }{
+	time.Now().Add(-30 * time.Minute).Round(time.Microsecond), time.Now().Add(-time.Hour).Round(time.Microsecond),
 }
 
 // image makes an image that Glance knows.
@@ -159,9 +171,8 @@ func (a *adoption) leave(t *testing.T, dir string) {
 		t.Fatal(err)
 	}
 	f.Close()
-	old := time.Now().Add(-time.Hour)
 	for _, id := range strings.Fields("kept grown unknown idle damaged") {
-		if err := os.Chtimes(filepath.Join(dir, id), old, old); err != nil {
+		if err := os.Chtimes(filepath.Join(dir, id), longAgo.read, longAgo.stored); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -171,10 +182,14 @@ func (a *adoption) leave(t *testing.T, dir string) {
 // back, and over again.
 func TestAdoptGlance(t *testing.T) {
 	t.Parallel()
-	for _, driver := range []string{"sqlite", "xattr"} {
-		t.Run(driver, func(t *testing.T) {
+	for _, drivers := range [][2]string{{"sqlite", "sqlite"}, {"xattr", "sqlite"}, {"xattr", "xattr"}} {
+		driver, keeper := drivers[0], drivers[1]
+		t.Run(driver+" by "+keeper, func(t *testing.T) {
 			t.Parallel()
-			a := &adoption{origin: newOrigin(t), driver: driver, source: t.TempDir(), images: map[string]*testImage{}}
+			a := &adoption{
+				origin: newOrigin(t), driver: driver, keeper: keeper, source: t.TempDir(),
+				images: map[string]*testImage{}, hits: map[string]uint64{},
+			}
 			dir := filepath.Join(t.TempDir(), "images")
 			if err := os.Mkdir(dir, 0o755); err != nil {
 				t.Fatal(err)
@@ -186,7 +201,10 @@ func TestAdoptGlance(t *testing.T) {
 			}
 			before := fileStates(t, dir, glancesOwn...)
 
-			a.daemon = start(t, setup{origin: a.origin.block(), dir: dir, cache: "prefetch {\n workers = 1\n }"})
+			a.daemon = start(t, setup{
+				origin: a.origin.block(), dir: dir, cache: "prefetch {\n workers = 1\n }\n" + keptRecords,
+				more: fmt.Sprintf("driver %q \"records\" {\n}\n", keeper),
+			})
 			a.testQueue(t)
 			a.testImages(t)
 			a.testForeignFiles(t)
@@ -223,10 +241,13 @@ func (a *adoption) testImages(t *testing.T) {
 		t.Errorf("images (-want +got):\n%s", diff)
 	}
 	hits := uint64(0)
-	if a.driver == "sqlite" {
+	if a.driver == a.keeper {
 		hits = 1 // from Glance's records
 	}
 	a.eventually("the records are there", func() bool { return a.usage().Records == "ready" })
+	if info := a.state("idle"); a.kept() && (!info.LastAccessed.Equal(longAgo.read) || !info.LastModified.Equal(longAgo.stored)) {
+		t.Errorf("an adopted image is %+v, want it read and stored at %v", info, longAgo)
+	}
 	if info := a.state("kept"); info.Hits != hits || info.Verified || info.Size != a.images["kept"].size {
 		t.Errorf("an adopted image is %+v, want %d hits", info, hits)
 	}
@@ -338,6 +359,9 @@ func (a *adoption) stopInFill(t *testing.T) {
 		t.Fatal(err)
 	}
 	leave()
+	for _, id := range a.ids() {
+		a.hits[id] = a.state(id).Hits
+	}
 	a.stop()
 	if left := a.files("incomplete"); len(left) != 1 || !strings.HasPrefix(left[0], "held~") {
 		t.Errorf("incomplete/ holds %v, want one file of the fill that was interrupted", left)
@@ -362,8 +386,13 @@ func (a *adoption) testHandingBack(t *testing.T) {
 		listed, counted = strings.Fields("damaged grown idle kept unknown"), size+int64(len("XXX"))
 	}
 	steps := []step{do(listed, "list"), do(counted, "size"), do(false, "filling", "held"), do([]string{}, "queued")}
+	if a.kept() {
+		for id, hits := range a.hits {
+			steps = append(steps, do(hits, "hits", id))
+		}
+	}
 	steps = append(steps, each(true, "read", "kept", "idle")...)
-	if a.driver == "xattr" {
+	if a.driver == "xattr" && !a.kept() {
 		// Glance sends what has no user.hits, and then fails to count the hit.
 		a.glance(t, a.dir, each("uncounted", "read", "grown", "queued-1")...)
 		giveHits(t, a.dir, cached)
@@ -404,17 +433,65 @@ func (a *adoption) testAdoptAgain(t *testing.T) {
 			t.Errorf("%s is verified: %v, want %v", id, info.Verified, verified)
 		}
 	}
+	if a.kept() { // Glance has read each of ours once or twice, and we once more
+		for id, hits := range map[string]uint64{"new": 1, "kept": a.hits["kept"] + 3, "grown": a.hits["grown"] + 2, "idle": a.hits["idle"] + 2} {
+			a.eventually(fmt.Sprintf("%s has %d hits", id, hits), func() bool { return a.state(id).Hits == hits })
+		}
+	}
+	size := a.size(t)
 	a.stop()
 	// All that is a file and not the database, as Glance does.
 	count := len(a.files("."))
-	if a.driver == "sqlite" {
-		count--
+	switch {
+	case a.driver == "sqlite":
+		a.glance(t, a.dir, do(count-1, "delete_all"))
+	case a.kept():
+		a.glance(t, a.dir, do([]int64{int64(count), size}, "prune", 0), do(0, "delete_all"))
+	default:
+		a.glance(t, a.dir, do(count, "delete_all"))
 	}
-	a.glance(t, a.dir, do(count, "delete_all"))
 	a.restart()
 	if ids := a.ids(); len(ids) != 0 {
 		t.Errorf("after Glance removed everything: %v", ids)
 	}
+}
+
+// TestFormatOfGlance has the service keep its records as Glance's xattr driver
+// does. Glance then finds the hits, and in the files' access times, by which it
+// prunes, what was used last.
+func TestFormatOfGlance(t *testing.T) {
+	t.Parallel()
+	a := &adoption{origin: newOrigin(t), driver: "xattr", source: t.TempDir(), images: map[string]*testImage{}}
+	a.daemon = start(t, setup{
+		origin: a.origin.block(), cache: keptRecords,
+		more: "driver \"xattr\" \"records\" {\n config {\n format = \"glance\"\n }\n}\n",
+	})
+	for _, id := range strings.Fields("first second third") {
+		a.image(t, id, 100_000)
+		a.origin.add(id, 100_000)
+		a.get(id)
+		a.waitState(id, cache.StateCached)
+	}
+	for _, id := range strings.Fields("second first first second third first") {
+		a.get(id)
+	}
+	a.eventually("the hits are counted", func() bool { return a.state("first").Hits == 3 })
+	used := map[string]time.Time{}
+	for _, id := range a.ids() {
+		used[id] = a.state(id).LastAccessed
+	}
+	a.stop()
+	for id, at := range used {
+		fi, err := os.Stat(filepath.Join(a.dir, id))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := time.Unix(fi.Sys().(*syscall.Stat_t).Atim.Unix()); !got.Equal(at) {
+			t.Errorf("%s was used at %v, its file says %v", id, at, got)
+		}
+	}
+	a.glance(t, a.dir, do(strings.Fields("first second third"), "list"),
+		do(3, "hits", "first"), do(2, "hits", "second"), do(1, "hits", "third"), do(true, "read", "third"))
 }
 
 // TestAdoptAsOrdinaryUser hands over a directory whose files belong to another

@@ -19,6 +19,7 @@ type keeper struct {
 // keepers are the drivers that ship.
 var keepers = []keeper{
 	{"sqlite", func(*testing.T) string { return "" }, []string{"Apply", "Apply", "Apply"}},
+	{"xattr", func(*testing.T) string { return "" }, []string{"Apply", "Apply", "Apply"}},
 }
 
 // block is the driver block, and with it the line of the cache that names it.

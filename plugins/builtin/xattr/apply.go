@@ -97,7 +97,7 @@ func (d *Driver) apply(im *image, ops []sdk.Op, known sources, now batch) error 
 	}
 	next := old.apply(ops)
 	if !next.exists {
-		return d.form.remove(im)
+		return d.dir.removeAll(im)
 	}
 	batches = append(batches, now)
 	next.batches = batches[max(0, len(batches)-maxBatches):]

@@ -88,6 +88,25 @@ func (d *directory) hits(im *image) (*uint64, error) {
 	return &hits, nil
 }
 
+// setHits brings those that Glance sees from one number to another.
+func (d *directory) setHits(im *image, from *uint64, to uint64) error {
+	if from != nil && *from == to {
+		return nil
+	}
+	return d.set(im, hitsName, strconv.FormatUint(to, 10))
+}
+
+// removeAll ends with the record: while that is there a batch that was cut
+// short finds what is still to be removed.
+func (d *directory) removeAll(im *image) error {
+	for _, name := range []string{hitsName, recordName} {
+		if err := d.attrs.remove(im.File, name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // setAccessed moves the access time of a file and leaves its other time alone.
 func (d *directory) setAccessed(im *image, at time.Time) error {
 	accessed, err := unix.TimeToTimespec(at)

@@ -1,10 +1,6 @@
 package xattr
 
-import (
-	"strconv"
-
-	"github.com/imgcache/imgcache-host/sdk"
-)
+import "github.com/imgcache/imgcache-host/sdk"
 
 // glance keeps what Glance keeps and nothing else: hits in user.hits, the last
 // access as that of the file. The file's own time and size are the rest, and
@@ -42,18 +38,14 @@ func (g *glance) load(im *image) (held, error) {
 }
 
 func (g *glance) store(im *image, old, next held) error {
-	e := next.entry
-	if old.hits == nil || *old.hits != e.Hits {
-		if err := g.dir.set(im, hitsName, strconv.FormatUint(e.Hits, 10)); err != nil {
-			return err
-		}
+	if err := g.dir.setHits(im, old.hits, next.entry.Hits); err != nil {
+		return err
 	}
-	if e.LastAccessed.IsZero() || e.LastAccessed.Equal(old.entry.LastAccessed) {
+	at := next.entry.LastAccessed
+	if at.IsZero() || at.Equal(old.entry.LastAccessed) {
 		return nil
 	}
-	return g.dir.setAccessed(im, e.LastAccessed)
+	return g.dir.setAccessed(im, at)
 }
-
-func (g *glance) remove(im *image) error { return g.dir.attrs.remove(im.File, hitsName) }
 
 func (g *glance) sweep() error { return nil }

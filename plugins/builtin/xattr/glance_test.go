@@ -70,6 +70,32 @@ func TestAdoptionByPut(t *testing.T) {
 	want(t, d, fewer, more)
 }
 
+// TestAccessTimesAreNotRead: which image was used last is on record, to the
+// nanosecond, whatever the file system says.
+func TestAccessTimesAreNotRead(t *testing.T) {
+	dir := cacheDir(t)
+	writeFile(t, dir, "a", "b")
+	d, _ := open(t, dir, nil)
+	batch := next(logA)
+	a, b := entry("a", 0), entry("b", 0)
+	apply(t, d, batch(sdk.Put(a), sdk.Put(b)))
+	for i := range 3 { // a, b, a, a: the file system moves an access time once a day
+		a.Hits, a.LastAccessed = a.Hits+1, moment.Add(time.Duration(2*i+1))
+		apply(t, d, batch(sdk.Touch("a", 1, a.LastAccessed)))
+		if i == 0 {
+			b.Hits, b.LastAccessed = 1, moment.Add(2)
+			apply(t, d, batch(sdk.Touch("b", 1, b.LastAccessed)))
+		}
+	}
+	for id, at := range map[string]time.Time{"a": moment.Add(-time.Hour), "b": moment.Add(time.Hour)} {
+		if err := os.Chtimes(filepath.Join(dir, id), at, at); err != nil {
+			t.Fatal(err)
+		}
+	}
+	d, _ = open(t, dir, nil)
+	want(t, d, a, b)
+}
+
 // TestGlanceCountsMeanwhile hands files back and over again.
 func TestGlanceCountsMeanwhile(t *testing.T) {
 	dir := cacheDir(t)
@@ -142,4 +168,9 @@ func TestFormatGlance(t *testing.T) {
 
 	d, _ = open(t, dir, nil) // and to ours
 	want(t, d, fresh)
+
+	d, _ = open(t, dir, format) // and back
+	apply(t, d, next(logB)(sdk.Delete("new")))
+	d, _ = open(t, dir, nil)
+	want(t, d)
 }

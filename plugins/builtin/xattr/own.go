@@ -66,43 +66,24 @@ func (o *own) load(im *image) (held, error) {
 // store writes the record at once. Glance's hits are never ahead of it, or they
 // would be taken for what Glance has counted.
 func (o *own) store(im *image, old, next held) error {
-	e := next.entry
-	r := record{entry: e, foreign: next.foreign, batches: next.batches}
-	if len(strconv.QuoteToASCII(e.Version)) > maxVersion {
-		sum := sha256.Sum256([]byte(e.Version))
-		r.long, r.entry.Version = hex.EncodeToString(sum[:]), ""
-		if r.long != old.long {
-			if err := o.writeVersion(im.id, r.long, e.Version); err != nil {
-				return fmt.Errorf("write version: %w", err)
-			}
+	r := record{entry: next.entry, foreign: next.foreign, batches: next.batches}
+	if len(strconv.QuoteToASCII(r.entry.Version)) > maxVersion {
+		var err error
+		if r.long, err = o.keepVersion(im.id, old.long, r.entry.Version); err != nil {
+			return fmt.Errorf("keep version: %w", err)
 		}
+		r.entry.Version = ""
 	}
-	hits := func() error {
-		if old.hits != nil && *old.hits == e.Hits {
-			return nil
-		}
-		return o.dir.set(im, hitsName, strconv.FormatUint(e.Hits, 10))
-	}
-	record := func() error { return o.dir.set(im, recordName, r.encode()) }
-	steps := []func() error{record, hits}
-	if old.hits != nil && e.Hits < *old.hits {
-		steps = []func() error{hits, record}
-	}
-	for _, step := range steps {
-		if err := step(); err != nil {
+	if old.hits != nil && *old.hits > r.entry.Hits {
+		if err := o.dir.setHits(im, old.hits, r.entry.Hits); err != nil {
 			return err
 		}
+		old.hits = &r.entry.Hits
 	}
-	return nil
-}
-
-// remove ends with the record: while that is there a batch that was cut short
-// finds what is still to be removed.
-func (o *own) remove(im *image) error {
-	if err := o.dir.attrs.remove(im.File, hitsName); err != nil {
+	if err := o.dir.set(im, recordName, r.encode()); err != nil {
 		return err
 	}
-	return o.dir.attrs.remove(im.File, recordName)
+	return o.dir.setHits(im, old.hits, r.entry.Hits)
 }
 
 // Where ext4 keeps the attributes of a file in one block there are some 4 KiB
@@ -128,10 +109,15 @@ func (o *own) readVersion(id, sum string) (string, error) {
 	return string(text), err
 }
 
-// writeVersion needs no rename: a file that was written in part is not the one
-// that its name says, and no record refers to it yet.
-func (o *own) writeVersion(id, sum, version string) error {
-	return o.dir.own.WriteFile(versionFile(id, sum), []byte(version), filePerm)
+// keepVersion returns the digest of a version, which has a file then. It needs
+// no rename: a file that was written in part is not the one that its name says,
+// and no record refers to it yet.
+func (o *own) keepVersion(id, before, version string) (sum string, err error) {
+	digest := sha256.Sum256([]byte(version))
+	if sum = hex.EncodeToString(digest[:]); sum != before {
+		err = o.dir.own.WriteFile(versionFile(id, sum), []byte(version), filePerm)
+	}
+	return sum, err
 }
 
 // sweep removes the files of versions to which no record refers any more.

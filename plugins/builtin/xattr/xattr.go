@@ -69,8 +69,7 @@ type form interface {
 
 	load(im *image) (held, error)
 	store(im *image, old, next held) error
-	remove(im *image) error // that there is nothing is no error
-	sweep() error           // removes what no record needs any more
+	sweep() error // removes what no record needs any more
 }
 
 var (
@@ -97,10 +96,20 @@ func (d *Driver) Configure(ctx context.Context, s sdk.Settings) error {
 	if err != nil {
 		return fmt.Errorf("open cache directory: %w", err)
 	}
-	d.dir, d.form = dir, &own{dir, d.notes}
+	var f form = &own{dir, d.notes}
 	if format == formatGlance {
-		d.form = &glance{dir: dir}
+		f = &glance{dir: dir}
 	}
+	if err := prepare(ctx, dir, f); err != nil {
+		return errors.Join(err, dir.close())
+	}
+	d.dir, d.form = dir, f
+	return nil
+}
+
+// prepare finds out whether there can be records, and removes what an earlier
+// run has left.
+func prepare(ctx context.Context, dir *directory, f form) error {
 	release, err := dir.exclude(ctx)
 	if err != nil {
 		return fmt.Errorf("lock: %w", err)
@@ -109,7 +118,7 @@ func (d *Driver) Configure(ctx context.Context, s sdk.Settings) error {
 	if err := dir.mustTakeAttributes(); err != nil {
 		return err
 	}
-	if err := d.form.sweep(); err != nil {
+	if err := f.sweep(); err != nil {
 		return fmt.Errorf("remove unused versions: %w", err)
 	}
 	return nil
