@@ -95,7 +95,10 @@ func (d *Driver) apply(im *image, ops []sdk.Op, known sources, now batch) error 
 			return d.form.store(im, old, old)
 		}
 	}
-	next := old.apply(ops)
+	next := old
+	for _, op := range ops {
+		next.entry, next.exists = op.Apply(next.entry, next.exists)
+	}
 	if !next.exists {
 		return d.dir.removeAll(im)
 	}

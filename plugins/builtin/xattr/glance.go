@@ -29,7 +29,7 @@ func (g *glance) keepSources(s sources) error {
 // load finds a record in every image, as Glance does.
 func (g *glance) load(im *image) (held, error) {
 	hits, err := g.dir.hits(im)
-	h := held{exists: true, foreign: true, hits: hits}
+	h := held{exists: true, hits: hits}
 	if hits == nil {
 		hits = new(uint64)
 	}

@@ -50,7 +50,7 @@ func (o *own) load(im *image) (held, error) {
 		}
 		switch {
 		case err == nil:
-			h = held{entry: r.entry, exists: true, foreign: r.foreign, batches: r.batches, long: r.long}
+			h = held{entry: r.entry, exists: true, batches: r.batches, long: r.long}
 			h.entry.ID = im.id
 		case errors.Is(err, errDamaged):
 			o.notes.once("record of "+im.id, "a record is damaged and begins anew; the image is not affected", "id", im.id, "attribute", recordName)
@@ -66,7 +66,7 @@ func (o *own) load(im *image) (held, error) {
 // store writes the record at once. Glance's hits are never ahead of it, or they
 // would be taken for what Glance has counted.
 func (o *own) store(im *image, old, next held) error {
-	r := record{entry: next.entry, foreign: next.foreign, batches: next.batches}
+	r := record{entry: next.entry, batches: next.batches}
 	if len(strconv.QuoteToASCII(r.entry.Version)) > maxVersion {
 		var err error
 		if r.long, err = o.keepVersion(im.id, old.long, r.entry.Version); err != nil {

@@ -23,7 +23,6 @@ import (
 type record struct {
 	entry   sdk.Entry // without id; without version when that lies in a file of its own
 	long    string    // SHA-256 of such a version in hex; "": it is in entry
-	foreign bool      // the entry began as Glance's, and the host has put none since
 	batches []batch   // those that touched the file, newest last
 }
 
@@ -57,9 +56,6 @@ func (r record) encode() string {
 	} else {
 		fmt.Fprintf(&b, " version-sha256=%s", r.long)
 	}
-	if r.foreign {
-		b.WriteString(" from=glance")
-	}
 	for _, t := range r.batches {
 		fmt.Fprintf(&b, " batch=%s", t)
 	}
@@ -77,9 +73,6 @@ func parseRecord(text string) (record, error) {
 		r.long = p.word("version-sha256=")
 	} else {
 		r.entry.Version = p.quoted("version=")
-	}
-	if r.foreign = p.has("from="); r.foreign {
-		p.word("from=")
 	}
 	for p.has("batch=") {
 		r.batches = append(r.batches, p.batch("batch="))
