@@ -1,6 +1,7 @@
 package host
 
 import (
+	"context"
 	"fmt"
 	"strings"
 
@@ -8,10 +9,12 @@ import (
 	"github.com/imgcache/imgcache-host/host/config"
 	"github.com/imgcache/imgcache-host/host/httpd"
 	"github.com/imgcache/imgcache-host/host/origin"
+	"github.com/imgcache/imgcache-host/sdk"
 )
 
-// openOrigins makes the origins of the configuration.
-func openOrigins(list []config.Origin) (*origin.Set, error) {
+// openOrigins makes the origins of the configuration, with other nodes in front
+// of them; peers may be nil.
+func openOrigins(list []config.Origin, peers *origin.Peers) (set *origin.Set, err error) {
 	var mounts []origin.Mount
 	for _, o := range list {
 		m := origin.Mount{Prefix: o.Prefix}
@@ -32,9 +35,41 @@ func openOrigins(list []config.Origin) (*origin.Set, error) {
 			return nil, fmt.Errorf("origin %q: type %q is not known", o.Name, o.Type)
 		}
 		m.Origin = origin.Bound(m.Origin)
+		if peers != nil {
+			m.Origin = peers.Before(m.Origin, func(name string) string { return set.ID(o.Name, name) })
+		}
 		mounts = append(mounts, m)
 	}
-	return origin.New(mounts...)
+	set, err = origin.New(mounts...)
+	return set, err
+}
+
+// openPeers makes the way to other nodes; nil: they are not asked.
+func (h *Host) openPeers() (*origin.Peers, error) {
+	c := h.cfg.Peers
+	if c.Name == "" {
+		return nil, nil
+	}
+	token, err := c.Token()
+	if err != nil {
+		return nil, err
+	}
+	h.peers = origin.NewPeers(origin.PeersConfig{
+		Name: c.Name, Self: h.cfg.Node.Advertise, Token: token, Lookup: h.nodes, LookupTimeout: c.LookupTimeout,
+		ConnectTimeout: c.ConnectTimeout, IdleTimeout: c.IdleTimeout, Log: h.log,
+	})
+	h.closers = append(h.closers, h.peers.Close)
+	return h.peers, nil
+}
+
+// nodes returns the nodes that hold an image. The error wraps
+// sdk.ErrUnsupported when the driver knows no nodes, or does not run.
+func (h *Host) nodes(ctx context.Context, id string) ([]sdk.Node, error) {
+	d, ok := h.driver.Driver().(sdk.NodeLister)
+	if !ok {
+		return nil, fmt.Errorf("%w: the driver %s knows of no nodes", sdk.ErrUnsupported, h.cfg.Cache.Driver.Plugin)
+	}
+	return d.Nodes(ctx, id)
 }
 
 func originTerms(o config.Origin) origin.Terms {
@@ -87,7 +122,17 @@ func (h *Host) service() *httpd.Service {
 		Plugins:        func() any { return h.plugins.List() },
 		PluginRestarts: h.restarts,
 		Schedules:      func() any { return h.schedules.Status() },
+		Nodes:          h.nodes,
+		Peers:          h.peerStats,
 	})
+}
+
+// peerStats counts what other nodes sent; nothing when they are not asked.
+func (h *Host) peerStats() origin.PeerStats {
+	if h.peers == nil {
+		return origin.PeerStats{}
+	}
+	return h.peers.Stats()
 }
 
 // handlers makes the handler of every listener.
@@ -100,6 +145,7 @@ func (h *Host) handlers() error {
 		}
 		h.faces[i].handler = service.Handler(httpd.Faces{
 			Images: f.Serves(config.FaceImages), Admin: f.Serves(config.FaceAdmin), Metrics: f.Serves(config.FaceMetrics),
+			Peers:   f.Serves(config.FacePeers),
 			Trusted: f.Network == config.Unix, Tokens: tokens,
 		})
 	}

@@ -37,6 +37,7 @@ type Host struct {
 	policy  *plugin.Plugin
 	typos   chan error // what the first starts of the plugins say of their options
 	origins *origin.Set
+	peers   *origin.Peers // nil: other nodes are not asked
 	cache   *cache.Cache
 	faces   []face // opened listeners
 
@@ -109,8 +110,11 @@ func (h *Host) assemble(settings cache.Config) error {
 	if err := h.findPlugins(); err != nil {
 		return err
 	}
-	var err error
-	if h.origins, err = openOrigins(h.cfg.Origins); err != nil {
+	peers, err := h.openPeers()
+	if err != nil {
+		return err
+	}
+	if h.origins, err = openOrigins(h.cfg.Origins, peers); err != nil {
 		return err
 	}
 	settings.Store, settings.Origins, settings.Log = h.store, h.origins, h.log

@@ -62,7 +62,7 @@ func (a *app) root() *cobra.Command {
 	flags.BoolVar(&a.yes, "yes", false, "do not ask before something is removed")
 	root.AddCommand(
 		a.serve(), a.status(),
-		a.list(), a.show(), a.victims(),
+		a.list(), a.show(), a.nodes(), a.victims(),
 		a.queue(), a.prefetch(), a.fills(),
 		a.pin(), a.unpin(),
 		a.remove(), a.clear(), a.prune(), a.clean(), a.verify(),

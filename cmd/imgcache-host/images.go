@@ -135,6 +135,26 @@ func (a *app) show() *cobra.Command {
 	}
 }
 
+func (a *app) nodes() *cobra.Command {
+	return &cobra.Command{
+		Use:   "nodes ID",
+		Short: "List the nodes that hold an image, where several share records",
+		Args:  cobra.ExactArgs(1),
+		RunE: a.call(func(ctx context.Context, c *client.Client, args []string) error {
+			nodes, err := c.Nodes(ctx, args[0])
+			if err != nil {
+				return err
+			}
+			return a.answer(map[string]any{"nodes": nodes}, func(w io.Writer) {
+				row(w, "NAME", "URL", "HEARD OF")
+				for _, n := range nodes {
+					row(w, n.Name, n.URL, age(n.Seen))
+				}
+			})
+		}),
+	}
+}
+
 func because(reason string) string {
 	if reason == "" {
 		return ""

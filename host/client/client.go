@@ -108,6 +108,23 @@ func (c *Client) Image(ctx context.Context, id string) (cache.ImageInfo, error) 
 	return out, err
 }
 
+// Node is one that holds an image.
+type Node struct {
+	Name string    `json:"name"`
+	URL  string    `json:"url,omitempty"`
+	Seen time.Time `json:"seen"`
+}
+
+// Nodes lists the nodes that hold an image. It is an error when the driver
+// knows of no nodes.
+func (c *Client) Nodes(ctx context.Context, id string) ([]Node, error) {
+	var out struct {
+		Nodes []Node `json:"nodes"`
+	}
+	err := c.call(ctx, http.MethodGet, "/v1/images/"+url.PathEscape(id)+"/nodes", nil, &out)
+	return out.Nodes, err
+}
+
 // Delete removes a cached image.
 func (c *Client) Delete(ctx context.Context, id string) error {
 	return c.call(ctx, http.MethodDelete, "/v1/images/"+url.PathEscape(id), nil, nil)

@@ -114,7 +114,11 @@ func (d *decoder) origin(c *Config, b *hcl.Block) {
 				`Until then use origin "http" with an endpoint that needs no token, or origin "directory".`)
 		return
 	}
-	if !d.knownType(b, OriginDirectory, OriginHTTP) {
+	if !d.knownType(b, OriginDirectory, OriginHTTP, OriginPeer) {
+		return
+	}
+	if b.Labels[0] == OriginPeer {
+		d.peers(c, b)
 		return
 	}
 	o := defaultOrigin(b.Labels[0])
@@ -123,6 +127,18 @@ func (d *decoder) origin(c *Config, b *hcl.Block) {
 	d.origins[o.Name] = at
 	d.checkOrigin(&o, at)
 	c.Origins = append(c.Origins, o)
+}
+
+// peers takes the one block that says how other nodes are asked.
+func (d *decoder) peers(c *Config, b *hcl.Block) {
+	if c.Peers.Name != "" {
+		d.errorAt(b.DefRange, "Other nodes twice", "There is one block origin \"peer\", for all nodes; the other one is called %q.", c.Peers.Name)
+		return
+	}
+	c.Peers = defaultPeers()
+	c.Peers.Name = b.Labels[1]
+	d.decode(b.Body, b.DefRange, c.Peers.body())
+	d.peersAt = b.DefRange
 }
 
 func (d *decoder) pin(c *Config, b *hcl.Block) {

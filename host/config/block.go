@@ -72,7 +72,7 @@ func (n *Node) body() body {
 }
 
 func (l *Listener) body() body {
-	serve := arg{name: "serve", into: choices(&l.Serve, FaceImages, FaceAdmin, FaceMetrics)}
+	serve := arg{name: "serve", into: choices(&l.Serve, FaceImages, FaceAdmin, FaceMetrics, FacePeers)}
 	limits := block{name: "limits", body: l.Limits.body()}
 	if l.Network == Unix {
 		return body{
@@ -178,6 +178,15 @@ func (o *Origin) body() body {
 	}...)}
 }
 
+func (p *Peers) body() body {
+	return body{args: []arg{
+		{name: "token_file", into: path(&p.TokenFile)},
+		{name: "lookup_timeout", into: duration(&p.LookupTimeout, positive)},
+		{name: "connect_timeout", into: duration(&p.ConnectTimeout, positive)},
+		{name: "idle_timeout", into: duration(&p.IdleTimeout, positive)},
+	}}
+}
+
 func (p *Pin) body() body {
 	return body{args: []arg{
 		{name: "images", into: ids(&p.Images), required: true},
@@ -256,7 +265,7 @@ func places() []place {
 	c := Config{Node: defaultNode(), Cache: defaultCache(), Log: defaultLog(), Shutdown: defaultShutdown()}
 	tcp, unix := defaultListener(TCP), defaultListener(Unix)
 	directory, web := defaultOrigin(OriginDirectory), defaultOrigin(OriginHTTP)
-	plugin, pin, schedule := defaultPlugin(), Pin{}, Schedule{}
+	plugin, pin, schedule, peers := defaultPlugin(), Pin{}, Schedule{}, defaultPeers()
 	list := []place{
 		{"", c.body()},
 		{"node", c.Node.body()},
@@ -265,6 +274,7 @@ func places() []place {
 		{"cache", c.Cache.body()},
 		{`origin "directory"`, directory.body()},
 		{`origin "http"`, web.body()},
+		{`origin "peer"`, peers.body()},
 		{"pin", pin.body()},
 		{"schedule", schedule.body()},
 		{"plugin", plugin.body()},

@@ -26,6 +26,13 @@ func (d *decoder) checkListener(l Listener, at positions) {
 			d.errorAt(at.of("serve"), "Admin without a token",
 				"Whoever reaches this address could empty the cache. Set token_file, or serve admin on a unix socket.")
 		}
+		if l.Serves(FacePeers) && l.TokenFile == "" {
+			d.errorAt(at.of("serve"), "Peers without a token", "Other nodes show who they are by a token. Set token_file.")
+		}
+		if l.Serves(FacePeers) && l.Serves(FaceAdmin) {
+			d.errorAt(at.of("serve"), "Peers may administer",
+				"The tokens of a listener are good for all that it serves, and other nodes need not be able to empty the cache. Serve admin on another listener.")
+		}
 	case Unix:
 		d.checkSocketPath(l.Path, at.of("path"))
 	}
@@ -210,6 +217,7 @@ func (d *decoder) complete(c *Config) {
 	d.checkPaths(c)
 	d.checkWanted(c)
 	d.checkScrubbed(c)
+	d.checkPeers(c)
 	d.addAdminSocket(c)
 }
 
@@ -261,6 +269,14 @@ func (d *decoder) checkScrubbed(c *Config) {
 	if c.Cache.VerifyReads == "never" && !scrubbed {
 		d.warnAt(d.verifyReads, "Images are never checked",
 			`With "never" a block that goes bad on the disk is found by a scrub alone, and no schedule has "scrub" in run. Add one, or call imgcache-host verify now and then.`)
+	}
+}
+
+// checkPeers complains about a node that asks others and cannot be asked.
+func (d *decoder) checkPeers(c *Config) {
+	if c.Peers.Name != "" && c.Node.Advertise == "" {
+		d.warnAt(d.peersAt, "Other nodes cannot ask this one",
+			"This node asks others for images, but does not say where it is. Set node { advertise }, and serve \"peers\" there.")
 	}
 }
 

@@ -33,6 +33,7 @@ type Config struct {
 	Listeners []Listener // in the order of the files; an admin socket is always among them
 	Cache     Cache
 	Origins   []Origin // at least one
+	Peers     Peers    // other nodes, asked before the origins
 	Pins      []Pin
 	Schedules []Schedule
 	PluginDir string   // where plugins are looked for besides plugins/ beside the executable; empty: nowhere
@@ -67,6 +68,7 @@ const (
 	FaceImages  Face = "images"  // downloads
 	FaceAdmin   Face = "admin"   // native API, metrics, readiness and profiles
 	FaceMetrics Face = "metrics" // metrics and readiness alone
+	FacePeers   Face = "peers"   // the bytes of cached images, for other nodes
 )
 
 // Listener is a socket to serve on.
@@ -78,7 +80,7 @@ type Listener struct {
 	Mode      os.FileMode // Unix: permissions of the socket
 	Group     string      // Unix: name or number of the socket's group; empty: unchanged
 	Serve     []Face      // at least one
-	TokenFile string      // TCP with FaceAdmin: file with one bearer token a line
+	TokenFile string      // TCP with FaceAdmin or FacePeers: file with one bearer token a line
 	Limits    ListenerLimits
 }
 
@@ -163,7 +165,18 @@ type Scrub struct {
 const (
 	OriginDirectory = "directory"
 	OriginHTTP      = "http"
+	OriginPeer      = "peer"
 )
+
+// Peers is how other nodes are asked for images, in an origin block of the type
+// OriginPeer.
+type Peers struct {
+	Name           string        // "": they are not asked
+	TokenFile      string        // file with the bearer token that they accept; "": none
+	LookupTimeout  time.Duration // of the question who has an image
+	ConnectTimeout time.Duration // until a connection is made
+	IdleTimeout    time.Duration // a transfer without a byte for so long has broken off
+}
 
 // Origin is where images come from.
 type Origin struct {

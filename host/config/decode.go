@@ -30,6 +30,7 @@ type decoder struct {
 	wanted    []wantedImages
 
 	verifyReads hcl.Range // where the option stands
+	peersAt     hcl.Range // the block of the type OriginPeer
 }
 
 func newDecoder() *decoder {

@@ -110,6 +110,17 @@ func defaultOrigin(kind string) Origin {
 	return o
 }
 
+func defaultPeers() Peers {
+	return Peers{
+		// An index answers within a millisecond or two; whoever waits longer
+		// had better ask the origin.
+		LookupTimeout: 50 * time.Millisecond,
+		// Other nodes are near, or are of no use.
+		ConnectTimeout: time.Second,
+		IdleTimeout:    10 * time.Second,
+	}
+}
+
 func defaultPlugin() Plugin {
 	return Plugin{}
 }

@@ -28,6 +28,7 @@ var statuses = []struct {
 	status int
 }{
 	{errTooLarge, http.StatusRequestEntityTooLarge},
+	{errNotCached, http.StatusGatewayTimeout}, // RFC 9111, section 5.2.1.7
 	{errBodyStalled, http.StatusRequestTimeout},
 	{errBodyBroken, http.StatusBadRequest},
 	{errBadRequest, http.StatusBadRequest},
@@ -84,7 +85,7 @@ func (s *Service) failDownload(w http.ResponseWriter, r *http.Request, err error
 		cut(r) // nobody waits for an answer, and no answer must look like one
 	}
 	status := downloadStatus(err)
-	if status >= http.StatusInternalServerError {
+	if status >= http.StatusInternalServerError && !errors.Is(err, errNotCached) {
 		s.log.WarnContext(r.Context(), "download failed", "path", logPath(r), "status", status, "error", err)
 	}
 	message, ok := downloadErrors[status]

@@ -4,11 +4,13 @@ import (
 	"context"
 	"encoding/base64"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"net/netip"
 	"strconv"
+	"strings"
 
 	"github.com/imgcache/imgcache-host/host/cache"
 )
@@ -24,6 +26,10 @@ func (s *Service) image(w http.ResponseWriter, r *http.Request) {
 		s.failDownload(w, r, err)
 		return
 	}
+	if onlyIfCached(r.Header) && (r.Method == http.MethodGet || r.Method == http.MethodHead) {
+		s.cached(w, r, id)
+		return
+	}
 	switch r.Method {
 	case http.MethodGet:
 		s.download(w, r.WithContext(cache.WithClient(r.Context(), clientName(r))), id, s.engine.Open)
@@ -32,6 +38,51 @@ func (s *Service) image(w http.ResponseWriter, r *http.Request) {
 	default:
 		refuseMethod(w, methods{http.MethodGet: s.image})
 	}
+}
+
+// onlyIfCached reports whether a client wants what is cached or nothing (RFC
+// 9111, section 5.2.1.7): other nodes ask so, lest they ask in circles.
+func onlyIfCached(h http.Header) bool {
+	for _, field := range h.Values("Cache-Control") {
+		for directive := range strings.SplitSeq(field, ",") {
+			if strings.EqualFold(strings.TrimSpace(directive), "only-if-cached") {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// errNotCached answers those who want nothing else. The RFC has a status for
+// it.
+var errNotCached = errors.New("the image is not cached")
+
+// cached answers with an image if that is cached. A HEAD must move no last
+// access, so it only looks.
+func (s *Service) cached(w http.ResponseWriter, r *http.Request, id string) {
+	open := s.engine.OpenCached
+	if r.Method == http.MethodHead {
+		open = s.statCached
+	}
+	s.download(w, r, id, func(ctx context.Context, id string) (cache.Content, error) {
+		c, err := open(ctx, id)
+		if errors.Is(err, cache.ErrNotFound) {
+			err = errNotCached
+		}
+		return c, err
+	})
+}
+
+// statCached is Stat of an image that is cached.
+func (s *Service) statCached(ctx context.Context, id string) (cache.Content, error) {
+	info, err := s.engine.Image(id)
+	if err == nil && info.State != cache.StateCached {
+		err = cache.ErrNotFound
+	}
+	if err != nil {
+		return nil, err
+	}
+	return s.engine.Stat(ctx, id)
 }
 
 // clientName tells clients apart by their address. One client usually has all

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/imgcache/imgcache-host/host/cache"
+	"github.com/imgcache/imgcache-host/host/origin"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
@@ -40,7 +41,7 @@ func newMetrics(c Config) *metrics {
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(
 		m.requests, m.aborted, m.sent, m.running, build,
-		&engineCollector{engine: c.Engine, restarts: c.PluginRestarts},
+		&engineCollector{engine: c.Engine, restarts: c.PluginRestarts, peers: c.Peers},
 	)
 	// Their successors in package collectors would link database/sql.
 	//lint:ignore SA1019 see above
@@ -105,6 +106,18 @@ var usageMetrics = []usageMetric{
 
 var restartsDesc = prometheus.NewDesc("imgcache_plugin_restarts_total", "Times that a plugin was started anew.", []string{"plugin"}, nil)
 
+// peerMetric is a metric of what other nodes sent.
+type peerMetric struct {
+	desc  *prometheus.Desc
+	value func(origin.PeerStats) uint64
+}
+
+var peerMetrics = []peerMetric{
+	{prometheus.NewDesc("imgcache_peer_transfers_total", "Transfers of images from other nodes.", nil, nil), func(s origin.PeerStats) uint64 { return s.Transfers }},
+	{prometheus.NewDesc("imgcache_peer_fetched_bytes_total", "Bytes of images that came from other nodes.", nil, nil), func(s origin.PeerStats) uint64 { return s.Bytes }},
+	{prometheus.NewDesc("imgcache_peer_failures_total", "Times that another node did not answer, or broke off.", nil, nil), func(s origin.PeerStats) uint64 { return s.Failures }},
+}
+
 func gauge(name, help string, value func(cache.Usage) float64) usageMetric {
 	return usageMetric{prometheus.NewDesc("imgcache_"+name, help, nil, nil), prometheus.GaugeValue, value}
 }
@@ -132,6 +145,7 @@ func truth(b bool) float64 {
 type engineCollector struct {
 	engine   cache.Engine
 	restarts func() map[string]uint64
+	peers    func() origin.PeerStats
 }
 
 // Describe implements [prometheus.Collector].
@@ -140,6 +154,9 @@ func (c *engineCollector) Describe(descs chan<- *prometheus.Desc) {
 		descs <- m.desc
 	}
 	descs <- restartsDesc
+	for _, m := range peerMetrics {
+		descs <- m.desc
+	}
 }
 
 // Collect implements [prometheus.Collector].
@@ -148,10 +165,15 @@ func (c *engineCollector) Collect(values chan<- prometheus.Metric) {
 	for _, m := range usageMetrics {
 		values <- prometheus.MustNewConstMetric(m.desc, m.kind, m.value(usage))
 	}
-	if c.restarts == nil {
-		return
+	if c.restarts != nil {
+		for name, n := range c.restarts() {
+			values <- prometheus.MustNewConstMetric(restartsDesc, prometheus.CounterValue, float64(n), name)
+		}
 	}
-	for name, n := range c.restarts() {
-		values <- prometheus.MustNewConstMetric(restartsDesc, prometheus.CounterValue, float64(n), name)
+	if c.peers != nil {
+		stats := c.peers()
+		for _, m := range peerMetrics {
+			values <- prometheus.MustNewConstMetric(m.desc, prometheus.CounterValue, float64(m.value(stats)))
+		}
 	}
 }

@@ -1,6 +1,7 @@
 package httpd
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"math"
@@ -25,6 +26,8 @@ func (s *Service) adminMux() *http.ServeMux {
 		"/v1/images":            {http.MethodGet: s.listImages, http.MethodDelete: s.deleteImages},
 		"/v1/images/{id}":       {http.MethodGet: s.showImage, http.MethodDelete: s.deleteImage},
 		"/v1/images/{id}/data":  {http.MethodGet: s.imageData},
+		"/v1/images/{id}/nodes": {http.MethodGet: s.imageNodes},
+		"/v2/cache/nodes/{id}":  {http.MethodGet: s.nodeURLs},
 		"/v1/queue":             {http.MethodGet: s.listQueue, http.MethodDelete: s.clearQueue},
 		"/v1/queue/{id}":        {http.MethodPut: s.queueImage, http.MethodDelete: s.unqueueImage},
 		"/v1/pins":              {http.MethodGet: s.listPins},
@@ -112,15 +115,12 @@ func (s *Service) imageData(w http.ResponseWriter, r *http.Request) {
 		s.download(w, r, id, s.engine.OpenCached)
 		return
 	}
-	info, err := s.engine.Image(id)
-	if err == nil && info.State != cache.StateCached {
-		err = cache.ErrNotFound
-	}
+	c, err := s.statCached(r.Context(), id)
 	if err != nil {
 		s.fail(w, r, err)
 		return
 	}
-	s.download(w, r, id, s.engine.Stat)
+	s.download(w, r, id, func(context.Context, string) (cache.Content, error) { return c, nil })
 }
 
 func (s *Service) listQueue(w http.ResponseWriter, r *http.Request) {

@@ -6,6 +6,7 @@
 package httpd
 
 import (
+	"context"
 	"errors"
 	"log/slog"
 	"net/http"
@@ -14,6 +15,8 @@ import (
 	"time"
 
 	"github.com/imgcache/imgcache-host/host/cache"
+	"github.com/imgcache/imgcache-host/host/origin"
+	"github.com/imgcache/imgcache-host/sdk"
 )
 
 // bodyStall is how long a client that sends a body may send nothing: as long
@@ -47,6 +50,13 @@ type Config struct {
 	// it. Nil: an empty list.
 	Schedules func() any
 
+	// Nodes returns the nodes that hold an image. The error wraps
+	// sdk.ErrUnsupported where nothing knows. Nil: nothing knows.
+	Nodes func(ctx context.Context, id string) ([]sdk.Node, error)
+
+	// Peers counts what other nodes sent since the start. Nil: nothing.
+	Peers func() origin.PeerStats
+
 	// PluginRestarts counts, since start and by name of plugin, how often a
 	// plugin was started anew. Nil: no such metric.
 	PluginRestarts func() map[string]uint64
@@ -62,6 +72,7 @@ type Service struct {
 	ready     func() (bool, []string)
 	plugins   func() any
 	schedules func() any
+	nodes     func(context.Context, string) ([]sdk.Node, error)
 	metrics   *metrics
 	bodyStall time.Duration
 }
@@ -75,6 +86,7 @@ func New(c Config) *Service {
 		ready:     c.Ready,
 		plugins:   c.Plugins,
 		schedules: c.Schedules,
+		nodes:     c.Nodes,
 		metrics:   newMetrics(c),
 		bodyStall: bodyStall,
 	}
@@ -86,6 +98,9 @@ func New(c Config) *Service {
 	}
 	if s.ready == nil {
 		s.ready = func() (bool, []string) { return true, nil }
+	}
+	if s.nodes == nil {
+		s.nodes = func(context.Context, string) ([]sdk.Node, error) { return nil, sdk.ErrUnsupported }
 	}
 	none := func() any { return []any{} }
 	if s.plugins == nil {
@@ -116,10 +131,11 @@ type Faces struct {
 	Images  bool // downloads
 	Admin   bool // native API, metrics, readiness and profiles
 	Metrics bool // metrics and readiness, to everybody who can connect
+	Peers   bool // the bytes of cached images, to other nodes
 
-	// Trusted says that whoever can connect may use Admin: the listener is a
-	// unix socket, which its permissions guard. Elsewhere Admin asks for one
-	// of Tokens, and lets nobody in when there is none.
+	// Trusted says that whoever can connect may use Admin and Peers: the
+	// listener is a unix socket, which its permissions guard. Elsewhere both
+	// ask for one of Tokens, and let nobody in when there is none.
 	Trusted bool
 	Tokens  []string
 }
@@ -137,9 +153,13 @@ func (s *Service) Handler(f Faces) http.Handler {
 	if !f.Trusted {
 		guarded = func(h http.Handler) http.Handler { return requireToken(f.Tokens, h) }
 	}
+	if f.Peers {
+		mux.Handle("/v1/images/{id}/data", guarded(methods{http.MethodGet: s.imageData}))
+	}
 	if f.Admin {
 		admin := guarded(s.adminMux())
 		mux.Handle("/v1/", admin)
+		mux.Handle("/v2/cache/nodes/", admin)
 		mux.Handle("/debug/pprof/", admin)
 	}
 	if f.Metrics || f.Admin {

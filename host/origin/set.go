@@ -123,6 +123,14 @@ func (s *Set) Learn(id, name string) {
 	}
 }
 
+// ID returns the id of the image that an origin of the set calls name.
+func (s *Set) ID(label, name string) string {
+	if len(s.mounts) == 1 {
+		return name
+	}
+	return s.id(label, name)
+}
+
 // id makes the id of an image. A name that looks like a hash is hashed too:
 // else it could be another image's id.
 func (s *Set) id(label, name string) string {

@@ -1,0 +1,213 @@
+package origin
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/base64"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/imgcache/imgcache-host/sdk"
+)
+
+// cluster is an origin, and nodes that hold its image.
+type cluster struct {
+	t      *testing.T
+	data   []byte
+	digest bool         // the origin declares one
+	sent   atomic.Int64 // bytes of the origin
+	nodes  []sdk.Node
+	peers  *Peers
+	Origin
+}
+
+func newCluster(t *testing.T, digest bool) *cluster {
+	c := &cluster{t: t, data: bytes.Repeat([]byte("image "), 50_000), digest: digest}
+	far := c.serve(func(w http.ResponseWriter, r *http.Request) {
+		if c.digest {
+			w.Header().Set("Repr-Digest", "sha-256=:"+base64.StdEncoding.EncodeToString(sum(c.data))+":")
+		}
+		w.Header().Set("ETag", `"1"`)
+		http.ServeContent(counted{w, &c.sent}, r, "", time.Time{}, bytes.NewReader(c.data))
+	})
+	web, err := NewHTTP(HTTPConfig{Name: "far", Endpoint: far + "/"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { web.Close() })
+	c.peers = NewPeers(PeersConfig{
+		Name: "nodes", Self: "http://self.example", Token: "secret", LookupTimeout: time.Second,
+		Log: slog.New(slog.NewTextHandler(t.Output(), nil)),
+		Lookup: func(_ context.Context, id string) ([]sdk.Node, error) {
+			if id != "far.image" {
+				return nil, fmt.Errorf("asked for %q", id)
+			}
+			return c.nodes, nil
+		},
+	})
+	t.Cleanup(func() { c.peers.Close() })
+	c.Origin = c.peers.Before(web, func(name string) string { return "far." + name })
+	return c
+}
+
+func sum(b []byte) []byte {
+	s := sha256.Sum256(b)
+	return s[:]
+}
+
+func (c *cluster) serve(h http.HandlerFunc) (url string) {
+	s := httptest.NewServer(h)
+	c.t.Cleanup(s.Close)
+	return s.URL
+}
+
+// counted counts the bytes of a body.
+type counted struct {
+	http.ResponseWriter
+	n *atomic.Int64
+}
+
+func (c counted) Write(p []byte) (int, error) {
+	n, err := c.ResponseWriter.Write(p)
+	c.n.Add(int64(n))
+	return n, err
+}
+
+// holds adds a node that has data under a version, and returns how often it was
+// asked.
+func (c *cluster) holds(version string, data []byte) *atomic.Int64 {
+	asked := new(atomic.Int64)
+	c.nodes = append(c.nodes, sdk.Node{URL: c.serve(func(w http.ResponseWriter, r *http.Request) {
+		asked.Add(1)
+		if r.URL.Path != "/v1/images/far.image/data" || r.Header.Get("Authorization") != "Bearer secret" || r.Header.Get("Cache-Control") != "only-if-cached" {
+			c.t.Errorf("asked for %s with %v", r.URL.Path, r.Header)
+		}
+		w.Header().Set("ETag", `"`+version+`"`)
+		http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(data))
+	})})
+	return asked
+}
+
+func (c *cluster) version() string { return fmt.Sprintf("sha256:%x", sum(c.data)) }
+
+// get reads the image from an offset on.
+func (c *cluster) get(offset int64) (string, Object, error) {
+	c.t.Helper()
+	obj, body, err := c.Open(c.t.Context(), Request{Name: "image", Offset: offset, Length: -1})
+	if err != nil {
+		return "", obj, err
+	}
+	defer body.Close()
+	b, err := io.ReadAll(body)
+	return string(b), obj, err
+}
+
+func (c *cluster) want(offset, sent int64) Object {
+	c.t.Helper()
+	before := c.sent.Load()
+	got, obj, err := c.get(offset)
+	if err != nil || got != string(c.data[offset:]) {
+		c.t.Errorf("from %d on: %d bytes, %v", offset, len(got), err)
+	}
+	if n := c.sent.Load() - before; n != sent {
+		c.t.Errorf("the origin sent %d bytes, want %d", n, sent)
+	}
+	return obj
+}
+
+func TestPeers(t *testing.T) {
+	c := newCluster(t, true)
+	c.nodes = []sdk.Node{{URL: "http://self.example"}, {URL: ""}}
+	asked := c.holds(c.version(), c.data)
+	obj := c.want(1000, 0)
+	if obj.Version != c.version() || obj.Size != int64(len(c.data)) || !strings.HasPrefix(obj.URL, c.nodes[2].URL) {
+		t.Errorf("got %+v", obj)
+	}
+	c.want(0, int64(len(c.data))) // it came from a peer, and is wanted again
+	if n := asked.Load(); n != 1 {
+		t.Errorf("the peer was asked %d times, want once", n)
+	}
+	if s := c.peers.Stats(); s != (PeerStats{Transfers: 1, Bytes: uint64(len(c.data) - 1000)}) {
+		t.Errorf("counted %+v", s)
+	}
+}
+
+func TestPeersWithoutDigest(t *testing.T) {
+	c := newCluster(t, false)
+	asked := c.holds("1", c.data)
+	c.want(0, int64(len(c.data)))
+	if n := asked.Load(); n != 0 {
+		t.Errorf("a peer was asked %d times for what nothing can check", n)
+	}
+}
+
+// TestPeersOfNoUse: whatever is wrong with the nodes, the origin's bytes come.
+func TestPeersOfNoUse(t *testing.T) {
+	for name, spoil := range map[string]func(*cluster){
+		"none":            func(*cluster) {},
+		"another version": func(c *cluster) { c.holds("sha256:00", c.data) },
+		"another size":    func(c *cluster) { c.holds(c.version(), c.data[1:]) },
+		"not there":       func(c *cluster) { c.nodes = []sdk.Node{{URL: "http://127.0.0.1:1"}} },
+		"not a URL":       func(c *cluster) { c.nodes = []sdk.Node{{URL: "::"}} },
+		"not any more": func(c *cluster) {
+			c.nodes = []sdk.Node{{URL: c.serve(func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "", http.StatusGatewayTimeout) })}}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := newCluster(t, true)
+			spoil(c)
+			c.want(0, int64(len(c.data)))
+		})
+	}
+}
+
+// TestPeerBreaksOff: the next question goes to another node.
+func TestPeerBreaksOff(t *testing.T) {
+	c := newCluster(t, true)
+	c.nodes = []sdk.Node{{URL: c.serve(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("ETag", `"`+c.version()+`"`)
+		w.Header().Set("Content-Length", fmt.Sprint(len(c.data)))
+		_, _ = w.Write(c.data[:100])
+		panic(http.ErrAbortHandler)
+	})}}
+	asked := c.holds(c.version(), c.data)
+	if got, _, err := c.get(0); err == nil || len(got) != 100 || asked.Load() != 0 {
+		t.Fatalf("got %d bytes, %v, from the second node after %d questions", len(got), err, asked.Load())
+	}
+	c.want(100, 0)
+	if asked.Load() != 1 {
+		t.Error("the second node was not asked")
+	}
+}
+
+func TestPeersAreForgiven(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := NewPeers(PeersConfig{
+			LookupTimeout: time.Second, Log: slog.New(slog.DiscardHandler),
+			Lookup: func(ctx context.Context, _ string) ([]sdk.Node, error) {
+				if _, ok := ctx.Deadline(); !ok {
+					t.Error("no deadline")
+				}
+				return []sdk.Node{{URL: "http://a.example"}}, nil
+			},
+		})
+		p.failed(t.Context(), "http://a.example", ErrUnavailable)
+		p.done("image")
+		if n := len(p.holders(t.Context(), "image")); n != 0 || !p.doubted("image") {
+			t.Errorf("%d nodes just after a failure", n)
+		}
+		time.Sleep(peerDoubt + time.Second)
+		if n := len(p.holders(t.Context(), "image")); n != 1 || p.doubted("image") {
+			t.Errorf("%d nodes later", n)
+		}
+	})
+}
