@@ -16,7 +16,6 @@ package centraldb
 
 import (
 	"context"
-	"database/sql"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -138,15 +137,16 @@ func (d *Driver) Apply(ctx context.Context, b sdk.Batch) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, d.config.queryTimeout)
 	defer cancel()
-	err := d.tables.transact(ctx, func(tx *sql.Tx) error { return d.tables.apply(ctx, tx, d.node(), b) })
+	me := d.node()
+	err := d.tables.apply(ctx, me, b)
 	if !errors.Is(err, errExpired) {
 		return err
 	}
 	// Its log went with its row: the host begins a new one and reconciles.
-	if err := d.registerAnew(ctx); err != nil {
+	if me, err = d.registerAnew(ctx, me); err != nil {
 		return err
 	}
-	return d.tables.transact(ctx, func(tx *sql.Tx) error { return d.tables.apply(ctx, tx, d.node(), b) })
+	return d.tables.apply(ctx, me, b)
 }
 
 // Nodes implements [sdk.NodeLister]: this node is among them when it holds the
@@ -165,9 +165,10 @@ func (d *Driver) Heartbeat(ctx context.Context) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, d.config.queryTimeout)
 	defer cancel()
-	err := d.tables.beat(ctx, d.node(), d.config)
+	me := d.node()
+	err := d.tables.beat(ctx, me, d.config)
 	if errors.Is(err, errExpired) {
-		return d.registerAnew(ctx)
+		_, err = d.registerAnew(ctx, me)
 	}
 	return err
 }
@@ -179,17 +180,20 @@ func (d *Driver) node() node {
 }
 
 // registerAnew takes a place again for a node that was away for so long that
-// its rows were removed.
-func (d *Driver) registerAnew(ctx context.Context) error {
-	me, err := d.tables.register(ctx, d.config)
-	if err != nil {
-		return err
-	}
-	d.log.Warn("this node was away for too long and had been removed; its records are written anew", "node", d.config.name)
+// its row was removed, unless another call has just done so.
+func (d *Driver) registerAnew(ctx context.Context, was node) (node, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	if d.me != was {
+		return d.me, nil
+	}
+	me, err := d.tables.register(ctx, d.config)
+	if err != nil {
+		return node{}, err
+	}
+	d.log.Warn("this node was away for too long and had been removed; its records are written anew", "node", d.config.name)
 	d.me = me
-	return nil
+	return me, nil
 }
 
 // microseconds returns a time as it is stored, and 0 for one that is not

@@ -12,15 +12,7 @@ import (
 	"github.com/imgcache/imgcache-host/sdk/sdktest"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
-
-// onEach runs a test on each product.
-func onEach(t *testing.T, f func(*testing.T, *dbtest.Server)) {
-	for _, start := range []func(testing.TB) *dbtest.Server{dbtest.PostgreSQL, dbtest.MariaDB} {
-		s := start(t)
-		t.Run(s.Name(), func(t *testing.T) { f(t, s) })
-	}
-}
+func TestMain(m *testing.M) { goleak.VerifyTestMain(dbtest.M{M: m}) }
 
 // open returns a driver of a node.
 func open(t *testing.T, dsn string, s sdk.Settings) (*Driver, error) {
@@ -52,7 +44,7 @@ var one = sdk.Settings{Node: "one", Instance: "0123456789abcdef", URL: "http://o
 
 func TestConformance(t *testing.T) {
 	sdktest.Manifest(t, Manifest)
-	onEach(t, func(t *testing.T, s *dbtest.Server) {
+	dbtest.Each(t, func(t *testing.T, s *dbtest.Server) {
 		sdktest.Driver(t, func(t *testing.T) sdktest.Subject {
 			return sdktest.Subject{Driver: mustOpen(t, s.Database(t), one)}
 		})

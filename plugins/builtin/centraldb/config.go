@@ -79,7 +79,7 @@ func parseConfig(s sdk.Settings) (config, error) {
 	if err := c.secure(text); err != nil {
 		return c, err
 	}
-	c.setConnectTimeout(duration("connect_timeout"))
+	c.setTimeouts(duration("connect_timeout"))
 	return c, nil
 }
 
@@ -215,10 +215,12 @@ func certificates(t *tls.Config, ca, cert, key string) error {
 	return nil
 }
 
-func (c *config) setConnectTimeout(d time.Duration) {
+// setTimeouts bounds what no context does: in the client library of MySQL that
+// is the COMMIT.
+func (c *config) setTimeouts(connect time.Duration) {
 	if c.postgres != nil {
-		c.postgres.ConnectTimeout = d
+		c.postgres.ConnectTimeout = connect
 	} else {
-		c.mysql.Timeout = d
+		c.mysql.Timeout, c.mysql.ReadTimeout, c.mysql.WriteTimeout = connect, c.queryTimeout, c.queryTimeout
 	}
 }

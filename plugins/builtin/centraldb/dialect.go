@@ -75,7 +75,7 @@ const chunk = 1000
 // the number of rows.
 var postgres = &dialect{
 	name: "PostgreSQL", goose: goose.DialectPostgres, files: mustSub("postgres"),
-	now:  "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint",
+	now:  "(extract(epoch FROM statement_timestamp()) * 1000000)::bigint",
 	bind: numbered,
 	some: `SELECT image_id, version, size, hits, last_accessed, last_modified FROM imgcache_images
 		WHERE node_id = ? AND image_id = ANY(?)`,

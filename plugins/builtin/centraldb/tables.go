@@ -100,8 +100,13 @@ func (t *tables) transactOnce(ctx context.Context, f func(*sql.Tx) error) error 
 // unknown, and reconciles.
 const sourceLife = int64(30 * 24 * time.Hour / time.Microsecond)
 
-// apply carries a batch out.
-func (t *tables) apply(ctx context.Context, tx *sql.Tx, me node, b sdk.Batch) error {
+// apply carries a batch out: its effect and its number are one transaction,
+// which holds the row of the node.
+func (t *tables) apply(ctx context.Context, me node, b sdk.Batch) error {
+	return t.transact(ctx, func(tx *sql.Tx) error { return t.applyIn(ctx, tx, me, b) })
+}
+
+func (t *tables) applyIn(ctx context.Context, tx *sql.Tx, me node, b sdk.Batch) error {
 	if err := t.fence(ctx, tx, me); err != nil {
 		return err
 	}

@@ -26,6 +26,7 @@ func MariaDB(t testing.TB) *Server {
 				"--skip-networking", "--socket="+mariaSocket(s), "--pid-file="+filepath.Join(s.dir, "pid"),
 				"--innodb-flush-log-at-trx-commit=2", "--innodb-flush-method=nosync", "--max-connections=300")
 		},
+		socket: mariaSocket,
 		source: func(s *Server, database string) string {
 			return fmt.Sprintf("root@unix(%s)/%s", mariaSocket(s), database)
 		},

@@ -25,6 +25,7 @@ func PostgreSQL(t testing.TB) *Server {
 				"-c", "listen_addresses=", "-k", s.dir, "-c", "fsync=off", "-c", "max_connections=300",
 				"-c", "ssl=off", "-c", "shared_buffers=64MB")
 		},
+		socket: func(s *Server) string { return filepath.Join(s.dir, ".s.PGSQL.5432") },
 		source: func(s *Server, database string) string { return postgresURL(s, database) },
 		dsn:    func(s *Server, database string) string { return postgresURL(s, database) },
 	})
