@@ -137,7 +137,27 @@ type mortalDriver struct {
 
 // Configure implements [sdk.Configurer].
 func (d mortalDriver) Configure(ctx context.Context, s sdk.Settings) error {
-	return d.m.child.Configure(ctx, s)
+	err := d.m.child.Configure(ctx, s)
+	if err == nil {
+		go d.m.hurry()
+	}
+	return err
+}
+
+// hurry makes the calls for which the service takes its time, when they are
+// planned.
+func (m *mortal) hurry() {
+	d := m.driver()
+	for {
+		plan, _ := os.ReadFile(m.plan)
+		switch name, _, _ := strings.Cut(string(plan), " "); name {
+		case "Heartbeat":
+			_ = d.(sdk.Heartbeater).Heartbeat(context.Background())
+		case "Nodes":
+			_, _ = d.(sdk.NodeLister).Nodes(context.Background(), "steady")
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
 }
 
 // List implements [sdk.Driver].

@@ -84,6 +84,7 @@ type setup struct {
 	origin string // origin blocks; default: an empty directory
 	cache  string // more lines of the cache block
 	more   string // more blocks
+	node   string // more lines of the node block
 	config string // instead of all these: a whole configuration
 	dir    string // cache directory; default: a new one
 	bin    string // directory of program and plugins; default: the built one
@@ -182,6 +183,7 @@ func (d *daemon) compose(s setup) string {
 node {
   data_dir = %q
   run_dir  = %q
+  %s
 }
 listener "tcp" "public" {
   address = "127.0.0.1:0"
@@ -199,7 +201,7 @@ shutdown {
 }
 %s
 %s
-`, filepath.Join(d.bin, "data"), d.runDir, d.dir, s.cache, origin, s.more)
+`, filepath.Join(d.bin, "data"), d.runDir, s.node, d.dir, s.cache, origin, s.more)
 }
 
 func directoryOrigin(path string) string {

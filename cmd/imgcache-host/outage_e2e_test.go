@@ -7,24 +7,35 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
+
+	"github.com/imgcache/imgcache-host/plugins/builtin/centraldb/dbtest"
 )
 
 // keeper is a driver with what a daemon needs to use it.
 type keeper struct {
-	name   string                    // of the plugin
+	name   string // of the test
+	plugin string
 	config func(t *testing.T) string // body of its config block
 	calls  []string                  // that the service makes of it, besides List
 }
 
 // keepers are the drivers that ship.
 var keepers = []keeper{
-	{"sqlite", func(*testing.T) string { return "" }, []string{"Apply", "Apply", "Apply"}},
-	{"xattr", func(*testing.T) string { return "" }, []string{"Apply", "Apply", "Apply"}},
+	{"sqlite", "sqlite", func(*testing.T) string { return "" }, []string{"Apply", "Apply", "Apply"}},
+	{"xattr", "xattr", func(*testing.T) string { return "" }, []string{"Apply", "Apply", "Apply"}},
+	{"PostgreSQL", "centraldb", func(t *testing.T) string { return inDatabase(t, dbtest.PostgreSQL(t)) }, []string{"Apply", "Heartbeat", "Nodes"}},
+	{"MariaDB", "centraldb", func(t *testing.T) string { return inDatabase(t, dbtest.MariaDB(t)) }, []string{"Apply", "Heartbeat", "Nodes"}},
+}
+
+// inDatabase is the option of a driver whose records are in a new database.
+func inDatabase(t *testing.T, s *dbtest.Server) string {
+	return fmt.Sprintf("dsn = %q", s.Database(t))
 }
 
 // block is the driver block, and with it the line of the cache that names it.
 func (k keeper) block(t *testing.T) string {
-	return fmt.Sprintf("driver %q \"records\" {\n  config {\n%s\n  }\n}\n", k.name, k.config(t))
+	return fmt.Sprintf("driver %q \"records\" {\n  config {\n%s\n  }\n}\n", k.plugin, k.config(t))
 }
 
 const keptRecords = "driver = driver.records"
@@ -70,21 +81,21 @@ func TestDriverDiesAtEachCall(t *testing.T) {
 			origin := newOrigin(t)
 			steady := &counted{img: origin.add("steady", 100_000)}
 			others := offerMany(origin, 5)
-			block, fate := mortalBlock(t, k.name, "")
+			block, fate := mortalBlock(t, k.plugin, "")
 			d := start(t, setup{origin: origin.block(), cache: keptRecords, more: block + k.block(t)})
 			if err := steady.img.check(d.get("steady")); err != nil {
 				t.Fatal(err)
 			}
 			d.waitState("steady", "cached")
 			deaths := 0
-			for _, moment := range lives() {
+			for life := range lives() {
 				d.stop()
-				fate.at(t, "List", moment) // the first call after a start
+				fate.at(t, "List", moments[life%3]) // the first call after a start
 				d.restart()
 				stop := steady.begin(d, others)
 				for i, call := range append([]string{"List"}, k.calls...) {
 					if i > 0 {
-						fate.at(t, call, moment)
+						fate.at(t, call, moments[(life+i)%3])
 					}
 					d.eventually("the driver died at "+call, fate.met)
 					deaths++
@@ -103,17 +114,13 @@ func TestDriverDiesAtEachCall(t *testing.T) {
 	}
 }
 
-// lives are the moments at which the drivers die, one for each life of the
-// daemon: after some deaths in a row a plugin is waited for longer and longer.
-func lives() []string {
-	if os.Getenv("IMGCACHE_TEST_ALL") == "" {
-		return moments
+// lives is how often the daemon is started, to die at other moments: after some
+// deaths in a row a plugin is waited for longer and longer.
+func lives() int {
+	if os.Getenv("IMGCACHE_TEST_ALL") != "" {
+		return 30
 	}
-	var all []string
-	for range 10 {
-		all = append(all, moments...)
-	}
-	return all
+	return 1
 }
 
 // TestDriverIsAway takes a driver away in three ways. Serving and filling go on,
@@ -199,4 +206,96 @@ func (d *daemon) wantLines(message string, want int) {
 	if got := strings.Count(d.logs[0].String(), `"msg":"`+message+`"`); got != want {
 		d.t.Errorf("the log says %d times %q, want %d", got, message, want)
 	}
+}
+
+// TestDatabaseDies kills the database of two daemons under load and starts it
+// again, and lets it stand still with all connections open. No download fails
+// and no fill waits; afterwards the records of both daemons have each hit once.
+func TestDatabaseDies(t *testing.T) {
+	for name, run := range map[string]func(testing.TB) *dbtest.Server{"PostgreSQL": dbtest.PostgreSQL, "MariaDB": dbtest.MariaDB} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			server := run(t)
+			dsn := server.Database(t)
+			var pair [2]*sharer
+			for i := range pair {
+				pair[i] = newSharer(t, fmt.Sprint("node", i), dsn)
+			}
+			for round, outage := range []struct{ begin, end func() }{
+				{server.Kill, func() { server.Start(t) }},
+				{server.Pause, server.Resume},
+			} {
+				outage.begin()
+				for _, s := range pair {
+					s.outlive(round + 1)
+				}
+				outage.end()
+				for _, s := range pair {
+					s.catchUp(round + 1)
+				}
+			}
+			for _, s := range pair {
+				s.stopLoad()
+				s.d.eventually("all records are sent", func() bool { return s.d.usage().Unsent == 0 })
+				s.d.wantHits(s.load.hits.Load())
+				s.d.stop()
+			}
+			for _, s := range pair {
+				s.d.restart()
+				s.d.eventually("the records are read", func() bool { return s.d.usage().Records == "ready" })
+				s.d.wantHits(s.load.hits.Load())
+				t.Logf("%d hits were served and recorded", s.load.hits.Load())
+			}
+		})
+	}
+}
+
+// sharer is a daemon that shares a database, under load.
+type sharer struct {
+	d        *daemon
+	load     counted
+	stopLoad func()
+}
+
+func newSharer(t *testing.T, name, dsn string) *sharer {
+	t.Helper()
+	origin := newOrigin(t)
+	s := &sharer{load: counted{img: origin.add("steady", 100_000)}}
+	others := offerMany(origin, 5)
+	s.d = start(t, setup{
+		origin: origin.block(), cache: keptRecords, node: fmt.Sprintf("name = %q", name),
+		more: fmt.Sprintf("driver \"centraldb\" \"records\" {\n  config {\n    dsn = %q\n    query_timeout = \"2s\"\n  }\n}\n", dsn),
+	})
+	s.load.judge(t, s.load.img, s.d.get("steady"))
+	s.d.waitState("steady", "cached")
+	s.stopLoad = s.load.begin(s.d, others)
+	return s
+}
+
+// outlive waits until the daemon knows that its database is away, for the time
+// that it shall be, and until more hits were served meanwhile.
+func (s *sharer) outlive(times int) {
+	s.d.t.Helper()
+	s.d.eventually("records wait", func() bool { return s.d.usage().RecordsError != "" })
+	until, served := time.Now().Add(outageLasts()), s.load.hits.Load()
+	s.d.eventually("hits are served meanwhile", func() bool {
+		return s.load.hits.Load() > served+3 && !time.Now().Before(until)
+	})
+	s.d.wantBehind("")
+	s.d.wantLines("records wait in the record log", times)
+}
+
+// catchUp waits until the driver is as far as the daemon.
+func (s *sharer) catchUp(times int) {
+	s.d.t.Helper()
+	s.d.eventually("records are sent again", func() bool { return s.d.usage().RecordsError == "" })
+	s.d.wantLines("records are sent again", times)
+}
+
+// outageLasts is how long a database is away after that was noticed.
+func outageLasts() time.Duration {
+	if os.Getenv("IMGCACHE_TEST_ALL") != "" {
+		return time.Minute
+	}
+	return 0
 }
