@@ -83,6 +83,7 @@ func (t tidy) Run() int {
 type setup struct {
 	origin string // origin blocks; default: an empty directory
 	cache  string // more lines of the cache block
+	node   string // more lines of the node block
 	more   string // more blocks
 	node   string // more lines of the node block
 	config string // instead of all these: a whole configuration
@@ -170,14 +171,6 @@ func (d *daemon) compose(s setup) string {
 	origin := s.origin
 	if origin == "" {
 		origin = directoryOrigin(d.t.TempDir())
-	}
-	data := d.t.TempDir()
-	modules, err := compiled()
-	if err == nil {
-		err = os.Symlink(modules, filepath.Join(data, "wasm"))
-	}
-	if err != nil {
-		d.t.Fatal(err)
 	}
 	return fmt.Sprintf(`
 node {
