@@ -62,10 +62,25 @@ func ToSettings(in *pluginv1.ConfigureRequest) sdk.Settings {
 // UTF-8, and one that does not would never be sent; a version may be an ETag
 // with any bytes, of which those that are no UTF-8 become U+FFFD.
 func FromEntry(e sdk.Entry) *pluginv1.Entry {
-	return &pluginv1.Entry{
-		Id: e.ID, Version: strings.ToValidUTF8(e.Version, "\uFFFD"), Size: e.Size, Hits: e.Hits,
-		LastAccessedNs: fromTime(e.LastAccessed), LastModifiedNs: fromTime(e.LastModified),
+	m := &pluginv1.Entry{}
+	setEntry(m, e)
+	return m
+}
+
+func setEntry(m *pluginv1.Entry, e sdk.Entry) {
+	m.Id, m.Version, m.Size, m.Hits = e.ID, strings.ToValidUTF8(e.Version, "\uFFFD"), e.Size, e.Hits
+	m.LastAccessedNs, m.LastModifiedNs = fromTime(e.LastAccessed), fromTime(e.LastModified)
+}
+
+// FromEntries returns the messages that carry entries, which lie beside each
+// other in memory.
+func FromEntries(entries []sdk.Entry) []*pluginv1.Entry {
+	messages, out := make([]pluginv1.Entry, len(entries)), make([]*pluginv1.Entry, len(entries))
+	for i, e := range entries {
+		setEntry(&messages[i], e)
+		out[i] = &messages[i]
 	}
+	return out
 }
 
 // ToEntry returns the entry that in carries.

@@ -2,7 +2,9 @@ package serve
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"google.golang.org/grpc"
@@ -43,22 +45,33 @@ type driverServer struct {
 // more delay the first.
 const listBatch = 1000
 
+// List encodes and sends a message while the driver reads the records of the
+// next.
 func (s *driverServer) List(_ *pluginv1.ListRequest, out grpc.ServerStreamingServer[pluginv1.ListResponse]) error {
-	err := s.driver.List(out.Context(), func(entries []sdk.Entry) error {
-		for len(entries) > 0 {
-			n := min(len(entries), listBatch)
-			m := &pluginv1.ListResponse{Entries: make([]*pluginv1.Entry, n)}
-			for i, e := range entries[:n] {
-				m.Entries[i] = pluginproto.FromEntry(e)
-			}
+	messages, sent := make(chan *pluginv1.ListResponse), make(chan error, 1)
+	gone := make(chan struct{})
+	go func() {
+		defer close(gone)
+		for m := range messages {
 			if err := out.Send(m); err != nil {
-				return err
+				sent <- err
+				return
 			}
-			entries = entries[n:]
+		}
+		sent <- nil
+	}()
+	err := s.driver.List(out.Context(), func(entries []sdk.Entry) error {
+		for batch := range slices.Chunk(entries, listBatch) {
+			select {
+			case messages <- &pluginv1.ListResponse{Entries: pluginproto.FromEntries(batch)}:
+			case <-gone:
+				return errors.New("the host does not listen")
+			}
 		}
 		return nil
 	})
-	return pluginproto.FromError(err)
+	close(messages)
+	return pluginproto.FromError(errors.Join(err, <-sent))
 }
 
 func (s *driverServer) Apply(ctx context.Context, in *pluginv1.ApplyRequest) (*pluginv1.ApplyResponse, error) {
