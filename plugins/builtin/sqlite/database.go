@@ -33,7 +33,7 @@ type database struct {
 	format          *format
 	writer, readers *sql.DB
 
-	list, put, touch, remove, getSeq, putSeq *sql.Stmt
+	put, touch, remove, getSeq, putSeq *sql.Stmt
 }
 
 // maxReaders is how many listings run at once; the host runs one.
@@ -147,7 +147,6 @@ func (db *database) prepare(ctx context.Context, first func(context.Context) []s
 		{&db.remove, db.writer, db.format.remove},
 		{&db.getSeq, db.writer, "SELECT seq FROM sources WHERE source = ?"},
 		{&db.putSeq, db.writer, "INSERT OR REPLACE INTO sources (source, seq, used) VALUES (?, ?, ?)"},
-		{&db.list, db.readers, db.format.list},
 	} {
 		if *s.stmt, err = s.on.PrepareContext(ctx, s.text); err != nil {
 			return fmt.Errorf("prepare %q: %w", s.text, err)
