@@ -85,7 +85,6 @@ type setup struct {
 	cache  string // more lines of the cache block
 	node   string // more lines of the node block
 	more   string // more blocks
-	node   string // more lines of the node block
 	config string // instead of all these: a whole configuration
 	dir    string // cache directory; default: a new one
 	bin    string // directory of program and plugins; default: the built one
