@@ -167,28 +167,52 @@ func TestLongVersions(t *testing.T) {
 // TestNoRoom: a file whose attributes are full, by whomever, has no record, and
 // holds up no other.
 func TestNoRoom(t *testing.T) {
-	dir := diskDir(t)
-	writeFile(t, dir, "full", "free")
-	full := filepath.Join(dir, "full")
-	fill := func(name string, most int) {
-		for n := most; n > 0; n-- {
-			if err := unix.Setxattr(full, name, make([]byte, n), 0); err == nil {
-				return
+	for _, errno := range []syscall.Errno{syscall.ENOSPC, syscall.E2BIG, syscall.ERANGE} { // ext4, tmpfs, others
+		t.Run(errno.Error(), func(t *testing.T) {
+			dir := cacheDir(t)
+			writeFile(t, dir, "full", "free")
+			d, log := openWith(t, dir, nil, failing{fileAttributes{}, func(f *os.File, _ string) error {
+				if f.Name() == "full" {
+					return errno
+				}
+				return nil
+			}})
+			apply(t, d, next(logA)(sdk.Put(entry("full", 1)), sdk.Put(entry("free", 1))))
+			want(t, d, entry("free", 1))
+			if !strings.Contains(log.String(), "first=full") {
+				t.Errorf("the log does not name the file: %s", log)
 			}
-		}
-		t.Fatal("no attribute can be set")
+		})
 	}
-	fill("user.somebody", 60<<10)
-	fill("user.somebody.else", 4<<10)
-	if err := unix.Setxattr(full, recordName, make([]byte, 200), 0); err == nil {
-		t.Fatalf("%s has room for more than these tests set", fileSystem(dir))
+}
+
+// TestManySources: where not all of them fit the newest are kept.
+func TestManySources(t *testing.T) {
+	dir := cacheDir(t)
+	d, _ := open(t, dir, nil)
+	d.dir.attrs = short{fileAttributes{}, 700}
+	for i := range 20 {
+		batch := next(fmt.Sprint("source ", i))
+		apply(t, d, batch())
+		apply(t, d, batch())
 	}
-	d, log := open(t, dir, nil)
-	apply(t, d, next(logA)(sdk.Put(entry("full", 1)), sdk.Put(entry("free", 1))))
-	want(t, d, entry("free", 1))
-	if !strings.Contains(log.String(), "first=full") {
-		t.Errorf("the log does not name the file: %s", log)
+	known, err := parseSources(attribute(t, filepath.Join(dir, ".imgcache"), sourcesName))
+	if err != nil || len(known) < 4 || known.last(sourceKey("source 19")) != 2 {
+		t.Errorf("the sources are %v, %v", known, err)
 	}
+}
+
+// short are attributes that are no longer than some bytes.
+type short struct {
+	attributes
+	most int
+}
+
+func (s short) set(f *os.File, name string, value []byte) error {
+	if len(value) > s.most {
+		return syscall.ENOSPC
+	}
+	return s.attributes.set(f, name, value)
 }
 
 // TestFullDisk: when there is no space for anything the batch waits.
@@ -229,8 +253,8 @@ func TestFilesOfOthers(t *testing.T) {
 	want(t, d, theirs)
 	apply(t, d, next(logA)(sdk.Touch("theirs", 1, moment), sdk.Put(entry("mine", 1))))
 	want(t, d, theirs, entry("mine", 1))
-	if n := strings.Count(log.String(), "may not write"); n != 1 {
-		t.Errorf("said %d times: %s", n, log)
+	if text := log.String(); strings.Count(text, "may not write") != 1 || strings.Contains(text, "is on record") {
+		t.Errorf("the log says\n%s", text)
 	}
 }
 

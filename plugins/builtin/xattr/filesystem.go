@@ -11,8 +11,9 @@ import (
 	"github.com/imgcache/imgcache-host/sdk"
 )
 
-// probeSize is more than a record takes.
-const probeSize = 1 << 10
+// probeSize is more than a record takes, and less than fits where the blocks of
+// a file system have 1 KiB.
+const probeSize = 768
 
 // mustTakeAttributes refuses a file system that keeps none, and says what to
 // do.

@@ -76,12 +76,19 @@ func (d *Driver) adopt(ctx context.Context, ids []string) error {
 		return err
 	}
 	defer func() { _ = release() }()
+	adopted := 0
 	for _, id := range ids {
-		if err := d.dir.with(id, d.adoptOne); err != nil && !d.spared(id, err) {
+		err := d.dir.with(id, d.adoptOne)
+		if err != nil && !d.spared(id, err) {
 			return fmt.Errorf("record of %s: %w", id, err)
 		}
+		if err == nil {
+			adopted++
+		}
 	}
-	d.notes.log.Info("what Glance has counted is on record", "images", len(ids))
+	if adopted > 0 {
+		d.notes.log.Info("what Glance has counted is on record", "images", adopted)
+	}
 	return nil
 }
 

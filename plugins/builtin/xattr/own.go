@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"strconv"
 	"strings"
+	"syscall"
 
 	"github.com/imgcache/imgcache-host/sdk"
 )
@@ -33,8 +34,15 @@ func (o *own) sources(sdk.Batch) (sources, error) {
 	return known, nil
 }
 
+// keepSources keeps the newest ones that fit.
 func (o *own) keepSources(s sources) error {
-	return o.dir.attrs.set(o.dir.private, sourcesName, []byte(s.encode()))
+	for {
+		err := o.dir.attrs.set(o.dir.private, sourcesName, []byte(s.encode()))
+		if len(s) == 1 || !tooLong(err) && !errors.Is(err, syscall.ENOSPC) {
+			return err
+		}
+		s = s[:len(s)/2]
+	}
 }
 
 func (o *own) load(im *image) (held, error) {
@@ -86,13 +94,13 @@ func (o *own) store(im *image, old, next held) error {
 	return o.dir.setHits(im, old.hits, r.entry.Hits)
 }
 
-// Where ext4 keeps the attributes of a file in one block there are some 4 KiB
-// for all of them, whoever set them. So that a record always fits, a version
-// longer than any digest or ETag that is in use lies in a file of its own,
+// Where ext4 keeps the attributes of a file in one block there are 4 KiB for all
+// of them, whoever set them, or even 1 KiB. So that a record always fits, a
+// version longer than any digest and nearly any ETag lies in a file of its own,
 // ID~SHA256, and the record has its digest. The file is written before the
 // record that refers to it, and removed after.
 const (
-	maxVersion  = 512 // bytes of its text in quotation marks
+	maxVersion  = 256 // bytes of its text in quotation marks
 	versionsDir = "versions"
 )
 

@@ -26,7 +26,8 @@ const (
 	// not sent.
 	sourceLife = 30 * 24 * time.Hour
 
-	// maxSources is how many fit into an attribute where all of them share 4 KiB.
+	// maxSources is how many fit into an attribute where all of a file share
+	// 4 KiB. A host has one.
 	maxSources = 32
 )
 
