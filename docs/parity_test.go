@@ -22,7 +22,7 @@ const (
 )
 
 // elsewhere are the faults that are not this engine's.
-var elsewhere = map[int]string{24: toFace, 25: toDrivers, 26: toDrivers}
+var elsewhere = map[int]string{24: toFace}
 
 // halfElsewhere are the faults that are this engine's except over HTTP.
 var halfElsewhere = []int{7, 11, 20}
