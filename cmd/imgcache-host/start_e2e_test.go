@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/imgcache/imgcache-host/host/cache"
@@ -126,6 +127,40 @@ func TestServesWithoutPlugins(t *testing.T) {
 				t.Errorf("%d hits after a restart, want %d", got, hits)
 			}
 		})
+	}
+}
+
+// TestNoUserAttributes starts the service with the driver xattr on a file system
+// that keeps no attributes. Images are served, and everything says what to do.
+func TestNoUserAttributes(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	if err := syscall.Mount("imgcache-test", dir, "ramfs", 0, ""); err != nil {
+		t.Fatalf("mount at %s: %v", dir, err)
+	}
+	t.Cleanup(func() {
+		if err := syscall.Unmount(dir, 0); err != nil {
+			t.Errorf("unmount %s: %v", dir, err)
+		}
+	})
+	origin := t.TempDir()
+	writeFile(t, filepath.Join(origin, "image"), "bytes of the image")
+	d := prepare(t, setup{
+		dir: dir, origin: directoryOrigin(origin), cache: keptRecords, more: "driver \"xattr\" \"records\" {\n}\n",
+	})
+	d.launchLame()
+	if a := d.get("image"); a.status != http.StatusOK || string(a.body) != "bytes of the image" {
+		t.Errorf("download without records: %d %q, %v", a.status, a.body, a.err)
+	}
+	var said string
+	d.eventually("/readyz says why", func() bool {
+		said = strings.Join(d.readiness().Reasons, "\n")
+		return strings.Contains(said, "user attributes")
+	})
+	for _, want := range []string{dir, "ramfs", "sqlite", "ext4"} {
+		if !strings.Contains(said, want) {
+			t.Errorf("/readyz does not say %s: %s", want, said)
+		}
 	}
 }
 
