@@ -1,13 +1,19 @@
 package main
 
 import (
+	"database/sql"
+	"errors"
 	"fmt"
 	"net/http"
 	"os"
+	"path/filepath"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
+
+	_ "github.com/mattn/go-sqlite3" // to lock a database
 
 	"github.com/imgcache/imgcache-host/plugins/builtin/centraldb/dbtest"
 )
@@ -298,4 +304,76 @@ func outageLasts() time.Duration {
 		return time.Minute
 	}
 	return 0
+}
+
+// TestDatabaseFileIsHarmed locks, removes and overwrites the database of the
+// driver sqlite under load. No download fails, and in the end the records have
+// each hit once: what the database lost the daemon still knows.
+func TestDatabaseFileIsHarmed(t *testing.T) {
+	t.Parallel()
+	origin := newOrigin(t)
+	steady := &counted{img: origin.add("steady", 100_000)}
+	others := offerMany(origin, 5)
+	d := start(t, setup{
+		origin: origin.block(), cache: keptRecords,
+		more: "driver \"sqlite\" \"records\" {\n  config {\n    busy_timeout = \"100ms\"\n  }\n}\n",
+	})
+	steady.judge(t, steady.img, d.get("steady"))
+	d.waitState("steady", "cached")
+	path := filepath.Join(d.dir, ".imgcache", "records.db")
+	for _, harm := range []struct {
+		name string
+		do   func() (undo func())
+	}{
+		{"locked", func() func() { return d.lockDatabase(path) }},
+		{"removed", func() func() {
+			for _, suffix := range []string{"", "-wal", "-shm"} {
+				if err := os.Remove(path + suffix); err != nil {
+					t.Error(err)
+				}
+			}
+			return nil
+		}},
+		{"overwritten", func() func() {
+			writeFile(t, path, strings.Repeat("no database", 10_000))
+			if err := syscall.Kill(d.plugins()["sqlite"], syscall.SIGKILL); err != nil { // it may have all in memory
+				t.Error(err)
+			}
+			return nil
+		}},
+	} {
+		stop := steady.begin(d, others)
+		undo := harm.do()
+		if undo != nil {
+			d.eventually("records wait", func() bool { return d.usage().RecordsError != "" })
+			undo()
+		}
+		served := steady.hits.Load()
+		d.eventually("hits are served meanwhile", func() bool { return steady.hits.Load() > served+3 })
+		stop()
+		d.eventually("all records are sent", func() bool { u := d.usage(); return u.Unsent == 0 && u.RecordsError == "" })
+		d.stop()
+		d.restart()
+		d.eventually("the records are read", func() bool { return d.usage().Records == "ready" })
+		t.Log(harm.name)
+		d.wantHits(steady.hits.Load())
+	}
+}
+
+// lockDatabase begins a transaction that lets no other process write.
+func (d *daemon) lockDatabase(path string) (undo func()) {
+	d.t.Helper()
+	db, err := sql.Open("sqlite3", "file:"+path+"?_txlock=immediate&_busy_timeout=10000")
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	tx, err := db.BeginTx(d.t.Context(), nil)
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	return func() {
+		if err := errors.Join(tx.Rollback(), db.Close()); err != nil {
+			d.t.Error(err)
+		}
+	}
 }
