@@ -28,6 +28,7 @@ func (a *app) plugin() *cobra.Command {
 			})
 		}),
 	})
+	group.AddCommand(a.pluginCheck())
 	return group
 }
 

@@ -21,7 +21,15 @@ type source struct {
 // directories in lexical order, and merges them. An error is a [*Diagnostics]
 // unless a path cannot be read.
 func Load(paths []string) (*Config, error) {
-	var sources []source
+	sources, err := read(paths)
+	if err != nil {
+		return nil, err
+	}
+	return load(sources)
+}
+
+// read returns the text of the files that paths stand for.
+func read(paths []string) (sources []source, err error) {
 	for _, p := range paths {
 		names, err := expand(p)
 		if err != nil {
@@ -39,7 +47,7 @@ func Load(paths []string) (*Config, error) {
 			sources = append(sources, source{name, dir, text})
 		}
 	}
-	return load(sources)
+	return sources, nil
 }
 
 // expand returns the files that a path stands for.
@@ -71,8 +79,15 @@ func expand(path string) ([]string, error) {
 // load parses, decodes and checks.
 func load(sources []source) (*Config, error) {
 	d := newDecoder()
+	files := d.parse(sources)
+	if d.diags.HasErrors() { // what follows a syntax error is guesswork
+		return nil, newDiagnostics(d.diags, d.files)
+	}
+	return d.config(files)
+}
+
+func (d *decoder) parse(sources []source) (files []*hcl.File) {
 	parser := hclparse.NewParser()
-	var files []*hcl.File
 	for _, s := range sources {
 		if _, twice := d.dirs[s.name]; twice {
 			continue // named on its own and through its directory
@@ -87,10 +102,7 @@ func load(sources []source) (*Config, error) {
 		files = append(files, file)
 	}
 	d.files = parser.Files()
-	if d.diags.HasErrors() { // what follows a syntax error is guesswork
-		return nil, newDiagnostics(d.diags, d.files)
-	}
-	return d.config(files)
+	return files
 }
 
 func (d *decoder) config(files []*hcl.File) (*Config, error) {

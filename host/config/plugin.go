@@ -14,6 +14,25 @@ import (
 // String names the block as a reference does: driver.local.
 func (p PluginConfig) String() string { return string(p.Kind) + "." + p.Name }
 
+// PluginFile reads a file that holds what stands in the config block of a
+// plugin. An error is a [*Diagnostics] unless the file cannot be read.
+func PluginFile(name string) (PluginConfig, error) {
+	sources, err := read([]string{name})
+	if err != nil {
+		return PluginConfig{}, err
+	}
+	d := newDecoder()
+	files := d.parse(sources)
+	if d.diags.HasErrors() {
+		return PluginConfig{}, newDiagnostics(d.diags, d.files)
+	}
+	body := hcl.MergeFiles(files)
+	return PluginConfig{
+		files: d.files, dirs: d.dirs,
+		config: &hcl.Block{Type: "config", Body: body, DefRange: body.MissingItemRange()},
+	}, nil
+}
+
 // Decode reads the config block by the options that the plugin declares, and
 // fills in their defaults. The error is a [*Diagnostics].
 func (p PluginConfig) Decode(options []sdk.Option) (sdk.Config, error) {

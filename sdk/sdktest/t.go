@@ -30,6 +30,10 @@ type Report struct {
 	// Observe, if not nil, is called after each case that has none below it.
 	Observe func(name string, failures []string)
 
+	// Only, if not nil, says which cases are run; those below one are run with
+	// it. A case that is not run counts as passed.
+	Only func(name string) bool
+
 	name     string
 	ctx      context.Context
 	mu       sync.Mutex
@@ -86,6 +90,9 @@ func (r *Report) Cleanup(f func()) {
 // Run runs a case to its end and reports whether it passed. A case that
 // panics has failed.
 func (r *Report) Run(name string, f func(*Report)) bool {
+	if r.Only != nil && !r.Only(name) {
+		return true
+	}
 	ctx, cancel := context.WithCancel(r.Context())
 	c := &Report{Observe: r.Observe, name: name, ctx: ctx}
 	if r.name != "" {

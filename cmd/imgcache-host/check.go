@@ -1,0 +1,154 @@
+package main
+
+import (
+	"encoding/xml"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/dustin/go-humanize/english"
+	"github.com/spf13/cobra"
+
+	"github.com/imgcache/imgcache-host/host/config"
+	"github.com/imgcache/imgcache-host/host/conformance"
+	"github.com/imgcache/imgcache-host/sdk"
+)
+
+func (a *app) pluginCheck() *cobra.Command {
+	var junit, only string
+	cmd := &cobra.Command{
+		Use:   "check PATH",
+		Short: "Hold a driver plugin to every sentence of its contract",
+		Long: "Starts the plugin in the file, over and over, each time with an empty cache directory, and says of every\n" +
+			"sentence of the contract whether it holds. The exit code is 1 when one does not.\n\n" +
+			"--config names a file with what stands in the plugin's config block. A store that it names is written to:\n" +
+			"take one that is there for the check. Policies cannot be checked yet.",
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			options, err := a.pluginOptions()
+			if err != nil {
+				return err
+			}
+			path, err := filepath.Abs(args[0])
+			if err != nil {
+				return err
+			}
+			r := checkReport{path: args[0]}
+			check := conformance.Check{Path: path, Options: options, Only: only}
+			err = check.Driver(cmd.Context(), func(c conformance.Case) {
+				r.add(c)
+				if !a.output.json {
+					r.print(a.stdout, c)
+				}
+			})
+			if err != nil {
+				return fmt.Errorf("check %s: %w", args[0], err)
+			}
+			if junit != "" {
+				if err := r.writeJUnit(junit); err != nil {
+					return err
+				}
+			}
+			if a.output.json {
+				if err := a.answer(map[string]any{"cases": r.cases, "failed": r.failed}, nil); err != nil {
+					return err
+				}
+			}
+			return r.verdict()
+		},
+	}
+	cmd.Flags().StringVar(&only, "only", "", "check only the sentences that contain this `text`")
+	cmd.Flags().StringVar(&junit, "junit", "", "write the result to a `file` too, in the XML of JUnit")
+	return cmd
+}
+
+// pluginOptions returns how the options that a plugin declares are read from
+// the file of --config.
+func (a *app) pluginOptions() (func([]sdk.Option) (sdk.Config, error), error) {
+	var c config.PluginConfig
+	switch len(a.configs) {
+	case 0:
+	case 1:
+		var err error
+		if c, err = config.PluginFile(a.configs[0]); err != nil {
+			return nil, configError{err}
+		}
+	default:
+		return nil, fmt.Errorf("--config names one file for a plugin")
+	}
+	return c.Decode, nil
+}
+
+// checkReport is what a check has found.
+type checkReport struct {
+	path   string
+	cases  []conformance.Case
+	failed int
+}
+
+func (r *checkReport) add(c conformance.Case) {
+	r.cases = append(r.cases, c)
+	if len(c.Failures) > 0 {
+		r.failed++
+	}
+}
+
+// print writes a line for a sentence, and what was seen where it is broken.
+func (r *checkReport) print(w io.Writer, c conformance.Case) {
+	word := "ok    "
+	if len(c.Failures) > 0 {
+		word = "BROKEN"
+	}
+	fmt.Fprintf(w, "%s  %s  (%v)\n", word, c.Name, c.Took.Round(time.Millisecond))
+	for _, f := range c.Failures {
+		fmt.Fprintf(w, "        %s\n", f)
+	}
+}
+
+func (r *checkReport) verdict() error {
+	if r.failed > 0 {
+		return fmt.Errorf("%s breaks %s of %d of the contract", r.path, english.Plural(r.failed, "sentence", ""), len(r.cases))
+	}
+	return nil
+}
+
+// The elements of JUnit's XML, as far as everybody who reads it agrees.
+type (
+	junitSuite struct {
+		XMLName  xml.Name    `xml:"testsuite"`
+		Name     string      `xml:"name,attr"`
+		Tests    int         `xml:"tests,attr"`
+		Failures int         `xml:"failures,attr"`
+		Cases    []junitCase `xml:"testcase"`
+	}
+	junitCase struct {
+		Name     string         `xml:"name,attr"`
+		Class    string         `xml:"classname,attr"`
+		Time     float64        `xml:"time,attr"` // seconds
+		Failures []junitFailure `xml:"failure"`
+	}
+	junitFailure struct {
+		Message string `xml:"message,attr"`
+	}
+)
+
+func (r *checkReport) writeJUnit(path string) error {
+	suite := junitSuite{Name: r.path, Tests: len(r.cases), Failures: r.failed}
+	for _, c := range r.cases {
+		one := junitCase{Name: c.Name, Class: r.path, Time: c.Took.Seconds()}
+		for _, f := range c.Failures {
+			one.Failures = append(one.Failures, junitFailure{f})
+		}
+		suite.Cases = append(suite.Cases, one)
+	}
+	b, err := xml.MarshalIndent(suite, "", "  ")
+	if err == nil {
+		err = os.WriteFile(path, append([]byte(xml.Header), append(b, '\n')...), 0o644)
+	}
+	if err != nil {
+		return fmt.Errorf("write %s: %w", path, err)
+	}
+	return nil
+}
