@@ -2,12 +2,20 @@ package fromglance
 
 import (
 	"errors"
+	"maps"
 	"net/url"
+	"slices"
 	"strings"
 )
 
 // recordsName is the name of the driver block.
 const recordsName = "records"
+
+// kept is how Glance keeps its records.
+type kept struct {
+	driver string // one of those below
+	why    string // it is that
+}
 
 // The drivers of Glance.
 const (
@@ -16,43 +24,50 @@ const (
 	glanceCentral = "centralized_db"
 )
 
-// driver chooses the driver that is nearest to Glance's.
-func (t *translator) driver() error {
+// findDriver finds out which driver Glance has.
+func (t *translator) findDriver() error {
 	d, err := t.options.get(defaultSection, "image_cache_driver", "")
 	if err != nil {
 		return err
 	}
-	why := source(d)
+	t.kept = kept{strings.ToLower(d.value), source(d)}
 	if !d.isSet() {
-		d.value, why = t.unsetDriver()
+		t.kept = t.unsetDriver()
 	}
-	switch strings.ToLower(d.value) {
+	switch t.kept.driver {
+	case glanceSQLite, glanceXattr, glanceCentral:
+		return nil
+	}
+	return d.errorf("%q is no driver of Glance; it has %s, %s and %s", d.value, glanceCentral, glanceSQLite, glanceXattr)
+}
+
+// driver writes the driver that is nearest to Glance's.
+func (t *translator) driver() error {
+	switch t.kept.driver {
 	case glanceSQLite:
-		t.sqlite(why)
+		t.sqlite()
 	case glanceXattr:
-		t.out.block("driver", "xattr", recordsName).remark("%s", why)
+		t.out.block("driver", "xattr", recordsName).remark("%s", t.kept.why)
 	case glanceCentral:
-		return t.central(why)
-	default:
-		return d.errorf("%q is no driver of Glance; it has %s, %s and %s", d.value, glanceCentral, glanceSQLite, glanceXattr)
+		return t.central()
 	}
 	return nil
 }
 
 // unsetDriver says which driver Glance takes when it is not told. That depends
 // on its release, but the new default does not start without a URL of its own.
-func (t *translator) unsetDriver() (driver, why string) {
+func (t *translator) unsetDriver() kept {
 	self, _ := t.options.last(defaultSection, "worker_self_reference_url")
 	db, _ := t.options.last("database", "connection")
 	if self.value != "" && db.value != "" && !strings.HasPrefix(db.value, "sqlite") {
 		t.note("image_cache_driver is not set. That means centralized_db from Glance 2024.1 on, which is taken here, and sqlite before: set it if this Glance is older.")
-		return glanceCentral, "image_cache_driver is not set: centralized_db, the default from Glance 2024.1 on"
+		return kept{glanceCentral, "image_cache_driver is not set: centralized_db, the default from Glance 2024.1 on"}
 	}
-	return glanceSQLite, "image_cache_driver is not set: sqlite, the default before Glance 2024.1; that from then on needs worker_self_reference_url"
+	return kept{glanceSQLite, "image_cache_driver is not set: sqlite, the default before Glance 2024.1; that from then on needs worker_self_reference_url"}
 }
 
-func (t *translator) sqlite(why string) {
-	t.out.block("driver", "sqlite", recordsName).remark("%s", why)
+func (t *translator) sqlite() {
+	t.out.block("driver", "sqlite", recordsName).remark("%s", t.kept.why)
 	if db, ok := t.options.last(defaultSection, "image_cache_sqlite_db"); ok && db.value != "cache.db" {
 		t.note("Glance's records are taken over from cache.db in the cache directory. Give %s (%s) that name before the first start.", db.name(), db.at())
 	}
@@ -60,7 +75,7 @@ func (t *translator) sqlite(why string) {
 
 // central points at Glance's own database. The password stays out of what is
 // written.
-func (t *translator) central(why string) error {
+func (t *translator) central() error {
 	c, ok := t.options.last("database", "connection")
 	if !ok {
 		return errors.New("the driver centralized_db needs [database] connection, which is not set in these files; name the file that has it too")
@@ -70,12 +85,16 @@ func (t *translator) central(why string) error {
 	if e.err != nil {
 		return e.err
 	}
-	dsn, err := exampleDSN(c)
+	dsn, left, err := exampleDSN(c)
 	if err != nil {
 		return err
 	}
+	if len(left) > 0 {
+		t.note("These parameters of %s (%s) are left out: %s. For TLS there are the options tls, ca_file, cert_file and key_file of the driver.",
+			c.name(), c.at(), strings.Join(left, ", "))
+	}
 	b := t.out.block("driver", "centraldb", recordsName)
-	b.remark("%s", why)
+	b.remark("%s", t.kept.why)
 	options := b.block("config")
 	options.set("dsn", call("env", dsnVariable), source(c)+", without the password in it")
 	options.set("glance_tables", yes(), "the records stay in Glance's tables")
@@ -85,11 +104,12 @@ func (t *translator) central(why string) error {
 }
 
 // exampleDSN makes of the URL in a setting one that this service understands,
-// with PASSWORD in place of the password.
-func exampleDSN(c setting) (string, error) {
+// with PASSWORD in place of the password, and names the parameters that have no
+// place in it.
+func exampleDSN(c setting) (text string, left []string, err error) {
 	dialect, rest, ok := strings.Cut(c.value, "://")
 	if !ok {
-		return "", c.errorf("a URL such as mysql+pymysql://glance:...@host/glance is wanted")
+		return "", nil, c.errorf("a URL such as mysql+pymysql://glance:...@host/glance is wanted")
 	}
 	dialect, _, _ = strings.Cut(dialect, "+")
 	var dsn url.URL
@@ -99,7 +119,7 @@ func exampleDSN(c setting) (string, error) {
 	case "postgresql", "postgres":
 		dsn.Scheme = "postgres"
 	default:
-		return "", c.errorf("the driver centraldb knows MySQL, MariaDB and PostgreSQL, but not %q", dialect)
+		return "", nil, c.errorf("the driver centraldb knows MySQL, MariaDB and PostgreSQL, but not %q", dialect)
 	}
 	if user, after, ok := strings.Cut(rest, "@"); ok {
 		rest = after
@@ -109,7 +129,37 @@ func exampleDSN(c setting) (string, error) {
 		}
 		dsn.User = url.UserPassword(name, "PASSWORD")
 	}
-	rest, _, _ = strings.Cut(rest, "?")
+	rest, dsn.RawQuery, _ = strings.Cut(rest, "?")
 	dsn.Host, dsn.Path, _ = strings.Cut(rest, "/")
-	return dsn.String(), nil
+	if dsn.Scheme == "mysql" {
+		dsn.RawQuery, left = forMySQL(dsn.Query())
+	} else {
+		dsn.RawQuery = withoutPasswords(dsn.Query())
+	}
+	return dsn.String(), left, nil
+}
+
+// withoutPasswords takes what is secret out of the parameters of PostgreSQL,
+// which are the same everywhere.
+func withoutPasswords(q url.Values) string {
+	for name := range q {
+		if strings.Contains(name, "password") {
+			q.Set(name, "PASSWORD")
+		}
+	}
+	return q.Encode()
+}
+
+// forMySQL takes the socket out of the parameters of a Python driver, and names
+// the others that matter.
+func forMySQL(q url.Values) (query string, left []string) {
+	if socket := q.Get("unix_socket"); socket != "" {
+		query = url.Values{"unix_socket": {socket}}.Encode()
+	}
+	for _, name := range slices.Sorted(maps.Keys(q)) {
+		if name != "unix_socket" && name != "charset" {
+			left = append(left, name)
+		}
+	}
+	return query, left
 }

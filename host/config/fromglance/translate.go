@@ -51,7 +51,7 @@ func translate(files []string, options settings) (*Translation, error) {
 	t := translator{options: options, out: newPage()}
 	t.out.remark("Made of the options of Glance in %s.", strings.Join(files, ", "))
 	t.out.remark("Behind # stands the option that a line comes from.")
-	if err := errors.Join(t.flavor(), t.node(), t.listener(), t.cache(), t.driver(), t.origin()); err != nil {
+	if err := errors.Join(t.flavor(), t.findDriver(), t.node(), t.listener(), t.cache(), t.driver(), t.origin()); err != nil {
 		return nil, err
 	}
 	t.rest()
@@ -62,6 +62,7 @@ func translate(files []string, options settings) (*Translation, error) {
 type translator struct {
 	options settings
 	out     *page
+	kept    kept
 	notes   []string
 }
 
@@ -94,15 +95,24 @@ func (t *translator) flavor() error {
 
 func (t *translator) node() error {
 	self, err := t.options.get(defaultSection, "worker_self_reference_url", "")
-	if err != nil || self.value == "" {
+	if err != nil {
 		return err
 	}
+	if self.value == "" {
+		if t.kept.driver == glanceCentral {
+			return errors.New("the driver centralized_db knows a node by worker_self_reference_url, which is not set in these files; name the file that has it too")
+		}
+		return nil
+	}
 	u, err := url.Parse(self.value)
-	if err != nil || u.Hostname() == "" {
+	if err != nil || u.Hostname() == "" || u.Scheme != "http" && u.Scheme != "https" || u.User != nil || strings.ContainsAny(self.value, "?#") {
 		return self.errorf("a URL such as http://host:9292 is wanted")
 	}
 	node := t.out.block("node")
 	node.set("name", text(u.Hostname()), "the host in "+source(self))
+	if t.kept.driver == glanceCentral {
+		node.set("advertise", text(self.value), "by which Glance's tables know this node")
+	}
 	return nil
 }
 
