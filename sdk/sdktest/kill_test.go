@@ -14,9 +14,9 @@ import (
 // TestKilledInBatch kills each driver while it is somewhere in a batch, which is
 // sent again to the next process, as the host does: every hit counts once.
 func TestKilledInBatch(t *testing.T) {
-	kills := 6
+	kills := 3
 	if os.Getenv("IMGCACHE_TEST_ALL") != "" {
-		kills = 60
+		kills = 50
 	}
 	for _, s := range shipped {
 		t.Run(s.store, func(t *testing.T) {

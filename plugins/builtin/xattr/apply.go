@@ -67,11 +67,8 @@ func (d *Driver) applyAll(ops []sdk.Op, known sources, now batch) error {
 			return fmt.Errorf("record of %s: %w", id, err)
 		}
 	}
-	if touches {
-		return nil
-	}
-	if err := d.form.sweep(); err != nil {
-		d.notes.once("sweep", "versions that are no longer used stay in .imgcache/xattr", "error", err)
+	if !touches {
+		d.sweep(d.form)
 	}
 	return nil
 }

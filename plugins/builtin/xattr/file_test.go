@@ -236,25 +236,31 @@ func TestFullDisk(t *testing.T) {
 	want(t, d, entry("a", 1))
 }
 
-// TestFilesOfOthers: a file that this process may not write keeps the record
-// that it has, and holds up no other.
-func TestFilesOfOthers(t *testing.T) {
-	dir := cacheDir(t)
-	d, log := open(t, dir, nil)
-	writeFile(t, dir, "mine")
-	theirs := leave(t, dir, "theirs", "4", moment, moment)
-	theirs.Hits = 4
-	d.dir.attrs = failing{fileAttributes{}, func(f *os.File, _ string) error {
-		if filepath.Base(f.Name()) == "theirs" {
-			return syscall.EPERM
-		}
-		return nil
-	}}
-	want(t, d, theirs)
-	apply(t, d, next(logA)(sdk.Touch("theirs", 1, moment), sdk.Put(entry("mine", 1))))
-	want(t, d, theirs, entry("mine", 1))
-	if text := log.String(); strings.Count(text, "may not write") != 1 || strings.Contains(text, "is on record") {
-		t.Errorf("the log says\n%s", text)
+// TestFilesThatTakeNone: a file that this process may not write, or that the
+// file system finds damaged, keeps the record that it has, and holds up no
+// other.
+func TestFilesThatTakeNone(t *testing.T) {
+	for errno, said := range map[syscall.Errno]string{
+		syscall.EPERM: "may not write", syscall.EACCES: "may not write", syscall.EUCLEAN: "finds damaged", syscall.EBADMSG: "finds damaged",
+	} {
+		t.Run(errno.Error(), func(t *testing.T) {
+			dir := cacheDir(t)
+			d, log := openWith(t, dir, nil, failing{fileAttributes{}, func(f *os.File, _ string) error {
+				if f.Name() == "theirs" {
+					return errno
+				}
+				return nil
+			}})
+			writeFile(t, dir, "mine")
+			theirs := leave(t, dir, "theirs", "4", moment, moment)
+			theirs.Hits = 4
+			want(t, d, theirs)
+			apply(t, d, next(logA)(sdk.Touch("theirs", 1, moment), sdk.Put(entry("mine", 1))))
+			want(t, d, theirs, entry("mine", 1))
+			if text := log.String(); strings.Count(text, said) != 1 || strings.Contains(text, "is on record") {
+				t.Errorf("the log says\n%s", text)
+			}
+		})
 	}
 }
 

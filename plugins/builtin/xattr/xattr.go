@@ -26,6 +26,7 @@ import (
 	"log/slog"
 	"path/filepath"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/imgcache/imgcache-host/sdk"
@@ -69,7 +70,7 @@ type form interface {
 
 	load(im *image) (held, error)
 	store(im *image, old, next held) error
-	sweep() error // removes what no record needs any more
+	sweep() error // see Driver.sweep
 }
 
 var (
@@ -100,7 +101,7 @@ func (d *Driver) Configure(ctx context.Context, s sdk.Settings) error {
 	if format == formatGlance {
 		f = &glance{dir: dir}
 	}
-	if err := prepare(ctx, dir, f); err != nil {
+	if err := d.prepare(ctx, dir, f); err != nil {
 		return errors.Join(err, dir.close())
 	}
 	d.dir, d.form = dir, f
@@ -109,7 +110,7 @@ func (d *Driver) Configure(ctx context.Context, s sdk.Settings) error {
 
 // prepare finds out whether there can be records, and removes what an earlier
 // run has left.
-func prepare(ctx context.Context, dir *directory, f form) error {
+func (d *Driver) prepare(ctx context.Context, dir *directory, f form) error {
 	release, err := dir.exclude(ctx)
 	if err != nil {
 		return fmt.Errorf("lock: %w", err)
@@ -118,10 +119,15 @@ func prepare(ctx context.Context, dir *directory, f form) error {
 	if err := dir.mustTakeAttributes(); err != nil {
 		return err
 	}
-	if err := f.sweep(); err != nil {
-		return fmt.Errorf("remove unused versions: %w", err)
-	}
+	d.sweep(f)
 	return nil
+}
+
+// sweep removes what no record needs any more. What stays is in nobody's way.
+func (d *Driver) sweep(f form) {
+	if err := f.sweep(); err != nil {
+		d.notes.once("sweep", "versions that are no longer used stay in .imgcache/xattr", "error", err)
+	}
 }
 
 // Close closes what is open. A driver that is killed instead loses nothing.
@@ -161,6 +167,8 @@ func (d *Driver) spared(id string, err error) bool {
 	switch {
 	case denied(err):
 		d.notes.once("denied", "images whose files this process may not write keep no records", "first", id, "error", err)
+	case errors.Is(err, syscall.EUCLEAN), errors.Is(err, syscall.EBADMSG): // by the checksums of ext4 and XFS
+		d.notes.once("broken", "images whose attributes the file system finds damaged keep no records", "first", id, "error", err)
 	case errors.Is(err, errNoRoom):
 		d.notes.once("room", "images whose files have no room for attributes keep no records", "first", id, "error", err)
 	default:
