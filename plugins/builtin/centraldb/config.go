@@ -27,6 +27,7 @@ var options = []sdk.Option{
 	{Name: "tls", Type: sdk.TypeString, Default: "dsn", Description: `"dsn": as the DSN says; "off"; "require": encrypted, the server is not checked; "verify": its certificate and name are`},
 	{Name: "ca_file", Type: sdk.TypeString, Description: "file with the certificates to trust; default: those of the system"},
 	{Name: "cert_file", Type: sdk.TypeString, Description: "file with the certificate of this client"},
+	{Name: "glance_tables", Type: sdk.TypeBool, Default: "false", Description: "keep the records in Glance's tables cached_images and node_reference, which are in that database"},
 	{Name: "key_file", Type: sdk.TypeString, Description: "file with its key"},
 }
 
@@ -37,6 +38,7 @@ type config struct {
 	postgres *pgx.ConnConfig // one of these two
 	mysql    *mysql.Config
 
+	glance                                bool // the records are in Glance's tables
 	connections                           int
 	queryTimeout, staleAfter, expireAfter time.Duration
 }
@@ -58,7 +60,7 @@ func parseConfig(s sdk.Settings) (config, error) {
 		return d
 	}
 	c := config{
-		name: s.Node, instance: s.Instance, url: s.URL,
+		name: s.Node, instance: s.Instance, url: s.URL, glance: s.Options.Bool("glance_tables"),
 		queryTimeout: duration("query_timeout"), staleAfter: duration("stale_after"), expireAfter: duration("expire_after"),
 	}
 	var err error
@@ -72,6 +74,9 @@ func parseConfig(s sdk.Settings) (config, error) {
 	}
 	if c.expireAfter < c.staleAfter {
 		return c, fmt.Errorf("%w: option expire_after is %v, less than stale_after, %v", sdk.ErrInvalid, c.expireAfter, c.staleAfter)
+	}
+	if c.glance && (c.url == "" || len(c.url) > maxReference) {
+		return c, fmt.Errorf("%w: option glance_tables: Glance knows a node by its URL, which is to be set in node { advertise } and has at most %d characters", sdk.ErrInvalid, maxReference)
 	}
 	if err := c.parseDSN(text("dsn")); err != nil {
 		return c, fmt.Errorf("%w: option dsn: %w", sdk.ErrInvalid, err)

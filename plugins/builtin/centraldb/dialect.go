@@ -1,8 +1,6 @@
 package centraldb
 
 import (
-	"context"
-	"database/sql"
 	"embed"
 	"errors"
 	"io/fs"
@@ -19,25 +17,21 @@ import (
 // The statements that both products understand, with a question mark for each
 // value and NOW for the time of the database in microseconds.
 const (
-	listImages = `SELECT image_id, version, size, hits, last_accessed, last_modified FROM imgcache_images WHERE node_id = ?`
-
 	lockNode    = `SELECT epoch FROM imgcache_nodes WHERE node_id = ? FOR UPDATE`
 	getSeq      = `SELECT seq FROM imgcache_logs WHERE node_id = ? AND source = ?`
 	addSeq      = `INSERT INTO imgcache_logs (seq, used, node_id, source) VALUES (?, NOW, ?, ?)`
 	setSeq      = `UPDATE imgcache_logs SET seq = ?, used = NOW WHERE node_id = ? AND source = ?`
 	dropSources = `DELETE FROM imgcache_logs WHERE node_id = ? AND used < NOW - ?`
 
-	findNode   = `SELECT node_id, instance, epoch, NOW - seen FROM imgcache_nodes WHERE name = ? FOR UPDATE`
-	addNode    = `INSERT INTO imgcache_nodes (name, instance, epoch, url, seen) VALUES (?, ?, 1, ?, NOW)`
-	takeNode   = `UPDATE imgcache_nodes SET instance = ?, epoch = epoch + 1, url = ?, seen = NOW WHERE node_id = ?`
-	dropImages = `DELETE FROM imgcache_images WHERE node_id = ?`
-	dropLogs   = `DELETE FROM imgcache_logs WHERE node_id = ?`
+	findNode = `SELECT node_id, instance, epoch, NOW - seen, coalesce(glance_id, 0) FROM imgcache_nodes WHERE name = ? FOR UPDATE`
+	addNode  = `INSERT INTO imgcache_nodes (name, instance, epoch, url, seen) VALUES (?, ?, 1, ?, NOW)`
+	takeNode = `UPDATE imgcache_nodes SET instance = ?, epoch = epoch + 1, url = ?, seen = NOW WHERE node_id = ?`
+	dropLogs = `DELETE FROM imgcache_logs WHERE node_id = ?`
 
 	beatNode    = `UPDATE imgcache_nodes SET seen = NOW WHERE node_id = ? AND epoch = ?`
 	epochOfNode = `SELECT epoch FROM imgcache_nodes WHERE node_id = ?`
-	expireNodes = `DELETE FROM imgcache_nodes WHERE seen < NOW - ? AND node_id <> ?`
-	holders     = `SELECT n.name, n.url, n.seen FROM imgcache_images i JOIN imgcache_nodes n ON n.node_id = i.node_id
-		WHERE i.image_id = ? AND n.seen >= NOW - ? ORDER BY n.seen DESC`
+	staleNodes  = `SELECT node_id, coalesce(glance_id, 0) FROM imgcache_nodes WHERE seen < NOW - ? AND node_id <> ? FOR UPDATE`
+	dropNode    = `DELETE FROM imgcache_nodes WHERE node_id = ?` // with its records
 )
 
 // dialect is what differs between the products.
@@ -46,14 +40,14 @@ type dialect struct {
 	goose goose.Dialect
 	files fs.FS // migrations
 
-	now          string               // microseconds, as an integer
-	bind         func(string) string  // turns question marks into what the product wants
-	some         string               // the rows of some images of a node
-	remove       string               // the same, to remove them
-	ids          func([]string) []any // the arguments of both, after the node
-	upsert       func(ctx context.Context, t *tables, tx *sql.Tx, node int64, entries []sdk.Entry) error
-	lock, unlock string // of the schema, for a session
-	again        func(error) bool
+	own, glance  *layout
+	now          string                                  // microseconds, as an integer
+	bind         func(string) string                     // turns question marks into what the product wants
+	ids          func([]string) []any                    // the arguments for LIST
+	records      func(*layout, int64, []sdk.Entry) []any // those of a layout's write
+	lock, unlock string                                  // of the schema, for a session
+	again        func(error) bool                        // another transaction was in the way
+	denied       func(error) bool                        // the user lacks a right
 }
 
 //go:embed migrations
@@ -77,34 +71,19 @@ var postgres = &dialect{
 	name: "PostgreSQL", goose: goose.DialectPostgres, files: mustSub("postgres"),
 	now:  "(extract(epoch FROM statement_timestamp()) * 1000000)::bigint",
 	bind: numbered,
-	some: `SELECT image_id, version, size, hits, last_accessed, last_modified FROM imgcache_images
-		WHERE node_id = ? AND image_id = ANY(?)`,
-	remove: `DELETE FROM imgcache_images WHERE node_id = ? AND image_id = ANY(?)`,
-	ids:    func(ids []string) []any { return []any{ids} },
-	upsert: upsertPostgres,
-	lock:   `SELECT pg_advisory_lock(7308895166418314095)`, // "imgcache" in ASCII, more or less: a number that nobody else has
-	unlock: `SELECT pg_advisory_unlock(7308895166418314095)`,
+	own:  ownInPostgres, glance: glanceInPostgres,
+	ids:     func(ids []string) []any { return []any{ids} },
+	records: (*layout).inColumns,
+	lock:    `SELECT pg_advisory_lock(7308895166418314095)`, // "imgcache" in ASCII, more or less: a number that nobody else has
+	unlock:  `SELECT pg_advisory_unlock(7308895166418314095)`,
 	again: func(err error) bool {
 		var e *pgconn.PgError
 		return errors.As(err, &e) && (e.Code == "40001" || e.Code == "40P01") // serialization failure, deadlock
 	},
-}
-
-const upsertColumns = `INSERT INTO imgcache_images (node_id, image_id, version, size, hits, last_accessed, last_modified) `
-
-const upsertArrays = upsertColumns + `SELECT ?::bigint, * FROM unnest(?::text[], ?::text[], ?::bigint[], ?::bigint[], ?::bigint[], ?::bigint[])
-	ON CONFLICT (node_id, image_id) DO UPDATE SET version = excluded.version, size = excluded.size, hits = excluded.hits,
-		last_accessed = excluded.last_accessed, last_modified = excluded.last_modified`
-
-func upsertPostgres(ctx context.Context, t *tables, tx *sql.Tx, node int64, entries []sdk.Entry) error {
-	var ids, versions []string
-	var sizes, hits, accessed, modified []int64
-	for _, e := range entries {
-		ids, versions = append(ids, e.ID), append(versions, e.Version)
-		sizes, hits = append(sizes, e.Size), append(hits, int64(e.Hits))
-		accessed, modified = append(accessed, microseconds(e.LastAccessed)), append(modified, microseconds(e.LastModified))
-	}
-	return t.exec(ctx, tx, upsertArrays, node, ids, versions, sizes, hits, accessed, modified)
+	denied: func(err error) bool {
+		var e *pgconn.PgError
+		return errors.As(err, &e) && e.Code == "42501"
+	},
 }
 
 // mysqlLike has no arrays: a statement has a place for each row.
@@ -112,9 +91,7 @@ var mysqlLike = &dialect{
 	name: "MySQL", goose: goose.DialectMySQL, files: mustSub("mysql"),
 	now:  "CAST(UNIX_TIMESTAMP(NOW(6)) * 1000000 AS SIGNED)",
 	bind: func(s string) string { return s },
-	some: `SELECT image_id, version, size, hits, last_accessed, last_modified FROM imgcache_images
-		WHERE node_id = ? AND image_id IN (LIST)`,
-	remove: `DELETE FROM imgcache_images WHERE node_id = ? AND image_id IN (LIST)`,
+	own:  ownInMySQL, glance: glanceInMySQL,
 	ids: func(ids []string) []any {
 		args := make([]any, len(ids))
 		for i, id := range ids {
@@ -122,26 +99,17 @@ var mysqlLike = &dialect{
 		}
 		return args
 	},
-	upsert: upsertMySQL,
-	lock:   `SELECT GET_LOCK('imgcache_schema', 60)`,
-	unlock: `SELECT RELEASE_LOCK('imgcache_schema')`,
+	records: (*layout).inRows,
+	lock:    `SELECT GET_LOCK('imgcache_schema', 60)`,
+	unlock:  `SELECT RELEASE_LOCK('imgcache_schema')`,
 	again: func(err error) bool {
 		var e *mysql.MySQLError
 		return errors.As(err, &e) && (e.Number == 1213 || e.Number == 1205 || e.Number == 1020) // deadlock, lock wait, changed since it was read
 	},
-}
-
-const upsertValues = upsertColumns + `VALUES ROWS
-	ON DUPLICATE KEY UPDATE version = VALUES(version), size = VALUES(size), hits = VALUES(hits),
-		last_accessed = VALUES(last_accessed), last_modified = VALUES(last_modified)`
-
-func upsertMySQL(ctx context.Context, t *tables, tx *sql.Tx, node int64, entries []sdk.Entry) error {
-	var args []any
-	for _, e := range entries {
-		args = append(args, node, e.ID, e.Version, e.Size, int64(e.Hits), microseconds(e.LastAccessed), microseconds(e.LastModified))
-	}
-	rows := strings.Repeat(", (?, ?, ?, ?, ?, ?, ?)", len(entries))[2:]
-	return t.exec(ctx, tx, strings.Replace(upsertValues, "ROWS", rows, 1), args...)
+	denied: func(err error) bool {
+		var e *mysql.MySQLError
+		return errors.As(err, &e) && (e.Number == 1142 || e.Number == 1044) // for a table, a database
+	},
 }
 
 // numbered turns question marks into $1, $2, ….
@@ -158,11 +126,13 @@ func numbered(s string) string {
 	return b.String()
 }
 
-// text makes a statement one of the product, for so many ids.
-func (d *dialect) text(statement string, ids int) string {
+// text makes a statement one of the product. LIST becomes so many places, and
+// ROWS so many rows.
+func (d *dialect) text(statement, row string, n int) string {
 	statement = strings.ReplaceAll(statement, "NOW", d.now)
-	if ids > 0 {
-		statement = strings.Replace(statement, "LIST", strings.Repeat(", ?", ids)[2:], 1)
+	if n > 0 {
+		statement = strings.Replace(statement, "LIST", strings.Repeat(", ?", n)[2:], 1)
+		statement = strings.Replace(statement, "ROWS", strings.Repeat(", "+row, n)[2:], 1)
 	}
 	return d.bind(statement)
 }

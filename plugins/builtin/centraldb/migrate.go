@@ -3,10 +3,11 @@ package centraldb
 import (
 	"context"
 	"database/sql"
-	"errors"
+	"database/sql/driver"
 	"fmt"
 	"io"
 	"log"
+	"time"
 
 	"github.com/pressly/goose/v3"
 
@@ -19,9 +20,44 @@ const schemaTable = "imgcache_schema"
 // migrate brings the schema up to date. Nodes that start together take turns.
 // A schema of a later version is left alone, with an error.
 func (t *tables) migrate(ctx context.Context) error {
+	// Goose looks for its own table before it takes a lock of its own, and in
+	// MySQL would find it half made.
+	conn, err := t.db.Conn(ctx)
+	if err != nil {
+		return fmt.Errorf("connect: %w", err)
+	}
+	defer conn.Close()
+	if err := t.turn(ctx, conn, t.dialect.lock); err != nil {
+		return err
+	}
+	err = t.up(ctx)
+	if t.turn(ctx, conn, t.dialect.unlock) != nil {
+		_ = conn.Raw(func(any) error { return driver.ErrBadConn }) // the lock ends with the connection
+	}
+	return err
+}
+
+// turn runs a statement on the lock, which is one of the server's that ends
+// with its session.
+func (t *tables) turn(ctx context.Context, conn *sql.Conn, statement string) error {
+	ctx, cancel := context.WithTimeout(ctx, lockPatience)
+	defer cancel()
+	var got sql.NullString // 1 of MySQL, nothing or true of PostgreSQL
+	if err := conn.QueryRowContext(ctx, statement).Scan(&got); err != nil {
+		return fmt.Errorf("lock the schema: %w", err)
+	}
+	if got.String == "0" {
+		return fmt.Errorf("lock the schema: another node has had it for %v", lockPatience)
+	}
+	return nil
+}
+
+// lockPatience is how long a node waits for others that migrate.
+const lockPatience = time.Minute
+
+func (t *tables) up(ctx context.Context) error {
 	p, err := goose.NewProvider(t.dialect.goose, t.db, t.dialect.files, goose.WithTableName(schemaTable),
-		goose.WithSessionLocker(turns{t.dialect}), goose.WithDisableGlobalRegistry(true),
-		goose.WithLogger(log.New(io.Discard, "", 0)))
+		goose.WithDisableGlobalRegistry(true), goose.WithLogger(log.New(io.Discard, "", 0)))
 	if err != nil {
 		return fmt.Errorf("read migrations: %w", err)
 	}
@@ -35,30 +71,6 @@ func (t *tables) migrate(ctx context.Context) error {
 	sources := p.ListSources()
 	if newest := sources[len(sources)-1].Version; have > newest {
 		return fmt.Errorf("%w: the schema has version %d, made by a later version of this driver; this one knows %d", sdk.ErrInvalid, have, newest)
-	}
-	return nil
-}
-
-// turns is a lock of the database server that ends with its session.
-type turns struct{ d *dialect }
-
-// SessionLock implements goose's SessionLocker.
-func (l turns) SessionLock(ctx context.Context, conn *sql.Conn) error {
-	return l.run(ctx, conn, l.d.lock)
-}
-
-// SessionUnlock implements goose's SessionLocker.
-func (l turns) SessionUnlock(ctx context.Context, conn *sql.Conn) error {
-	return l.run(ctx, conn, l.d.unlock)
-}
-
-func (l turns) run(ctx context.Context, conn *sql.Conn, statement string) error {
-	var got sql.NullString // 1 of MySQL, nothing or true of PostgreSQL
-	if err := conn.QueryRowContext(ctx, statement).Scan(&got); err != nil {
-		return fmt.Errorf("lock the schema: %w", err)
-	}
-	if got.String == "0" {
-		return errors.New("lock the schema: another node has had it for a minute")
 	}
 	return nil
 }

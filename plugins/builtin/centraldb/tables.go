@@ -18,8 +18,10 @@ import (
 
 // tables are the records of all nodes in a database.
 type tables struct {
-	dialect *dialect
-	db      *sql.DB
+	dialect  *dialect
+	layout   *layout
+	db       *sql.DB
+	volatile *volatileLog // not nil: there are no tables of ours
 }
 
 // connLife is how long a connection is used: after a failover the pool has
@@ -37,6 +39,10 @@ func openTables(c config) (*tables, error) {
 		}
 		t.dialect, t.db = mysqlLike, sql.OpenDB(connector)
 	}
+	t.layout = t.dialect.own
+	if c.glance {
+		t.layout = t.dialect.glance
+	}
 	t.db.SetMaxOpenConns(c.connections)
 	t.db.SetMaxIdleConns(c.connections)
 	t.db.SetConnMaxLifetime(connLife)
@@ -46,16 +52,16 @@ func openTables(c config) (*tables, error) {
 func (t *tables) close() error { return t.db.Close() }
 
 func (t *tables) query(ctx context.Context, statement string, args ...any) (*sql.Rows, error) {
-	return t.db.QueryContext(ctx, t.dialect.text(statement, 0), args...)
+	return t.db.QueryContext(ctx, t.dialect.text(statement, "", 0), args...)
 }
 
 func (t *tables) exec(ctx context.Context, tx *sql.Tx, statement string, args ...any) error {
-	_, err := tx.ExecContext(ctx, t.dialect.text(statement, 0), args...)
+	_, err := tx.ExecContext(ctx, t.dialect.text(statement, "", 0), args...)
 	return err
 }
 
 func (t *tables) row(ctx context.Context, tx *sql.Tx, statement string, args ...any) *sql.Row {
-	return tx.QueryRowContext(ctx, t.dialect.text(statement, 0), args...)
+	return tx.QueryRowContext(ctx, t.dialect.text(statement, "", 0), args...)
 }
 
 // attempts is how often a transaction is tried that others are in the way of.
@@ -103,6 +109,11 @@ const sourceLife = int64(30 * 24 * time.Hour / time.Microsecond)
 // apply carries a batch out: its effect and its number are one transaction,
 // which holds the row of the node.
 func (t *tables) apply(ctx context.Context, me node, b sdk.Batch) error {
+	if t.volatile != nil {
+		return t.volatile.apply(b, func() error {
+			return t.transact(ctx, func(tx *sql.Tx) error { return t.carryOut(ctx, tx, me.rows, b.Ops) })
+		})
+	}
 	return t.transact(ctx, func(tx *sql.Tx) error { return t.applyIn(ctx, tx, me, b) })
 }
 
@@ -119,7 +130,7 @@ func (t *tables) applyIn(ctx context.Context, tx *sql.Tx, me node, b sdk.Batch) 
 	if fresh, err := b.Admit(uint64(last)); !fresh {
 		return err
 	}
-	if err := t.carryOut(ctx, tx, me.id, b.Ops); err != nil {
+	if err := t.carryOut(ctx, tx, me.rows, b.Ops); err != nil {
 		return err
 	}
 	if known {
@@ -134,11 +145,14 @@ func (t *tables) applyIn(ctx context.Context, tx *sql.Tx, me node, b sdk.Batch) 
 }
 
 // carryOut leaves the meaning of the operations to the sdk: it reads the
-// records that they are about, and writes what is left of these.
+// records that they are about, and writes what is left of these. Ids for which
+// there is no place are left out.
 func (t *tables) carryOut(ctx context.Context, tx *sql.Tx, node int64, ops []sdk.Op) error {
 	about := map[string]bool{}
 	for _, op := range ops {
-		about[op.Entry.ID] = true
+		if t.layout.fits(op.Entry.ID) {
+			about[op.Entry.ID] = true
+		}
 	}
 	ids := slices.Sorted(maps.Keys(about)) // in one order, so that transactions wait for each other in turn
 	before, err := t.read(ctx, tx, node, ids)
@@ -168,12 +182,13 @@ func (t *tables) carryOut(ctx context.Context, tx *sql.Tx, node int64, ops []sdk
 	}
 	for part := range slices.Chunk(remove, chunk) {
 		args := append([]any{node}, t.dialect.ids(part)...)
-		if _, err := tx.ExecContext(ctx, t.dialect.text(t.dialect.remove, len(part)), args...); err != nil {
+		if _, err := tx.ExecContext(ctx, t.dialect.text(t.layout.remove, "", len(part)), args...); err != nil {
 			return fmt.Errorf("remove records: %w", err)
 		}
 	}
 	for part := range slices.Chunk(write, chunk) {
-		if err := t.dialect.upsert(ctx, t, tx, node, part); err != nil {
+		statement := t.dialect.text(t.layout.write, t.layout.row, len(part))
+		if _, err := tx.ExecContext(ctx, statement, t.dialect.records(t.layout, node, part)...); err != nil {
 			return fmt.Errorf("write records: %w", err)
 		}
 	}
@@ -185,7 +200,7 @@ func (t *tables) read(ctx context.Context, tx *sql.Tx, node int64, ids []string)
 	found := map[string]sdk.Entry{}
 	for part := range slices.Chunk(ids, chunk) {
 		args := append([]any{node}, t.dialect.ids(part)...)
-		rows, err := tx.QueryContext(ctx, t.dialect.text(t.dialect.some, len(part)), args...)
+		rows, err := tx.QueryContext(ctx, t.dialect.text(t.layout.some, "", len(part)), args...)
 		if err != nil {
 			return nil, err
 		}
@@ -207,7 +222,7 @@ func (t *tables) read(ctx context.Context, tx *sql.Tx, node int64, ids []string)
 // scanEntry reads a record in the order of the columns.
 func scanEntry(rows *sql.Rows) (e sdk.Entry, err error) {
 	var hits, accessed, modified int64
-	err = rows.Scan(&e.ID, &e.Version, &e.Size, &hits, &accessed, &modified)
+	err = rows.Scan(&e.ID, &e.Size, &hits, &accessed, &modified, &e.Version)
 	e.Hits, e.LastAccessed, e.LastModified = uint64(hits), fromMicroseconds(accessed), fromMicroseconds(modified)
 	return e, err
 }

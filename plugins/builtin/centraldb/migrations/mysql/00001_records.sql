@@ -1,11 +1,12 @@
 -- +goose Up
 CREATE TABLE imgcache_nodes (
-    node_id  bigint NOT NULL AUTO_INCREMENT PRIMARY KEY,
-    name     varbinary(255) NOT NULL UNIQUE,
-    instance varbinary(64) NOT NULL,
-    epoch    bigint NOT NULL,
-    url      varbinary(2048) NOT NULL,
-    seen     bigint NOT NULL,
+    node_id   bigint NOT NULL AUTO_INCREMENT PRIMARY KEY,
+    name      varbinary(255) NOT NULL UNIQUE,
+    instance  varbinary(64) NOT NULL,
+    epoch     bigint NOT NULL,
+    url       varbinary(2048) NOT NULL,
+    seen      bigint NOT NULL,
+    glance_id bigint UNIQUE,
     INDEX imgcache_nodes_seen (seen)
 ) ENGINE=InnoDB;
 CREATE TABLE imgcache_images (

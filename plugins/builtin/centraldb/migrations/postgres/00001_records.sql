@@ -1,11 +1,12 @@
 -- +goose Up
 CREATE TABLE imgcache_nodes (
-    node_id  bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-    name     text COLLATE "C" NOT NULL UNIQUE,
-    instance text COLLATE "C" NOT NULL,
-    epoch    bigint NOT NULL,
-    url      text NOT NULL,
-    seen     bigint NOT NULL
+    node_id   bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    name      text COLLATE "C" NOT NULL UNIQUE,
+    instance  text COLLATE "C" NOT NULL,
+    epoch     bigint NOT NULL,
+    url       text NOT NULL,
+    seen      bigint NOT NULL,
+    glance_id bigint UNIQUE
 );
 CREATE INDEX imgcache_nodes_seen ON imgcache_nodes (seen);
 CREATE TABLE imgcache_images (
