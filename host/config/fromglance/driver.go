@@ -17,6 +17,9 @@ type kept struct {
 	why    string // it is that
 }
 
+// sqliteDB is the option of Glance that names the database of its driver sqlite.
+const sqliteDB = "image_cache_sqlite_db"
+
 // The drivers of Glance.
 const (
 	glanceSQLite  = "sqlite"
@@ -45,7 +48,7 @@ func (t *translator) findDriver() error {
 func (t *translator) driver() error {
 	switch t.kept.driver {
 	case glanceSQLite:
-		t.sqlite()
+		return t.sqlite()
 	case glanceXattr:
 		t.out.block("driver", "xattr", recordsName).remark("%s", t.kept.why)
 	case glanceCentral:
@@ -66,11 +69,22 @@ func (t *translator) unsetDriver() kept {
 	return kept{glanceSQLite, "image_cache_driver is not set: sqlite, the default before Glance 2024.1; that from then on needs worker_self_reference_url"}
 }
 
-func (t *translator) sqlite() {
-	t.out.block("driver", "sqlite", recordsName).remark("%s", t.kept.why)
-	if db, ok := t.options.last(defaultSection, "image_cache_sqlite_db"); ok && db.value != "cache.db" {
-		t.note("Glance's records are taken over from cache.db in the cache directory. Give %s (%s) that name before the first start.", db.name(), db.at())
+// sqlite takes the records over from Glance's database.
+func (t *translator) sqlite() error {
+	db, err := t.options.get(defaultSection, sqliteDB, "cache.db")
+	if err != nil {
+		return err
 	}
+	b := t.out.block("driver", "sqlite", recordsName)
+	b.remark("%s", t.kept.why)
+	if !db.isSet() {
+		return nil
+	}
+	b.block("config").set("glance_db", text(db.value), source(db)+"; the records in it are taken over")
+	if !strings.HasSuffix(db.value, ".db") {
+		t.note("The file %s (%s, %s) has a name that an image may have. Move it to another directory before the first start, and set glance_db to its path.", db.value, db.name(), db.at())
+	}
+	return nil
 }
 
 // central points at Glance's own database. The password stays out of what is

@@ -190,7 +190,7 @@ func stallTime(seconds int64) time.Duration {
 
 // notNeeded are options that have nothing to say here, and why.
 var notNeeded = []struct{ section, option, why string }{
-	{defaultSection, "image_cache_sqlite_db", "records have a database of their own below .imgcache/"},
+	{defaultSection, sqliteDB, "Glance's driver is another one"},
 	{defaultSection, "cache_prefetcher_interval", "the queue is worked on at once"},
 	{"oslo_concurrency", "lock_path", "the cache directory has a lock of its own"},
 }
@@ -199,13 +199,13 @@ var notNeeded = []struct{ section, option, why string }{
 func (t *translator) rest() {
 	var lines []string
 	for _, n := range notNeeded {
-		if s, ok := t.options.last(n.section, n.option); ok {
+		if s, ok := t.options.last(n.section, n.option); ok && (n.option != sqliteDB || t.kept.driver != glanceSQLite) {
 			lines = append(lines, fmt.Sprintf("%s (%s): %s", s.name(), s.at(), n.why))
 		}
 	}
 	seen := map[string]bool{
 		"image_cache_dir": true, "image_cache_driver": true, "image_cache_max_size": true,
-		"image_cache_stall_time": true, "image_cache_sqlite_db": true,
+		"image_cache_stall_time": true, sqliteDB: true,
 	}
 	for _, s := range t.options {
 		if s.section == defaultSection && strings.HasPrefix(s.option, "image_cache_") && !seen[s.option] {
