@@ -23,6 +23,14 @@ func buildPlugin(t *testing.T, dir string) string {
 	return path
 }
 
+// writeTemp makes an empty file.
+func writeTemp(t *testing.T, name string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), name)
+	writeFile(t, path, "")
+	return path
+}
+
 // check runs plugin check.
 func check(t *testing.T, args ...string) (code int, stdout, stderr string) {
 	t.Helper()
@@ -117,6 +125,7 @@ func TestCheckOfNoDriver(t *testing.T) {
 		text string
 	}{
 		"nothing there":   {[]string{"/nowhere/driver"}, exitNotFound, "/nowhere/driver"},
+		"a module":        {[]string{writeTemp(t, "lru.wasm")}, exitError, "only drivers"},
 		"no plugin":       {[]string{"/bin/true"}, exitError, "/bin/true"},
 		"misspelt option": {[]string{buildPlugin(t, "./testdata/wrongdriver"), "--config", config}, exitUsage, `plugin.hcl:1,1`},
 		"no such file":    {[]string{"/bin/true", "--config", config + "x"}, exitUsage, "plugin.hclx"},

@@ -54,6 +54,9 @@ func (c Check) Driver(ctx context.Context, tell func(Case)) error {
 	if _, err := os.Stat(c.Path); errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("%w: there is no such file", sdk.ErrNotFound)
 	}
+	if strings.HasSuffix(c.Path, ".wasm") {
+		return fmt.Errorf("%w: modules are policies, and only drivers can be checked", sdk.ErrUnsupported)
+	}
 	w := &workshop{check: c, dir: dir}
 	first, err := w.open(ctx) // whatever is wrong with all cases is told once
 	if err != nil {
