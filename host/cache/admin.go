@@ -182,7 +182,7 @@ func (c *Cache) Usage() Usage {
 	total, _ := c.pool.state()
 	u := Usage{
 		Bytes: total, MaxBytes: c.cfg.MaxSize, Limit: "prune",
-		Images: c.index.len(), Unsent: c.index.log.unsent(),
+		Images: c.index.len(), Unsent: c.recorder.unsent(),
 		Records: c.recorder.state.Load().(string), RecordsError: c.recorder.why(), UnsentSince: c.recorder.since(),
 		Hits: c.stats.hits.Load(), Misses: c.stats.misses.Load(),
 		BytesServed: c.stats.served.Load(), BytesFetched: c.stats.fetched.Load(),

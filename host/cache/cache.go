@@ -42,6 +42,14 @@ type Config struct {
 	Driver  sdk.Driver // nil: no records are kept; it need not answer yet: see [Cache.DriverUp]
 	Policy  Policy     // zero: least recently used leaves first; see [Cache.SetPolicy]
 	Log     *slog.Logger
+
+	// DriverName is how the configuration refers to the driver. Each name has
+	// a record log of its own.
+	DriverName string
+	// ForeignDriver says that another program writes the driver's records too,
+	// so that what waited for it in an earlier run is out of date.
+	ForeignDriver bool
+
 	// Now is the clock of records and ages. By default it is the wall clock
 	// at the start plus the monotonic time since, so that steps of the wall
 	// clock neither age nor rejuvenate an image.
@@ -181,7 +189,13 @@ var errStopped = fmt.Errorf("the service is stopping: %w", sdk.ErrUnavailable)
 // background.
 func New(cfg Config) (*Cache, error) {
 	cfg = cfg.withDefaults()
-	j := newJournal(cfg.Store.FS(), cfg.Store.PrivateDir()+"/records.log")
+	j := newJournal(cfg.Store.FS(), logPath(cfg.Store.PrivateDir(), cfg.DriverName))
+	if cfg.DriverName != "" {
+		j.older = logPath(cfg.Store.PrivateDir(), "")
+	}
+	if cfg.ForeignDriver {
+		j.begin(opSet{})
+	}
 	ctx, stop := context.WithCancelCause(context.Background())
 	p := newPool(cfg.MaxSize, cfg.Hard)
 	ev := &events{keep: cfg.Policy.Stateful != nil, changed: true}
@@ -200,7 +214,8 @@ func New(cfg Config) (*Cache, error) {
 	if cfg.FillRate > 0 {
 		c.rate = rate.NewLimiter(rate.Limit(cfg.FillRate), blockSize)
 	}
-	c.recorder = newRecorder(cfg.Driver, cfg.Log, x, j, cfg.Now, c.scanned)
+	c.recorder = newRecorder(&keeper{name: cfg.DriverName, driver: cfg.Driver, log: j}, cfg.Log, x, cfg.Now, c.scanned)
+	c.recorder.mark = newMark(cfg)
 	c.evictor = newEvictor(c)
 	c.queue = newQueue(c)
 	c.writes = newWrites(c)

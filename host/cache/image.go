@@ -86,7 +86,7 @@ type index struct {
 	pool *pool
 	// log is told, under mu so that its order is the index's order, what
 	// the driver has to learn.
-	log *journal
+	log logs
 	// events are told, under mu, what the policy has to learn.
 	events *events
 }
@@ -94,7 +94,7 @@ type index struct {
 func newIndex(now func() time.Time, p *pool, j *journal, e *events) *index {
 	return &index{
 		now: now, images: map[string]*image{}, byKey: map[sdk.Key]*image{}, condemned: map[string]uint64{},
-		pool: p, log: j, events: e,
+		pool: p, log: logs{j}, events: e,
 	}
 }
 
@@ -435,6 +435,13 @@ func (x *index) snapshot(f func(*image)) {
 	}
 }
 
+// logs returns the record logs, that of the driver in use first.
+func (x *index) logs() logs {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return slices.Clone(x.log)
+}
+
 // all returns the public view of every image, ordered by id.
 func (x *index) all() []ImageInfo {
 	var list []ImageInfo
@@ -467,8 +474,8 @@ func (x *index) view(im *image) ImageInfo {
 	return im.public()
 }
 
-// merge takes the driver's records in: hits are the record's plus what the
-// record log holds, the last access is the later. A record without an image, a
+// merge takes the records of the driver in use in: hits are the record's plus
+// what the record log holds, the last access is the later. A record without an image, a
 // stranger, is deleted, one of another version or size replaced. One that has no
 // version was made by another program, or by a driver that keeps none: it is of
 // any image of its size. When the driver has lost what it had acknowledged, as a
@@ -477,13 +484,14 @@ func (x *index) view(im *image) ImageInfo {
 func (x *index) merge(entries []sdk.Entry, seen map[string]bool, lossy bool) (strangers int) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
+	log := x.log[0]
 	for _, e := range entries {
-		unsent, told := x.log.unacknowledged(e.ID)
+		unsent := log.unacknowledged(e.ID)
 		im := x.images[e.ID]
 		if im == nil {
 			strangers++
-			if !told && sdk.ValidID(e.ID) { // else a delete, or a put of what was removed since, is on its way
-				x.log.delete(e.ID)
+			if !unsent.any && sdk.ValidID(e.ID) { // else a delete, or a put of what was removed since, is on its way
+				log.delete(e.ID)
 			}
 			continue
 		}
@@ -496,17 +504,17 @@ func (x *index) merge(entries []sdk.Entry, seen map[string]bool, lossy bool) (st
 			fits = e.Size == im.size
 		}
 		if fits {
-			had := e.Hits + unsent
+			had := e.Hits + unsent.hits
 			if lossy && had < im.hits {
-				x.log.touch(e.ID, im.hits-had, im.accessed)
+				log.touch(e.ID, im.hits-had, im.accessed)
 			}
 			im.hits = max(im.hits, had)
 			x.rememberLocked(im, e.LastAccessed)
 		} else {
-			x.log.delete(e.ID) // a put of the same version would keep its hits
+			log.delete(e.ID) // a put of the same version would keep its hits
 		}
 		if e.Version != im.info.Version || e.Size != im.size {
-			x.log.put(im.entry())
+			log.put(im.entry())
 		}
 	}
 	return strangers
@@ -536,7 +544,7 @@ func (x *index) putMissing(seen map[string]bool) {
 	defer x.mu.Unlock()
 	for id, im := range x.images {
 		if !seen[id] {
-			x.log.put(im.entry())
+			x.log[0].put(im.entry())
 		}
 	}
 }

@@ -7,7 +7,9 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"path"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -26,8 +28,9 @@ import (
 // Merging bounds the log by the number of images, however long the driver is
 // away.
 type journal struct {
-	fs   store.FS
-	path string
+	fs    store.FS
+	path  string
+	older string // where an older program has the log; empty: nowhere
 
 	// mu guards what follows. The index takes it under its own mutex.
 	mu      sync.Mutex
@@ -39,6 +42,7 @@ type journal struct {
 	seq     uint64     // of the newest batch
 	file    store.File // used by the recorder's goroutine only
 	size    int64
+	least   int64 // what size was when the file was last written anew
 }
 
 // line is one step in the journal's file.
@@ -103,10 +107,21 @@ const (
 	// nothing is left to send: large enough that a busy second does not
 	// rewrite, small enough to read at start in no time.
 	compactAt = 256 << 10
+	// compactBy is how many times as long as its shortest form the file of a
+	// driver that is away becomes before it is rewritten.
+	compactBy = 4
 	// maxBatchOps keeps a batch well below the message limit of a driver:
 	// an operation is at most half a KiB.
 	maxBatchOps = 10000
 )
+
+// logPath returns where the record log of a driver is, in a directory.
+func logPath(dir, driver string) string {
+	if driver == "" {
+		return path.Join(dir, "records.log")
+	}
+	return path.Join(dir, "records-"+strings.TrimPrefix(driver, "driver.")+".log")
+}
 
 // newJournal returns the record log that is in path, or will be. What happens
 // is noted from now on; the first flush reads what the file holds.
@@ -125,6 +140,11 @@ func (j *journal) open() error {
 	j.mu.Unlock()
 	if !read {
 		data, err := readFile(j.fs, "journal.read", j.path)
+		if errors.Is(err, fs.ErrNotExist) && j.older != "" {
+			if err = j.fs.Rename("journal.adopt", j.older, j.path); err == nil {
+				data, err = readFile(j.fs, "journal.read", j.path)
+			}
+		}
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("read record log: %w", err)
 		}
@@ -233,7 +253,7 @@ func (j *journal) write(form bool) (*sdk.Batch, error) {
 		return sent, fmt.Errorf("write record log: %w", err)
 	}
 	if batch == nil {
-		return sent, nil
+		return sent, j.shorten()
 	}
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -276,20 +296,50 @@ func (j *journal) restart() error {
 	return j.rewrite()
 }
 
-// unacknowledged returns the hits of id that the driver is not known to have,
-// and whether any operation on id is among what it has to learn.
-func (j *journal) unacknowledged(id string) (hits uint64, any bool) {
+// begin drops what the log holds and begins a new source, with ops. The next
+// flush writes it in place of the file. It is called by the recorder's
+// goroutine.
+func (j *journal) begin(ops opSet) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.source, j.seq = newSource(), 0
+	j.fresh, j.pending, j.sent = opSet{}, ops, nil
+	if j.file != nil {
+		j.file.Close()
+		j.file = nil
+	}
+}
+
+// unsaid is what a driver has still to be told of an image.
+type unsaid struct {
+	hits    uint64
+	any     bool
+	renewed bool // that its record is new, or gone
+}
+
+// unacknowledged returns what the driver is not known to have learnt of id. The
+// batch on its way is left out: nobody asks while there is one.
+func (j *journal) unacknowledged(id string) (u unsaid) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	for _, set := range []opSet{j.fresh, j.pending} {
 		for _, op := range set.byID[id] {
-			any = true
+			u.any = true
 			if op.Kind == sdk.OpTouch {
-				hits += op.Entry.Hits
+				u.hits += op.Entry.Hits
+			} else {
+				u.renewed = true
 			}
 		}
 	}
-	return hits, any
+	return u
+}
+
+// images returns the number of images of which the driver has still to learn.
+func (j *journal) images() int {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.pending.len()
 }
 
 // unsent returns the number of operations that the driver has not
@@ -346,8 +396,17 @@ func (j *journal) rewrite() error {
 	if j.file != nil {
 		j.file.Close()
 	}
-	j.file, j.size = file, int64(len(b))
+	j.file, j.size, j.least = file, int64(len(b)), int64(len(b))
 	return nil
+}
+
+// shorten rewrites the file when it has become much longer than it need be, as
+// that of a driver that is away does second by second.
+func (j *journal) shorten() error {
+	if j.size < compactAt || j.size < compactBy*j.least {
+		return nil
+	}
+	return j.rewrite()
 }
 
 // close ends the use of the file.
@@ -355,5 +414,38 @@ func (j *journal) close() error {
 	if j.file == nil {
 		return nil
 	}
-	return j.file.Close()
+	err := j.file.Close()
+	j.file = nil
+	return err
+}
+
+// discard ends the use of the file and removes it.
+func (j *journal) discard() error {
+	err := j.close()
+	if gone := j.fs.Remove("journal.remove", j.path); !errors.Is(gone, fs.ErrNotExist) {
+		err = errors.Join(err, gone)
+	}
+	return err
+}
+
+// logs are the record logs of the drivers that have to learn what happens, that
+// of the driver in use first.
+type logs []*journal
+
+func (l logs) put(e sdk.Entry) {
+	for _, j := range l {
+		j.put(e)
+	}
+}
+
+func (l logs) delete(id string) {
+	for _, j := range l {
+		j.delete(id)
+	}
+}
+
+func (l logs) touch(id string, hits uint64, at time.Time) {
+	for _, j := range l {
+		j.touch(id, hits, at)
+	}
 }

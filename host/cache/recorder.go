@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -27,11 +28,17 @@ const (
 // recorder keeps the driver's records and the index in step. It is the only
 // caller of the driver. Nothing waits for it.
 type recorder struct {
-	driver sdk.Driver // nil: no records are kept
-	log    *slog.Logger
-	index  *index
-	j      *journal
-	now    func() time.Time
+	log   *slog.Logger
+	index *index
+	now   func() time.Time
+
+	inUse atomic.Pointer[keeper] // changed by run's goroutine only
+	home  *keeper                // the one of the configuration, with which a restart goes on
+	mark  *mark                  // who keeps the records
+
+	migrating sync.Mutex // held while records move to another driver
+	moves     chan move
+	moved     atomic.Pointer[MigrateProgress] // how far that is; nil: they do not move
 
 	scanned <-chan struct{}           // closed when the index has every file
 	merged  chan struct{}             // closed when it has every record
@@ -42,17 +49,40 @@ type recorder struct {
 	listed  bool                      // the records have been merged since the last gap
 }
 
-func newRecorder(d sdk.Driver, log *slog.Logger, x *index, j *journal, now func() time.Time, scanned <-chan struct{}) *recorder {
+// keeper is a driver with the record log of what it has still to be told.
+type keeper struct {
+	name   string     // of its block in the configuration; empty in tests
+	driver sdk.Driver // nil: no records are kept
+	log    *journal
+	bare   bool // see [Target]
+}
+
+func newRecorder(k *keeper, log *slog.Logger, x *index, now func() time.Time, scanned <-chan struct{}) *recorder {
 	r := &recorder{
-		driver: d, log: log, index: x, j: j, now: now, scanned: scanned,
+		log: log, index: x, now: now, scanned: scanned, home: k, moves: make(chan move),
 		merged: make(chan struct{}), again: make(chan struct{}, 1),
 	}
+	r.inUse.Store(k)
 	r.state.Store("loading")
-	if d == nil {
+	if k.driver == nil {
 		r.state.Store("absent")
 	}
 	return r
 }
+
+// complete returns the names of the drivers that miss nothing, but for what
+// their record logs hold: the one in use first.
+func (r *recorder) complete() []string {
+	names := []string{r.inUse.Load().name}
+	if names[0] != r.home.name {
+		names = append(names, r.home.name)
+	}
+	return names
+}
+
+// unsent returns the number of operations that the driver in use has not
+// acknowledged.
+func (r *recorder) unsent() int { return r.inUse.Load().log.unsent() }
 
 // run works until the context ends, and then sends once more what is left.
 func (r *recorder) run(ctx context.Context) {
@@ -78,17 +108,30 @@ func (r *recorder) run(ctx context.Context) {
 	}
 	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 	defer cancel()
-	if err := r.step(last); err != nil && r.j.unsent() > 0 {
-		r.log.Warn("records are sent after the next start", "unsent", r.j.unsent(), "error", err)
+	if err := r.step(last); err != nil && r.unsent() > 0 {
+		r.log.Warn("records are sent after the next start", "unsent", r.unsent(), "error", err)
 	}
-	if err := r.j.close(); err != nil {
-		r.log.Warn("close record log", "error", err)
+	for _, j := range r.index.logs() {
+		if err := j.close(); err != nil {
+			r.log.Warn("close record log", "error", err)
+		}
 	}
+}
+
+// save writes what happened to every record log, so that a kill of the host
+// does not lose it.
+func (r *recorder) save() error {
+	var errs []error
+	for _, j := range r.index.logs() {
+		errs = append(errs, j.save())
+	}
+	return errors.Join(errs...)
 }
 
 // rest waits before the next attempt and reports whether the driver may answer
 // again. What happens meanwhile is written to the log in time.
 func (r *recorder) rest(ctx context.Context, pause time.Duration) (again bool) {
+	_ = r.save() // an error is met again by the next step, which reports it
 	over := time.After(pause)
 	tick := time.NewTicker(flushEvery)
 	defer tick.Stop()
@@ -97,7 +140,10 @@ func (r *recorder) rest(ctx context.Context, pause time.Duration) (again bool) {
 		case <-over:
 			return false
 		case <-tick.C:
-			_ = r.j.save() // an error is met again by the next step, which reports it
+			_ = r.save()
+		case m := <-r.moves:
+			m.done <- r.move(m)
+			return true
 		case <-r.wake():
 			return false
 		case <-r.again:
@@ -120,7 +166,7 @@ func (r *recorder) whileLogging(call func() error) error {
 		case err := <-done:
 			return err
 		case <-tick.C:
-			_ = r.j.save() // an error is met again by the next step, which reports it
+			_ = r.save() // an error is met again by the next step, which reports it
 		}
 	}
 }
@@ -131,7 +177,7 @@ func (r *recorder) wake() <-chan struct{} {
 	if r.trouble.Load() != nil {
 		return nil
 	}
-	return r.j.kick
+	return r.inUse.Load().log.kick
 }
 
 // retry ends the pause early, as the driver may answer now.
@@ -170,7 +216,7 @@ func (r *recorder) report(err error) {
 		return
 	}
 	if !behind {
-		r.log.Warn("records wait in the record log", "unsent", r.j.unsent(), "error", err)
+		r.log.Warn("records wait in the record log", "unsent", r.unsent(), "error", err)
 	}
 	text := err.Error()
 	r.trouble.Store(&text)
@@ -179,12 +225,18 @@ func (r *recorder) report(err error) {
 // step writes the log, sends what waits, and merges the driver's records if
 // that is due.
 func (r *recorder) step(ctx context.Context) error {
+	k := r.inUse.Load()
 	for {
-		batch, err := r.j.flush()
+		for _, j := range r.index.logs()[1:] {
+			if err := j.save(); err != nil {
+				return err
+			}
+		}
+		batch, err := k.log.flush()
 		if err != nil {
 			return err
 		}
-		if r.driver == nil {
+		if k.driver == nil {
 			return nil
 		}
 		if batch == nil {
@@ -194,7 +246,7 @@ func (r *recorder) step(ctx context.Context) error {
 			now := r.now()
 			r.waiting.Store(&now)
 		}
-		if err := r.send(ctx, *batch); err != nil {
+		if err := r.send(ctx, k, *batch); err != nil {
 			return err
 		}
 		r.waiting.Store(nil)
@@ -202,7 +254,7 @@ func (r *recorder) step(ctx context.Context) error {
 	if r.listed {
 		return nil
 	}
-	if err := r.reconcile(ctx); err != nil {
+	if err := r.reconcile(ctx, k.driver); err != nil {
 		return err
 	}
 	r.listed = true
@@ -212,22 +264,23 @@ func (r *recorder) step(ctx context.Context) error {
 		default:
 			close(r.merged)
 		}
+		r.mark.keep(r.complete())
 	}
 	return nil
 }
 
-func (r *recorder) send(ctx context.Context, b sdk.Batch) error {
+func (r *recorder) send(ctx context.Context, k *keeper, b sdk.Batch) error {
 	ctx, cancel := context.WithTimeout(ctx, applyTimeout)
 	defer cancel()
-	err := r.whileLogging(func() error { return r.driver.Apply(ctx, b) })
+	err := r.whileLogging(func() error { return k.driver.Apply(ctx, b) })
 	switch {
 	case err == nil:
-		return r.j.acknowledge()
+		return k.log.acknowledge()
 	case errors.Is(err, sdk.ErrInvalid):
 		// The driver has lost its place: its store is new or was restored.
 		r.log.Warn("the driver does not know the record log; sending anew and reconciling", "source", b.Source, "seq", b.Seq, "error", err)
 		r.listed = false
-		if err := r.j.restart(); err != nil {
+		if err := k.log.restart(); err != nil {
 			return err
 		}
 		return fmt.Errorf("batch %d was refused: %w", b.Seq, err)
@@ -245,13 +298,13 @@ var errUnknown = fmt.Errorf("the driver has more than %d records of images that 
 
 // reconcile merges the driver's records into the index and brings the driver
 // up to date with the files, in both directions.
-func (r *recorder) reconcile(ctx context.Context) error {
+func (r *recorder) reconcile(ctx context.Context, d sdk.Driver) error {
 	ctx, cancel := context.WithTimeout(ctx, listTimeout)
 	defer cancel()
 	seen, strangers := map[string]bool{}, 0
 	lossy := r.state.Load() == "ready" // or there would be no reason to list again
 	err := r.whileLogging(func() error {
-		return r.driver.List(ctx, func(entries []sdk.Entry) error {
+		return d.List(ctx, func(entries []sdk.Entry) error {
 			if strangers += r.index.merge(entries, seen, lossy); strangers > maxUnknown {
 				return errUnknown
 			}

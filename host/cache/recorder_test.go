@@ -497,7 +497,7 @@ func startRecorder(t *testing.T, fsys store.FS, d sdk.Driver, files map[string]s
 	x := newIndex(time.Now, newPool(1<<30, true), j, &events{})
 	scanned := make(chan struct{})
 	cut := &severable{Driver: d}
-	r := newRecorder(cut, slog.New(slog.DiscardHandler), x, j, time.Now, scanned)
+	r := newRecorder(&keeper{driver: cut, log: j}, slog.New(slog.DiscardHandler), x, time.Now, scanned)
 	for _, info := range files {
 		x.found(info)
 	}
@@ -568,7 +568,7 @@ func TestLogIsWrittenMeanwhile(t *testing.T) {
 					t.Fatal(err)
 				}
 				log.replay(data)
-				got, _ := log.unacknowledged("a")
+				got := log.unacknowledged("a").hits
 				if log.sent != nil {
 					for _, op := range log.sent.Ops {
 						got += op.Entry.Hits
