@@ -65,7 +65,7 @@ func (h *Host) openPeers() (*origin.Peers, error) {
 // nodes returns the nodes that hold an image. The error wraps
 // sdk.ErrUnsupported when the driver knows no nodes, or does not run.
 func (h *Host) nodes(ctx context.Context, id string) ([]sdk.Node, error) {
-	d, ok := h.driver.Driver().(sdk.NodeLister)
+	d, ok := h.driver.Load().Driver().(sdk.NodeLister)
 	if !ok {
 		return nil, fmt.Errorf("%w: the driver %s knows of no nodes", sdk.ErrUnsupported, h.cfg.Cache.Driver.Plugin)
 	}
@@ -93,6 +93,8 @@ func engineConfig(cfg *config.Config) cache.Config {
 		Retries: c.Fill.Retries, KeepFilling: c.Fill.KeepFilling, RangesInFill: c.Fill.RangesInFill,
 		Fills: c.Fill.Concurrency, FillRate: c.Fill.Bandwidth, ColdPerClient: c.Fill.ColdPerClient,
 
+		DriverName: c.Driver.String(), ForeignDriver: c.Driver.OfGlance(),
+
 		Prefetchers: c.Prefetch.Workers,
 		DropFills:   cfg.Shutdown.Fills == "abort",
 		Pins:        pins(cfg.Pins),
@@ -119,6 +121,7 @@ func (h *Host) service() *httpd.Service {
 			id, _, _, err := h.origins.ByPath(path)
 			return id, err
 		},
+		Drivers:        h,
 		Plugins:        func() any { return h.plugins.List() },
 		PluginRestarts: h.restarts,
 		Schedules:      func() any { return h.schedules.Status() },

@@ -80,7 +80,7 @@ shutdown {
 		PruneInterval: 105 * time.Second, HighWatermark: 0.9, LowWatermark: 0.8, MinAge: 106 * time.Second, MinFree: 107,
 		Retries: 108, KeepFilling: true, Fills: 109, FillRate: 111,
 		RangesInFill: cache.RangesVerified, ColdPerClient: 112, DropFills: true,
-		Prefetchers: 113,
+		Prefetchers: 113, DriverName: "driver.default",
 		Pins: []cache.Pin{
 			{ID: "debian-12", Until: until, From: `pin "base" of the configuration`},
 			{ID: "ubuntu-24.04", Until: until, From: `pin "base" of the configuration`},
@@ -90,7 +90,7 @@ shutdown {
 		t.Errorf("-want +got:\n%s", diff)
 	}
 	// What the host adds when it has opened it, or works for a command.
-	opened := map[string]bool{"Store": true, "Origins": true, "Driver": true, "Policy": true, "Log": true, "Now": true, "Offline": true}
+	opened := map[string]bool{"Store": true, "Origins": true, "Driver": true, "Policy": true, "Log": true, "Now": true, "Offline": true, "ForeignDriver": true}
 	for _, f := range reflect.VisibleFields(reflect.TypeFor[cache.Config]()) {
 		if set := !reflect.ValueOf(got).FieldByIndex(f.Index).IsZero(); !set && !opened[f.Name] {
 			t.Errorf("no option sets %s", f.Name)

@@ -53,6 +53,6 @@ func (h heartbeat) run(ctx context.Context) {
 
 // heartbeater returns the driver if it runs and wants heartbeats.
 func (h *Host) heartbeater() sdk.Heartbeater {
-	d, _ := h.driver.Driver().(sdk.Heartbeater)
+	d, _ := h.driver.Load().Driver().(sdk.Heartbeater)
 	return d
 }

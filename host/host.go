@@ -11,6 +11,8 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -33,7 +35,7 @@ type Host struct {
 
 	store   *store.Store
 	plugins *plugin.Supervisor
-	driver  *plugin.Plugin
+	driver  atomic.Pointer[plugin.Plugin] // the one that keeps the records
 	policy  *plugin.Plugin
 	typos   chan error // what the first starts of the plugins say of their options
 	origins *origin.Set
@@ -42,6 +44,7 @@ type Host struct {
 	faces   []face // opened listeners
 
 	schedules *schedule.Scheduler
+	migrating sync.Mutex // held while records move to another driver
 
 	closers []func() error // what was opened, in this order
 }
@@ -82,7 +85,7 @@ func New(ctx context.Context, cfg *config.Config, log *slog.Logger, version stri
 	if err := h.assemble(engineConfig(cfg)); err != nil {
 		return h, err
 	}
-	h.runPlugins(h.driver, h.policy)
+	h.runPlugins(h.driver.Load(), h.policy)
 	select {
 	case err := <-h.typos:
 		if err != nil {
@@ -118,7 +121,7 @@ func (h *Host) assemble(settings cache.Config) error {
 		return err
 	}
 	settings.Store, settings.Origins, settings.Log = h.store, h.origins, h.log
-	settings.Driver, settings.Policy.Name = h.driver.Driver(), h.cfg.Cache.Policy.Plugin
+	settings.Driver, settings.Policy.Name = h.driver.Load().Driver(), h.cfg.Cache.Policy.Plugin
 	if h.cache, err = cache.New(settings); err != nil {
 		return err
 	}

@@ -96,7 +96,7 @@ func (h *Host) apart(cfg *config.Config) (*config.Config, error) {
 // settle starts the plugins and the engine, and waits for both: for all files
 // to be known, and for the records to be merged.
 func (h *Host) settle(ctx context.Context, advice bool) error {
-	wanted := []*plugin.Plugin{h.driver}
+	wanted := []*plugin.Plugin{h.driver.Load()}
 	if advice {
 		wanted = append(wanted, h.policy)
 	}
@@ -114,7 +114,7 @@ func (h *Host) settle(ctx context.Context, advice bool) error {
 	if err := h.cache.Scanned(ctx); err != nil {
 		return err
 	}
-	if h.driver.Epoch() > 0 {
+	if h.driver.Load().Epoch() > 0 {
 		_ = h.cache.Merged(limited) // if not, the warning below says so
 	}
 	if u := h.cache.Usage(); u.Records != "ready" {

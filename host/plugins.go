@@ -46,28 +46,28 @@ func (h *Host) openPlugins() error {
 // That there is no such plugin is an error with its place in the
 // configuration.
 func (h *Host) findPlugins() error {
-	driver, err := h.spec(h.cfg.Cache.Driver)
+	driver, err := h.newDriver(h.cfg.Cache.Driver)
 	if err != nil {
 		return err
 	}
+	h.driver.Store(driver)
 	policy, err := h.spec(h.cfg.Cache.Policy)
 	if err != nil {
 		return err
 	}
-	h.driver = h.plugins.Plugin(driver, h.setup(h.cfg.Cache.Driver, h.driverSettings))
 	h.policy = h.plugins.Plugin(policy, h.setup(h.cfg.Cache.Policy, func() (sdk.Settings, error) { return sdk.Settings{}, nil }))
 	return nil
 }
 
 // driverSettings are those that do not come from the driver's block. There are
 // none while the cache directory is not open.
-func (h *Host) driverSettings() (sdk.Settings, error) {
+func (h *Host) driverSettings(c config.PluginConfig) (sdk.Settings, error) {
 	if !h.store.IsOpen() {
 		return sdk.Settings{}, store.ErrNotOpen
 	}
 	return sdk.Settings{
 		CacheDir: h.cfg.Cache.Dir,
-		StateDir: filepath.Join(h.cfg.Node.DataDir, "plugins", h.cfg.Cache.Driver.Plugin),
+		StateDir: filepath.Join(h.cfg.Node.DataDir, "plugins", c.Plugin),
 		Node:     h.cfg.Node.Name, URL: h.cfg.Node.Advertise, Instance: h.store.Instance(),
 	}, nil
 }
@@ -76,7 +76,7 @@ func (h *Host) driverSettings() (sdk.Settings, error) {
 // of what the first starts show.
 func (h *Host) runPlugins(list ...*plugin.Plugin) {
 	for _, p := range list {
-		if p == h.driver {
+		if p == h.driver.Load() {
 			p.Run(h.cache.DriverUp)
 		} else {
 			p.Run(func() { h.cache.SetPolicy(h.policyForm()) })

@@ -59,14 +59,14 @@ func (a *app) root() *cobra.Command {
 	flags.StringArrayVar(&a.configs, "config", nil, "configuration `file or directory`; may be repeated")
 	flags.StringVar(&a.socket, "socket", "", "admin `socket` of the service (default: of the configuration, else $IMGCACHE_SOCKET, else of "+defaultConfig+", else "+defaultSocket()+")")
 	flags.Var(&a.output, "output", "`format` of the answer: table or json")
-	flags.BoolVar(&a.yes, "yes", false, "do not ask before something is removed")
+	flags.BoolVar(&a.yes, "yes", false, "do not ask before something is removed or replaced")
 	root.AddCommand(
 		a.serve(), a.status(),
 		a.list(), a.show(), a.nodes(), a.victims(),
 		a.queue(), a.prefetch(), a.fills(),
 		a.pin(), a.unpin(),
 		a.remove(), a.clear(), a.prune(), a.clean(), a.verify(),
-		a.schedules(), a.plugin(), a.config(),
+		a.schedules(), a.driver(), a.plugin(), a.config(),
 		a.version(), a.wasmRunner(),
 	)
 	return root
@@ -129,6 +129,12 @@ type order func(ctx context.Context, c *client.Client, args []string) error
 // call makes the RunE of a command that talks to the service, or works on the
 // cache directory itself when that does not run.
 func (a *app) call(do order) func(*cobra.Command, []string) error {
+	return a.callAs(func(cfg *config.Config) (*config.Config, error) { return cfg, nil }, do)
+}
+
+// callAs is call for a command that opens the cache directory by a
+// configuration of its own.
+func (a *app) callAs(adapt func(*config.Config) (*config.Config, error), do order) func(*cobra.Command, []string) error {
 	return func(cmd *cobra.Command, args []string) error {
 		c, cfg, err := a.service()
 		if err != nil {
@@ -137,7 +143,11 @@ func (a *app) call(do order) func(*cobra.Command, []string) error {
 		defer c.Close()
 		if cfg != nil {
 			if away := c.Ping(cmd.Context()); errors.Is(away, client.ErrUnreachable) {
-				return a.offline(cmd, cfg, away, do, args)
+				own, err := adapt(cfg)
+				if err != nil {
+					return err
+				}
+				return a.offline(cmd, own, away, do, args)
 			}
 		}
 		return do(cmd.Context(), c, args)

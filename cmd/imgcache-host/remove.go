@@ -17,7 +17,7 @@ import (
 	"github.com/spf13/cobra"
 )
 
-var errDeclined = errors.New("nothing was removed")
+var errDeclined = errors.New("nothing was changed")
 
 // confirm asks before something is removed. Without a terminal there is
 // nobody to ask, and a script means what it says.

@@ -287,13 +287,46 @@ func (c *Client) Verify(ctx context.Context, ids []string, tell func(cache.Scrub
 	in := struct {
 		IDs []string `json:"ids,omitempty"`
 	}{ids}
-	var report cache.ScrubReport
-	err := c.send(ctx, http.MethodPost, "/v1/verify", in, http.StatusOK, func(answer io.Reader) error {
+	return follow[cache.ScrubProgress, cache.ScrubReport](ctx, c, "/v1/verify", in, tell)
+}
+
+// Driver returns which driver keeps the records.
+func (c *Client) Driver(ctx context.Context) (DriverStatus, error) {
+	var out DriverStatus
+	err := c.call(ctx, http.MethodGet, "/v1/driver", nil, &out)
+	return out, err
+}
+
+// DriverStatus says which driver keeps the records.
+type DriverStatus struct {
+	Driver     string                 `json:"driver"`
+	Configured string                 `json:"configured"` // the one with which a restart goes on
+	Migration  *cache.MigrateProgress `json:"migration,omitempty"`
+}
+
+// MigrateOptions says from which driver to which the records shall move.
+type MigrateOptions struct {
+	From   string `json:"from,omitempty"` // empty: the one that keeps them
+	To     string `json:"to"`
+	DryRun bool   `json:"dry_run,omitempty"`
+}
+
+// Migrate has the service move the records to another driver. Tell is called
+// now and then.
+func (c *Client) Migrate(ctx context.Context, o MigrateOptions, tell func(cache.MigrateProgress)) (cache.MigrateReport, error) {
+	return follow[cache.MigrateProgress, cache.MigrateReport](ctx, c, "/v1/driver/migrate", o, tell)
+}
+
+// follow asks for long work and reads how far it is, a JSON object on each line,
+// until the report.
+func follow[P, R any](ctx context.Context, c *Client, path string, in any, tell func(P)) (R, error) {
+	var report R
+	err := c.send(ctx, http.MethodPost, path, in, http.StatusOK, func(answer io.Reader) error {
 		for lines := json.NewDecoder(answer); ; {
 			var line struct {
-				Progress *cache.ScrubProgress `json:"progress"`
-				Report   *cache.ScrubReport   `json:"report"`
-				Error    string               `json:"error"`
+				Progress *P     `json:"progress"`
+				Report   *R     `json:"report"`
+				Error    string `json:"error"`
 			}
 			if err := lines.Decode(&line); err != nil {
 				return err

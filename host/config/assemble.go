@@ -185,7 +185,7 @@ func (d *decoder) pluginConfig(b *hcl.Block) {
 }
 
 // resolve points the references at their blocks.
-func (d *decoder) resolve() {
+func (d *decoder) resolve(c *Config) {
 	used := map[*PluginConfig]bool{}
 	for _, r := range d.refs {
 		var known []string
@@ -208,9 +208,17 @@ func (d *decoder) resolve() {
 		*r.target = *found
 	}
 	for _, p := range d.configs {
-		if !used[p] {
-			d.warnAt(p.block, fmt.Sprintf("Unused %s", p.Kind),
-				"Nothing refers to this block, so it has no effect. Write %s = %s.%s into the cache block to use it.", p.Kind, p.Kind, p.Name)
+		if p.Kind == sdk.KindDriver {
+			c.Drivers = append(c.Drivers, *p)
 		}
+		if used[p] {
+			continue
+		}
+		but := ""
+		if p.Kind == sdk.KindDriver {
+			but = " Until then it is there for imgcache-host driver migrate alone."
+		}
+		d.warnAt(p.block, fmt.Sprintf("Unused %s", p.Kind),
+			"Nothing refers to this block, so it has no effect. Write %s = %s.%s into the cache block to use it.%s", p.Kind, p.Kind, p.Name, but)
 	}
 }

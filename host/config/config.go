@@ -36,8 +36,9 @@ type Config struct {
 	Peers     Peers    // other nodes, asked before the origins
 	Pins      []Pin
 	Schedules []Schedule
-	PluginDir string   // where plugins are looked for besides plugins/ beside the executable; empty: nowhere
-	Plugins   []Plugin // the plugins that have a block of their own
+	Drivers   []PluginConfig // every driver block; the cache uses one of them, or the default
+	PluginDir string         // where plugins are looked for besides plugins/ beside the executable; empty: nowhere
+	Plugins   []Plugin       // the plugins that have a block of their own
 	Log       Log
 	Shutdown  Shutdown
 
@@ -265,6 +266,7 @@ type PluginConfig struct {
 	block  hcl.Range            // header of the block; zero: the built-in default
 	label  hcl.Range            // its first label
 	config *hcl.Block           // its config block; nil: none
+	fixed  sdk.Config           // options that no block sets
 	files  map[string]*hcl.File // for the snippets of diagnostics
 	dirs   map[string]string    // directory of each file
 }

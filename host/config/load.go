@@ -113,7 +113,7 @@ func (d *decoder) config(files []*hcl.File) (*Config, error) {
 		Shutdown: defaultShutdown(),
 	}
 	d.top(c, hcl.MergeFiles(files))
-	d.resolve()
+	d.resolve(c)
 	d.complete(c)
 
 	if d.diags.HasErrors() {

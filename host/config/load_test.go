@@ -489,3 +489,37 @@ func FuzzLoad(f *testing.F) {
 		}
 	})
 }
+
+// TestDriverReference finds what the command line calls a driver.
+func TestDriverReference(t *testing.T) {
+	c := parse(t, strings.Replace(smallest, `dir = "images"`, "dir = \"images\"\n  driver = driver.first", 1)+`
+driver "sqlite" "first" {
+}
+driver "xattr" "second" {
+}
+`)
+	for reference, plugin := range map[string]string{
+		"driver.first": "sqlite", "driver.second": "xattr", "glance-sqlite": "sqlite", "glance-xattr": "xattr",
+	} {
+		p, err := c.Driver(reference)
+		if err != nil || p.String() != reference || p.Plugin != plugin || p.OfGlance() != strings.HasPrefix(reference, "glance") {
+			t.Errorf("%s is %s, the plugin %s, %v", reference, p, p.Plugin, err)
+		}
+	}
+	for reference, want := range map[string]string{"driver.secnd": `"driver.second"`, "second": `"driver.second"`, "glance": "there is no driver"} {
+		if p, err := c.Driver(reference); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s is %s, %v; want an error with %s", reference, p, err, want)
+		}
+	}
+	if p, err := parse(t, smallest).Driver("driver.default"); err != nil || p.Plugin != DefaultDriver {
+		t.Errorf("the default is %+v, %v", p, err)
+	}
+	glance, _ := c.Driver("glance-xattr")
+	options, err := glance.Decode([]sdk.Option{{Name: "format", Type: sdk.TypeString, Default: "own"}})
+	if err != nil || options["format"] != "glance" {
+		t.Errorf("options for Glance are %v, %v", options, err)
+	}
+	if _, err := glance.Decode(nil); err == nil || !strings.Contains(err.Error(), "no option format") {
+		t.Errorf("a plugin without the format: %v", err)
+	}
+}

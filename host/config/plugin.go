@@ -3,6 +3,8 @@ package config
 import (
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strconv"
 	"time"
 
@@ -11,8 +13,39 @@ import (
 	"github.com/zclconf/go-cty/cty"
 )
 
-// String names the block as a reference does: driver.local.
-func (p PluginConfig) String() string { return string(p.Kind) + "." + p.Name }
+// String names the block as a reference does: driver.local. What has no block
+// has no kind before its name: glance-sqlite.
+func (p PluginConfig) String() string {
+	if p.fixed != nil {
+		return p.Name
+	}
+	return string(p.Kind) + "." + p.Name
+}
+
+// glanceFormats are the drivers that also work on the records of Glance, by the
+// names under which they do.
+var glanceFormats = map[string]string{"glance-sqlite": "sqlite", "glance-xattr": "xattr"}
+
+// OfGlance reports whether the records are those of Glance in the cache
+// directory, which Glance may have changed since they were last seen.
+func (p PluginConfig) OfGlance() bool { return p.fixed != nil }
+
+// Driver returns the driver that a reference means: driver.NAME for a block, or
+// for the default of a cache that names none; glance-sqlite and glance-xattr for
+// the records of Glance in the cache directory.
+func (c *Config) Driver(reference string) (PluginConfig, error) {
+	known := slices.Sorted(maps.Keys(glanceFormats))
+	for _, p := range append([]PluginConfig{c.Cache.Driver}, c.Drivers...) {
+		if p.String() == reference {
+			return p, nil
+		}
+		known = append(known, p.String())
+	}
+	if plugin, ok := glanceFormats[reference]; ok {
+		return PluginConfig{Kind: sdk.KindDriver, Plugin: plugin, Name: reference, fixed: sdk.Config{"format": "glance"}}, nil
+	}
+	return PluginConfig{}, fmt.Errorf("there is no driver %q in the configuration.%s", reference, didYouMean(reference, known))
+}
 
 // PluginFile reads a file that holds what stands in the config block of a
 // plugin. An error is a [*Diagnostics] unless the file cannot be read.
@@ -54,6 +87,12 @@ func (p PluginConfig) Decode(options []sdk.Option) (sdk.Config, error) {
 		content, header = p.config.Body, p.config.DefRange
 	}
 	d.decode(content, header, want)
+	for name, value := range p.fixed {
+		if !slices.ContainsFunc(options, func(o sdk.Option) bool { return o.Name == name }) {
+			d.errorAt(hcl.Range{}, "Unknown option", "The %s plugin %q has no option %s, which %s needs.", p.Kind, p.Plugin, name, p)
+		}
+		values[name] = value
+	}
 	if len(d.diags) > 0 {
 		return nil, newDiagnostics(d.diags, d.files)
 	}

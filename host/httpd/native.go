@@ -36,6 +36,8 @@ func (s *Service) adminMux() *http.ServeMux {
 		"/v1/fills":             {http.MethodGet: s.listFills},
 		"/v1/victims":           {http.MethodGet: s.victims},
 		"/v1/plugins":           {http.MethodGet: s.listPlugins},
+		"/v1/driver":            {http.MethodGet: s.showDriver},
+		"/v1/driver/migrate":    {http.MethodPost: s.migrate},
 		"/v1/schedules":         {http.MethodGet: s.listSchedules},
 		"/v1/prune":             {http.MethodPost: s.prune},
 		"/v1/clean":             {http.MethodPost: s.clean},

@@ -57,6 +57,10 @@ type Config struct {
 	// Peers counts what other nodes sent since the start. Nil: nothing.
 	Peers func() origin.PeerStats
 
+	// Drivers answers for the drivers of the records. Nil: it is not known
+	// which there are.
+	Drivers Drivers
+
 	// PluginRestarts counts, since start and by name of plugin, how often a
 	// plugin was started anew. Nil: no such metric.
 	PluginRestarts func() map[string]uint64
@@ -73,6 +77,7 @@ type Service struct {
 	plugins   func() any
 	schedules func() any
 	nodes     func(context.Context, string) ([]sdk.Node, error)
+	drivers   Drivers
 	metrics   *metrics
 	bodyStall time.Duration
 }
@@ -87,6 +92,7 @@ func New(c Config) *Service {
 		plugins:   c.Plugins,
 		schedules: c.Schedules,
 		nodes:     c.Nodes,
+		drivers:   c.Drivers,
 		metrics:   newMetrics(c),
 		bodyStall: bodyStall,
 	}
@@ -108,6 +114,9 @@ func New(c Config) *Service {
 	}
 	if s.schedules == nil {
 		s.schedules = none
+	}
+	if s.drivers == nil {
+		s.drivers = noDrivers{}
 	}
 	return s
 }

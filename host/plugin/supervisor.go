@@ -172,6 +172,14 @@ func (s *Supervisor) add(p *Plugin) {
 	s.plugins = append(s.plugins, p)
 }
 
+// Stop stops one plugin and forgets it.
+func (s *Supervisor) Stop(p *Plugin) error {
+	s.mu.Lock()
+	s.plugins = slices.DeleteFunc(s.plugins, func(other *Plugin) bool { return other == p })
+	s.mu.Unlock()
+	return p.Close()
+}
+
 // Close stops all plugins.
 func (s *Supervisor) Close() error {
 	s.mu.Lock()

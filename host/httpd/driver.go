@@ -1,0 +1,61 @@
+package httpd
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+
+	"github.com/imgcache/imgcache-host/host/cache"
+	"github.com/imgcache/imgcache-host/sdk"
+)
+
+// MigrateOptions says from which driver to which the records shall move, as the
+// configuration refers to them.
+type MigrateOptions struct {
+	From   string `json:"from,omitempty"` // empty: the one that keeps them
+	To     string `json:"to"`
+	DryRun bool   `json:"dry_run,omitempty"`
+}
+
+// DriverStatus says who keeps the records.
+type DriverStatus struct {
+	Driver     string                 `json:"driver"`
+	Configured string                 `json:"configured"`          // the one with which a restart goes on
+	Migration  *cache.MigrateProgress `json:"migration,omitempty"` // of the records to another driver; nil: they do not move
+}
+
+// Drivers is what the native API does with the drivers of the service.
+type Drivers interface {
+	DriverStatus() DriverStatus
+	// Migrate moves the records to another driver. It calls tell now and then.
+	Migrate(ctx context.Context, o MigrateOptions, tell func(cache.MigrateProgress)) (cache.MigrateReport, error)
+}
+
+// noDrivers are the drivers of a service that knows none.
+type noDrivers struct{}
+
+func (noDrivers) DriverStatus() DriverStatus { return DriverStatus{} }
+
+func (noDrivers) Migrate(context.Context, MigrateOptions, func(cache.MigrateProgress)) (cache.MigrateReport, error) {
+	return cache.MigrateReport{}, sdk.ErrUnsupported
+}
+
+func (s *Service) showDriver(w http.ResponseWriter, _ *http.Request) {
+	writeJSON(w, http.StatusOK, s.drivers.DriverStatus())
+}
+
+// migrate moves the records to another driver.
+func (s *Service) migrate(w http.ResponseWriter, r *http.Request) {
+	var o MigrateOptions
+	err := decode(w, r, &o)
+	if err == nil && o.To == "" {
+		err = fmt.Errorf("%w: to is missing: the driver that shall have the records", errBadRequest)
+	}
+	if err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	stream(s, w, r, func(ctx context.Context, tell func(cache.MigrateProgress)) (cache.MigrateReport, error) {
+		return s.drivers.Migrate(ctx, o, tell)
+	})
+}
