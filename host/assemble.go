@@ -56,7 +56,7 @@ func (h *Host) openPeers() (*origin.Peers, error) {
 	}
 	h.peers = origin.NewPeers(origin.PeersConfig{
 		Name: c.Name, Self: h.cfg.Node.Advertise, Token: token, Lookup: h.nodes, LookupTimeout: c.LookupTimeout,
-		ConnectTimeout: c.ConnectTimeout, IdleTimeout: c.IdleTimeout, Log: h.log,
+		AnswerTimeout: c.AnswerTimeout, IdleTimeout: c.IdleTimeout, MinRate: c.MinRate, Log: h.log,
 	})
 	h.closers = append(h.closers, h.peers.Close)
 	return h.peers, nil

@@ -217,12 +217,13 @@ func (f *fill) readAt(p []byte, off int64) ([]byte, error) {
 // tail serves the rest of a whole image, from pos on, after the fill was
 // detached: the stream goes on from the end of the prefix, is still hashed,
 // and its last block is withheld until the verdict.
-func (k *fillContent) tail(ctx context.Context, w io.Writer, pos int64, buf []byte) (int64, error) {
+func (k *fillContent) tail(ctx context.Context, w io.Writer, pos int64, buf []byte) (_ int64, failed error) {
 	src, sums, err := k.f.takeOver(ctx)
 	if err != nil {
 		return 0, err
 	}
 	defer src.Close()
+	defer func() { src.judge(failed) }()
 	t := &tail{k: k, ctx: ctx, w: w, start: pos, pos: pos, first: src.offset, next: src.offset, buf: buf}
 	for {
 		n, err := src.Read(buf)

@@ -33,6 +33,7 @@ type fakeOrigin struct {
 	active  int
 	most    int    // active at once
 	sent    int    // bytes
+	blamed  int    // transfers, for wrong bytes
 	asked   int    // Stats and Opens
 	missing string // a name that it does not have
 	terms   origin.Terms
@@ -158,6 +159,13 @@ func (b *fakeBody) Read(p []byte) (n int, err error) {
 	return n, nil
 }
 
+// Wrong implements [origin.Suspect].
+func (b *fakeBody) Wrong() {
+	b.o.mu.Lock()
+	defer b.o.mu.Unlock()
+	b.o.blamed++
+}
+
 func (b *fakeBody) Close() error {
 	b.o.mu.Lock()
 	defer b.o.mu.Unlock()
@@ -186,6 +194,13 @@ func (f *flakyFS) Free(op string) (int64, error) {
 		return (*free)(), nil
 	}
 	return f.FS.Free(op)
+}
+
+// setOdds lets one operation in odds fail; 0: none.
+func (f *flakyFS) setOdds(odds int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.odds = odds
 }
 
 func (f *flakyFS) fault() error {

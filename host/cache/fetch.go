@@ -26,6 +26,8 @@ type fetch struct {
 	broken  error     // why there is no body
 	retries int       // tries allowed
 	resumed func(err error, offset int64)
+
+	suspects []origin.Suspect // whose bytes are among those that were read
 }
 
 // firstRetry is the pause before the first attempt to resume; it doubles with
@@ -40,7 +42,7 @@ func resumeFetch(ctx context.Context, o origin.Origin, name string, obj origin.O
 	t := &fetch{ctx: ctx, origin: o, name: name, obj: obj, offset: offset, retries: retries}
 	_, body, err := o.Open(ctx, t.rest())
 	if err == nil {
-		t.body = body
+		t.take(body)
 		return t, nil
 	}
 	for t.broken = err; t.body == nil; {
@@ -66,7 +68,26 @@ func openFetch(ctx context.Context, o origin.Origin, name string, retries int) (
 	if err != nil {
 		return nil, err
 	}
-	return &fetch{ctx: ctx, origin: o, name: name, obj: obj, body: body, retries: retries}, nil
+	t := &fetch{ctx: ctx, origin: o, name: name, obj: obj, retries: retries}
+	t.take(body)
+	return t, nil
+}
+
+// take goes on with a body.
+func (t *fetch) take(body io.ReadCloser) {
+	t.body = body
+	if s, ok := body.(origin.Suspect); ok {
+		t.suspects = append(t.suspects, s)
+	}
+}
+
+// judge blames who sent the bytes if they turned out to be wrong.
+func (t *fetch) judge(err error) {
+	if errors.Is(err, ErrVerify) {
+		for _, s := range t.suspects {
+			s.Wrong()
+		}
+	}
 }
 
 // Read returns io.EOF only where the origin's stream ended cleanly.
@@ -128,7 +149,7 @@ func (t *fetch) resume(broken error) error {
 		body.Close()
 		return fmt.Errorf("%w: %s became %s while it was fetched", origin.ErrChanged, t.obj.Version, obj.Version)
 	}
-	t.body = body
+	t.take(body)
 	return nil
 }
 
@@ -195,5 +216,7 @@ func openTail(ctx context.Context, o origin.Origin, name string, obj origin.Obje
 	if err != nil {
 		return nil, err
 	}
-	return &fetch{ctx: ctx, origin: o, name: name, obj: obj, body: body, offset: offset, retries: retries}, nil
+	t := &fetch{ctx: ctx, origin: o, name: name, obj: obj, offset: offset, retries: retries}
+	t.take(body)
+	return t, nil
 }

@@ -104,7 +104,9 @@ func (f *fill) run(ctx context.Context) {
 	src.resumed = func(err error, offset int64) {
 		f.c.log.Warn("origin transfer broke off; resuming", "image", f.id, "offset", offset, "error", err)
 	}
-	switch err := f.transfer(ctx, src); {
+	err = f.transfer(ctx, src)
+	src.judge(err)
+	switch {
 	case err == nil:
 		src.Close()
 		f.commit()

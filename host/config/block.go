@@ -182,8 +182,9 @@ func (p *Peers) body() body {
 	return body{args: []arg{
 		{name: "token_file", into: path(&p.TokenFile)},
 		{name: "lookup_timeout", into: duration(&p.LookupTimeout, positive)},
-		{name: "connect_timeout", into: duration(&p.ConnectTimeout, positive)},
+		{name: "answer_timeout", into: duration(&p.AnswerTimeout, positive)},
 		{name: "idle_timeout", into: duration(&p.IdleTimeout, positive)},
+		{name: "min_rate", into: size(&p.MinRate, 0)},
 	}}
 }
 

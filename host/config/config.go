@@ -172,11 +172,12 @@ const (
 // Peers is how other nodes are asked for images, in an origin block of the type
 // OriginPeer.
 type Peers struct {
-	Name           string        // "": they are not asked
-	TokenFile      string        // file with the bearer token that they accept; "": none
-	LookupTimeout  time.Duration // of the question who has an image
-	ConnectTimeout time.Duration // until a connection is made
-	IdleTimeout    time.Duration // a transfer without a byte for so long has broken off
+	Name          string        // "": they are not asked
+	TokenFile     string        // file with the bearer token that they accept; "": none
+	LookupTimeout time.Duration // of the question who has an image
+	AnswerTimeout time.Duration // until a connection is made, and again until a node answers
+	IdleTimeout   time.Duration // a transfer without a byte for so long has broken off
+	MinRate       int64         // bytes a second, below which a transfer has broken off; 0: no bound
 }
 
 // Origin is where images come from.

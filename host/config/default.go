@@ -115,9 +115,10 @@ func defaultPeers() Peers {
 		// An index answers within a millisecond or two; whoever waits longer
 		// had better ask the origin.
 		LookupTimeout: 50 * time.Millisecond,
-		// Other nodes are near, or are of no use.
-		ConnectTimeout: time.Second,
-		IdleTimeout:    10 * time.Second,
+		// Other nodes are near, or are of no use; one whose disk is busy may
+		// need a second to begin.
+		AnswerTimeout: 2 * time.Second,
+		IdleTimeout:   10 * time.Second,
 	}
 }
 

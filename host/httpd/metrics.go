@@ -116,6 +116,7 @@ var peerMetrics = []peerMetric{
 	{prometheus.NewDesc("imgcache_peer_transfers_total", "Transfers of images from other nodes.", nil, nil), func(s origin.PeerStats) uint64 { return s.Transfers }},
 	{prometheus.NewDesc("imgcache_peer_fetched_bytes_total", "Bytes of images that came from other nodes.", nil, nil), func(s origin.PeerStats) uint64 { return s.Bytes }},
 	{prometheus.NewDesc("imgcache_peer_failures_total", "Times that another node did not answer, or broke off.", nil, nil), func(s origin.PeerStats) uint64 { return s.Failures }},
+	{prometheus.NewDesc("imgcache_peer_wrong_total", "Transfers from other nodes of which the bytes were wrong.", nil, nil), func(s origin.PeerStats) uint64 { return s.Wrong }},
 }
 
 func gauge(name, help string, value func(cache.Usage) float64) usageMetric {

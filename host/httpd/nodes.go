@@ -33,8 +33,8 @@ func (s *Service) imageNodes(w http.ResponseWriter, r *http.Request) {
 }
 
 // nodeURLs is the same in the form of Glance's API: a list of URLs; 409 when
-// the driver knows of no nodes, 404 for an image that no node holds and this
-// one does not know.
+// the driver knows of no nodes, 404 for an image that nobody has, the origin
+// included.
 func (s *Service) nodeURLs(w http.ResponseWriter, r *http.Request) {
 	id := r.PathValue("id")
 	nodes, err := s.holders(r.Context(), id)
@@ -49,9 +49,22 @@ func (s *Service) nodeURLs(w http.ResponseWriter, r *http.Request) {
 		}
 	}
 	if err == nil && len(nodes) == 0 {
-		_, err = s.engine.Image(id)
+		err = s.known(r.Context(), id)
 	}
 	s.answer(w, r, urls, err)
+}
+
+// known returns an error unless there is such an image, be it at the origin.
+func (s *Service) known(ctx context.Context, id string) error {
+	info, err := s.engine.Image(id)
+	if err != nil || info.State != cache.StateAbsent {
+		return err
+	}
+	c, err := s.engine.Stat(ctx, id)
+	if err != nil {
+		return err
+	}
+	return c.Close()
 }
 
 func (s *Service) holders(ctx context.Context, id string) ([]sdk.Node, error) {

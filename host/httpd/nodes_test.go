@@ -40,6 +40,7 @@ func TestNodes(t *testing.T) {
 	want("/v2/cache/nodes/no%20id", 400, "")
 	nodes = nil
 	want("/v2/cache/nodes/img", 200, `[]`)
+	want("/v2/cache/nodes/none", 404, "")
 	want("/v1/images/img/nodes", 200, `{"nodes":[]}`)
 	fail = fmt.Errorf("nodes: %w", sdk.ErrUnavailable)
 	want("/v2/cache/nodes/img", 503, "")
@@ -112,9 +113,9 @@ func TestPeersFace(t *testing.T) {
 }
 
 func TestPeerMetrics(t *testing.T) {
-	h := New(Config{Engine: newEngine(), Peers: func() origin.PeerStats { return origin.PeerStats{Transfers: 1, Bytes: 22, Failures: 333} }}).Handler(Faces{Metrics: true})
+	h := New(Config{Engine: newEngine(), Peers: func() origin.PeerStats { return origin.PeerStats{Transfers: 1, Bytes: 22, Failures: 333, Wrong: 4444} }}).Handler(Faces{Metrics: true})
 	text := do(h, "GET", "/metrics").Body.String()
-	for _, line := range []string{"imgcache_peer_transfers_total 1\n", "imgcache_peer_fetched_bytes_total 22\n", "imgcache_peer_failures_total 333\n"} {
+	for _, line := range []string{"imgcache_peer_transfers_total 1\n", "imgcache_peer_fetched_bytes_total 22\n", "imgcache_peer_failures_total 333\n", "imgcache_peer_wrong_total 4444\n"} {
 		if !strings.Contains(text, line) {
 			t.Errorf("no line %q", line)
 		}

@@ -23,6 +23,13 @@ var digestBytes = map[string]int{algSHA512: 64, algSHA256: 32, algMD5: 16}
 
 func (d Digest) version() string { return d.Algorithm + ":" + hex.EncodeToString(d.Sum) }
 
+// digestOf returns the digest that a version is, if it is one.
+func digestOf(version string) (d Digest, ok bool) {
+	algorithm, digits, _ := strings.Cut(version, ":")
+	sum, err := hex.DecodeString(digits)
+	return Digest{Algorithm: algorithm, Sum: sum}, err == nil && len(sum) > 0 && len(sum) == digestBytes[algorithm]
+}
+
 // declared returns the digests of the whole image that a response declares,
 // strongest first. Repr-Digest and x-goog-hash speak of the whole image in
 // every response. Content-MD5 may be that of the part in a 206, so it counts

@@ -1,6 +1,7 @@
 package origin
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -19,7 +20,8 @@ type HTTPConfig struct {
 	Name           string
 	Endpoint       string            // an image is at Endpoint/NAME; a query stays behind it
 	ConnectTimeout time.Duration     // until a connection is made; 0: no limit
-	IdleTimeout    time.Duration     // without headers or a byte of the body, while one is waited for; 0: no limit
+	AnswerTimeout  time.Duration     // without headers, while they are waited for; 0: IdleTimeout
+	IdleTimeout    time.Duration     // without a byte of the body, while one is waited for; 0: no limit
 	Headers        map[string]string // sent to the endpoint's host with every request
 	AllowRedirects bool              // follow redirects to other hosts, without Headers
 	Terms          Terms
@@ -63,7 +65,7 @@ func newTransport(cfg HTTPConfig) *http.Transport {
 		Proxy:                 http.ProxyFromEnvironment,
 		DialContext:           dialer.DialContext,
 		TLSHandshakeTimeout:   cfg.ConnectTimeout,
-		ResponseHeaderTimeout: cfg.IdleTimeout,
+		ResponseHeaderTimeout: cmp.Or(cfg.AnswerTimeout, cfg.IdleTimeout),
 		IdleConnTimeout:       90 * time.Second, // as http.DefaultTransport
 		MaxIdleConnsPerHost:   8,                // as many fills as usually run at once
 		ForceAttemptHTTP2:     true,

@@ -55,6 +55,10 @@ type Request struct {
 	Version string // if not empty, the version that the bytes must be of
 }
 
+// Suspect is the body of a transfer whose bytes need not be those of the
+// origin. Whoever has found them wrong says so, also after Close.
+type Suspect interface{ Wrong() }
+
 // Origin hands out images.
 type Origin interface {
 	// Name is the label of the origin's configuration block.

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math/rand/v2"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -13,8 +15,8 @@ import (
 	"github.com/imgcache/imgcache-host/sdk"
 )
 
-// PeersConfig says how other nodes are asked for images. Name and Lookup are
-// required.
+// PeersConfig says how other nodes are asked for images. Name, Lookup and Log
+// are required.
 type PeersConfig struct {
 	Name  string
 	Self  string // URL of this node, which is not asked
@@ -24,8 +26,9 @@ type PeersConfig struct {
 	Lookup        func(ctx context.Context, id string) ([]sdk.Node, error)
 	LookupTimeout time.Duration
 
-	ConnectTimeout time.Duration // until a connection to a node is made
-	IdleTimeout    time.Duration // without a byte, while one is waited for
+	AnswerTimeout time.Duration // until a connection to a node is made, and again until it answers
+	IdleTimeout   time.Duration // without a byte, while one is waited for
+	MinRate       int64         // bytes a second, below which a transfer breaks off; 0: no bound
 
 	Log *slog.Logger
 }
@@ -34,32 +37,30 @@ type PeersConfig struct {
 // misses an image takes it from one that holds it rather than from the origin.
 //
 // What an image is, only the origin says: it is asked for version, size and
-// digest first, and without a digest no peer is asked for bytes. A peer that
-// says it has another version is passed over; one that breaks off, or does not
-// answer, is left alone for a while.
+// digest first, and without a digest no peer is asked for bytes. So nothing
+// that a peer sends passes for the image unless it is. A peer that has another
+// version is passed over; one that breaks off, does not answer, or sent wrong
+// bytes is left alone for a while.
 type Peers struct {
 	cfg PeersConfig
 
-	mu      sync.Mutex
-	nodes   map[string]*HTTP     // by URL
-	aside   map[string]time.Time // until when a node is left alone, by URL
-	brought map[string]time.Time // when a peer last sent all of an image, by id
+	mu    sync.Mutex
+	nodes map[string]*HTTP     // by URL
+	aside map[string]time.Time // until when a node is left alone, by URL
+	blind bool                 // the last lookup failed
 
-	bytes     atomic.Uint64
-	transfers atomic.Uint64
-	failures  atomic.Uint64
+	transfers, bytes, failures, wrong atomic.Uint64
 }
 
 const (
 	// peerPause is how long a node that failed is left alone: longer than a
 	// restart.
 	peerPause = 30 * time.Second
+	// peerBan is how long one is left alone that sent wrong bytes: as long as
+	// somebody needs to look at it.
+	peerBan = time.Hour
 	// peerTries is how many nodes are asked for an image before the origin is.
 	peerTries = 2
-	// peerDoubt is for how long an image that came from a peer is fetched from
-	// the origin when it is wanted anew: its bytes were wrong, or it left the
-	// cache at once.
-	peerDoubt = 10 * time.Minute
 	// peerPath is where a node serves what it has, behind its URL.
 	peerPath = "/v1/images/"
 	peerData = "/data"
@@ -67,7 +68,7 @@ const (
 
 // NewPeers returns the peers. It connects to nobody yet.
 func NewPeers(cfg PeersConfig) *Peers {
-	return &Peers{cfg: cfg, nodes: map[string]*HTTP{}, aside: map[string]time.Time{}, brought: map[string]time.Time{}}
+	return &Peers{cfg: cfg, nodes: map[string]*HTTP{}, aside: map[string]time.Time{}}
 }
 
 // PeerStats are counts since the start.
@@ -75,11 +76,12 @@ type PeerStats struct {
 	Transfers uint64 // that peers began
 	Bytes     uint64 // that they sent
 	Failures  uint64 // of nodes: no answer, or a transfer that broke off
+	Wrong     uint64 // transfers of which the bytes turned out to be wrong
 }
 
 // Stats returns the counts.
 func (p *Peers) Stats() PeerStats {
-	return PeerStats{Transfers: p.transfers.Load(), Bytes: p.bytes.Load(), Failures: p.failures.Load()}
+	return PeerStats{Transfers: p.transfers.Load(), Bytes: p.bytes.Load(), Failures: p.failures.Load(), Wrong: p.wrong.Load()}
 }
 
 // Close closes the connections that are not in use.
@@ -105,32 +107,31 @@ type peered struct {
 	id    func(string) string
 }
 
-// Open implements [Origin].
+// Open implements [Origin]. Only what is read to the end of the image is taken
+// from a peer: the digest says nothing of a part.
 func (o *peered) Open(ctx context.Context, r Request) (Object, io.ReadCloser, error) {
-	if obj, body := o.peers.open(ctx, o.Origin, o.id(r.Name), r); body != nil {
-		return obj, body, nil
+	if r.Length < 0 {
+		if obj, body := o.peers.open(ctx, o.Origin, o.id(r.Name), r); body != nil {
+			return obj, body, nil
+		}
 	}
 	return o.Origin.Open(ctx, r)
 }
 
 // open returns the bytes asked for from a peer, or no body.
 func (p *Peers) open(ctx context.Context, o Origin, id string, r Request) (Object, io.ReadCloser) {
-	if r.Offset == 0 && p.doubted(id) {
-		return Object{}, nil
-	}
 	urls := p.holders(ctx, id)
 	if len(urls) == 0 {
 		return Object{}, nil
 	}
-	obj, err := o.Stat(ctx, r.Name)
-	if err != nil || len(obj.Digests) == 0 || obj.Size < 0 || r.Version != "" && r.Version != obj.Version {
+	want, ok := describe(ctx, o, r)
+	if !ok {
 		return Object{}, nil // whatever it is, the origin says it best itself
 	}
 	for _, url := range urls {
-		body, err := p.ask(ctx, url, id, obj, r)
+		obj, body, err := p.ask(ctx, url, id, want, r)
 		if err == nil {
 			p.transfers.Add(1)
-			obj.URL = url + peerPath + id + peerData
 			return obj, &peerBody{ReadCloser: body, peers: p, url: url, id: id, ctx: ctx}
 		}
 		p.failed(ctx, url, err)
@@ -138,41 +139,70 @@ func (p *Peers) open(ctx context.Context, o Origin, id string, r Request) (Objec
 	return Object{}, nil
 }
 
-// holders returns the URLs of the nodes that are to be asked.
+// describe returns what the image is, if that can be checked. A transfer that
+// goes on knows it from its beginning, so that the origin may be away.
+func describe(ctx context.Context, o Origin, r Request) (Object, bool) {
+	if d, ok := digestOf(r.Version); ok {
+		return Object{Version: r.Version, Size: -1, Digests: []Digest{d}}, true
+	}
+	if r.Version != "" {
+		return Object{}, false
+	}
+	obj, err := o.Stat(ctx, r.Name)
+	return obj, err == nil && obj.Immutable()
+}
+
+// holders returns the URLs of the nodes that are to be asked, in any order, so
+// that many nodes which miss an image do not all ask the same one.
 func (p *Peers) holders(ctx context.Context, id string) (urls []string) {
 	limited, cancel := context.WithTimeout(ctx, p.cfg.LookupTimeout)
 	defer cancel()
 	nodes, err := p.cfg.Lookup(limited, id)
-	if err != nil {
-		p.cfg.Log.Debug("peers are not known", "image", id, "error", err)
-		return nil
-	}
+	p.see(ctx, err)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, n := range nodes {
-		if n.URL != "" && n.URL != p.cfg.Self && time.Now().After(p.aside[n.URL]) && len(urls) < peerTries {
+		if n.URL != "" && n.URL != p.cfg.Self && time.Now().After(p.aside[n.URL]) {
 			urls = append(urls, n.URL)
 		}
 	}
-	return urls
+	rand.Shuffle(len(urls), func(i, j int) { urls[i], urls[j] = urls[j], urls[i] })
+	return urls[:min(len(urls), peerTries)]
+}
+
+// see says once that lookups fail, and once that they succeed again.
+func (p *Peers) see(ctx context.Context, err error) {
+	if ctx.Err() != nil {
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	switch {
+	case err != nil && !p.blind:
+		p.cfg.Log.Warn("nobody says which nodes hold an image; origins are asked alone", "error", err)
+	case err == nil && p.blind:
+		p.cfg.Log.Info("the nodes that hold an image are known again")
+	}
+	p.blind = err != nil
 }
 
 // ask asks a node for an image as it is at the origin.
-func (p *Peers) ask(ctx context.Context, url, id string, want Object, r Request) (io.ReadCloser, error) {
+func (p *Peers) ask(ctx context.Context, url, id string, want Object, r Request) (Object, io.ReadCloser, error) {
 	node, err := p.node(url)
 	if err != nil {
-		return nil, err
+		return Object{}, nil, err
 	}
-	r.Name, r.Version = id+peerData, ""
-	got, body, err := node.Open(ctx, r)
+	r.Name, r.Version = id+peerData, `"`+want.Version+`"` // a node's entity tag is its version
+	got, body, err := Bound(node).Open(ctx, r)
 	if err != nil {
-		return nil, err
+		return Object{}, nil, err
 	}
-	if got.Size == want.Size && (got.Version == want.Version || got.Version == `"`+want.Version+`"`) {
-		return body, nil
+	if want.Size >= 0 && got.Size != want.Size {
+		body.Close()
+		return Object{}, nil, fmt.Errorf("%w: it has %d bytes, the origin %d", ErrChanged, got.Size, want.Size)
 	}
-	body.Close()
-	return nil, fmt.Errorf("%w: it has version %s of %d bytes, the origin %s of %d", ErrChanged, got.Version, got.Size, want.Version, want.Size)
+	want.Size, want.URL = got.Size, got.URL
+	return want, body, nil
 }
 
 func (p *Peers) node(url string) (*HTTP, error) {
@@ -186,8 +216,8 @@ func (p *Peers) node(url string) (*HTTP, error) {
 		headers["Authorization"] = "Bearer " + p.cfg.Token
 	}
 	n, err := NewHTTP(HTTPConfig{
-		Name: p.cfg.Name, Endpoint: url + peerPath, Headers: headers,
-		ConnectTimeout: p.cfg.ConnectTimeout, IdleTimeout: p.cfg.IdleTimeout,
+		Name: p.cfg.Name, Endpoint: strings.TrimSuffix(url, "/") + peerPath, Headers: headers, Terms: Terms{MinRate: p.cfg.MinRate},
+		ConnectTimeout: p.cfg.AnswerTimeout, AnswerTimeout: p.cfg.AnswerTimeout, IdleTimeout: p.cfg.IdleTimeout,
 	})
 	if err == nil {
 		p.nodes[url] = n
@@ -203,31 +233,19 @@ func (p *Peers) failed(ctx context.Context, url string, err error) {
 	}
 	p.failures.Add(1)
 	p.cfg.Log.Warn("a peer is left alone for a while", "peer", url, "pause", peerPause, "error", err)
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.aside[url] = time.Now().Add(peerPause)
+	p.leave(url, peerPause)
 }
 
-// done notes that a peer sent all of an image.
-func (p *Peers) done(id string) {
+// leave leaves a node alone for at least so long.
+func (p *Peers) leave(url string, pause time.Duration) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for other, at := range p.brought {
-		if time.Since(at) > peerDoubt {
-			delete(p.brought, other)
-		}
+	if until := time.Now().Add(pause); until.After(p.aside[url]) {
+		p.aside[url] = until
 	}
-	p.brought[id] = time.Now()
 }
 
-func (p *Peers) doubted(id string) bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	at, ok := p.brought[id]
-	return ok && time.Since(at) <= peerDoubt
-}
-
-// peerBody is what a peer sends.
+// peerBody is what a peer sends. It is a [Suspect].
 type peerBody struct {
 	io.ReadCloser
 	peers   *Peers
@@ -238,11 +256,16 @@ type peerBody struct {
 func (b *peerBody) Read(buf []byte) (int, error) {
 	n, err := b.ReadCloser.Read(buf)
 	b.peers.bytes.Add(uint64(n))
-	switch {
-	case errors.Is(err, io.EOF):
-		b.peers.done(b.id)
-	case err != nil:
+	if err != nil && !errors.Is(err, io.EOF) {
 		b.peers.failed(b.ctx, b.url, err)
 	}
 	return n, err
+}
+
+// Wrong implements [Suspect].
+func (b *peerBody) Wrong() {
+	b.peers.wrong.Add(1)
+	b.peers.cfg.Log.Error("a peer sent other bytes than the image's, and is left alone",
+		"peer", b.url, "image", b.id, "pause", peerBan)
+	b.peers.leave(b.url, peerBan)
 }

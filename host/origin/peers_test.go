@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -25,6 +26,7 @@ type cluster struct {
 	data   []byte
 	digest bool         // the origin declares one
 	sent   atomic.Int64 // bytes of the origin
+	away   atomic.Bool  // it answers nothing but errors
 	nodes  []sdk.Node
 	peers  *Peers
 	Origin
@@ -33,6 +35,10 @@ type cluster struct {
 func newCluster(t *testing.T, digest bool) *cluster {
 	c := &cluster{t: t, data: bytes.Repeat([]byte("image "), 50_000), digest: digest}
 	far := c.serve(func(w http.ResponseWriter, r *http.Request) {
+		if c.away.Load() {
+			http.Error(w, "", http.StatusServiceUnavailable)
+			return
+		}
 		if c.digest {
 			w.Header().Set("Repr-Digest", "sha-256=:"+base64.StdEncoding.EncodeToString(sum(c.data))+":")
 		}
@@ -45,7 +51,7 @@ func newCluster(t *testing.T, digest bool) *cluster {
 	}
 	t.Cleanup(func() { web.Close() })
 	c.peers = NewPeers(PeersConfig{
-		Name: "nodes", Self: "http://self.example", Token: "secret", LookupTimeout: time.Second,
+		Name: "nodes", Self: "http://self.example", Token: "secret", LookupTimeout: time.Second, AnswerTimeout: 10 * time.Millisecond,
 		Log: slog.New(slog.NewTextHandler(t.Output(), nil)),
 		Lookup: func(_ context.Context, id string) ([]sdk.Node, error) {
 			if id != "far.image" {
@@ -132,12 +138,49 @@ func TestPeers(t *testing.T) {
 	if obj.Version != c.version() || obj.Size != int64(len(c.data)) || !strings.HasPrefix(obj.URL, c.nodes[2].URL) {
 		t.Errorf("got %+v", obj)
 	}
-	c.want(0, int64(len(c.data))) // it came from a peer, and is wanted again
-	if n := asked.Load(); n != 1 {
-		t.Errorf("the peer was asked %d times, want once", n)
+	c.want(0, 0)
+	if n := asked.Load(); n != 2 {
+		t.Errorf("the peer was asked %d times, want twice", n)
 	}
-	if s := c.peers.Stats(); s != (PeerStats{Transfers: 1, Bytes: uint64(len(c.data) - 1000)}) {
+	if s := c.peers.Stats(); s != (PeerStats{Transfers: 2, Bytes: uint64(2*len(c.data) - 1000)}) {
 		t.Errorf("counted %+v", s)
+	}
+}
+
+// TestPeersGoOn: what is to come of a version that is a digest needs no origin;
+// of any other version, and of a part, the origin sends it.
+func TestPeersGoOn(t *testing.T) {
+	c := newCluster(t, true)
+	c.holds(c.version(), c.data)
+	for _, test := range []struct {
+		Request
+		away bool
+		sent int64
+	}{
+		{Request: Request{Offset: 1000, Length: -1, Version: c.version()}, away: true},
+		{Request: Request{Offset: 1000, Length: -1, Version: `"1"`}, sent: int64(len(c.data) - 1000)},
+		{Request: Request{Offset: 1000, Length: 10, Version: c.version()}, sent: 10},
+	} {
+		test.Name = "image"
+		c.away.Store(test.away)
+		before := c.sent.Load()
+		obj, body, err := c.Open(t.Context(), test.Request)
+		if err != nil {
+			t.Errorf("%+v: %v", test.Request, err)
+			continue
+		}
+		got, err := io.ReadAll(body)
+		body.Close()
+		want := c.data[1000:]
+		if test.Length > 0 {
+			want = want[:test.Length]
+		}
+		if err != nil || !bytes.Equal(got, want) || obj.Version != test.Version || obj.Size != int64(len(c.data)) {
+			t.Errorf("%+v: %d bytes of %+v, %v", test.Request, len(got), obj, err)
+		}
+		if sent := c.sent.Load() - before; sent != test.sent {
+			t.Errorf("%+v: the origin sent %d bytes, want %d", test.Request, sent, test.sent)
+		}
 	}
 }
 
@@ -157,7 +200,10 @@ func TestPeersOfNoUse(t *testing.T) {
 		"another version": func(c *cluster) { c.holds("sha256:00", c.data) },
 		"another size":    func(c *cluster) { c.holds(c.version(), c.data[1:]) },
 		"not there":       func(c *cluster) { c.nodes = []sdk.Node{{URL: "http://127.0.0.1:1"}} },
-		"not a URL":       func(c *cluster) { c.nodes = []sdk.Node{{URL: "::"}} },
+		"not answering": func(c *cluster) {
+			c.nodes = []sdk.Node{{URL: c.serve(func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })}}
+		},
+		"not a URL": func(c *cluster) { c.nodes = []sdk.Node{{URL: "::"}} },
 		"not any more": func(c *cluster) {
 			c.nodes = []sdk.Node{{URL: c.serve(func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "", http.StatusGatewayTimeout) })}}
 		},
@@ -177,37 +223,72 @@ func TestPeerBreaksOff(t *testing.T) {
 		w.Header().Set("ETag", `"`+c.version()+`"`)
 		w.Header().Set("Content-Length", fmt.Sprint(len(c.data)))
 		_, _ = w.Write(c.data[:100])
+		_ = http.NewResponseController(w).Flush()
 		panic(http.ErrAbortHandler)
 	})}}
-	asked := c.holds(c.version(), c.data)
-	if got, _, err := c.get(0); err == nil || len(got) != 100 || asked.Load() != 0 {
-		t.Fatalf("got %d bytes, %v, from the second node after %d questions", len(got), err, asked.Load())
+	if got, _, err := c.get(0); !errors.Is(err, ErrUnavailable) || len(got) != 100 {
+		t.Fatalf("got %d bytes, %v", len(got), err)
 	}
+	asked := c.holds(c.version(), c.data)
 	c.want(100, 0)
 	if asked.Load() != 1 {
 		t.Error("the second node was not asked")
 	}
+	if s := c.peers.Stats(); s.Failures != 1 {
+		t.Errorf("counted %+v", s)
+	}
 }
 
+// TestPeerSendsWrongBytes: whoever did so once is not asked again soon.
+func TestPeerSendsWrongBytes(t *testing.T) {
+	c := newCluster(t, true)
+	asked := c.holds(c.version(), bytes.ToUpper(c.data))
+	_, body, err := c.Open(t.Context(), Request{Name: "image", Length: -1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	body.Close()
+	body.(Suspect).Wrong()
+	c.want(0, int64(len(c.data)))
+	if s := c.peers.Stats(); asked.Load() != 1 || s.Wrong != 1 || s.Failures != 0 {
+		t.Errorf("asked %d times, counted %+v", asked.Load(), s)
+	}
+}
+
+// TestPeersAreForgiven: those who failed are asked again after a while. That
+// nobody knows them is said once.
 func TestPeersAreForgiven(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
+		var log bytes.Buffer
+		var fail error
 		p := NewPeers(PeersConfig{
-			LookupTimeout: time.Second, Log: slog.New(slog.DiscardHandler),
+			LookupTimeout: time.Second, Log: slog.New(slog.NewTextHandler(&log, nil)),
 			Lookup: func(ctx context.Context, _ string) ([]sdk.Node, error) {
 				if _, ok := ctx.Deadline(); !ok {
 					t.Error("no deadline")
 				}
-				return []sdk.Node{{URL: "http://a.example"}}, nil
+				return []sdk.Node{{URL: "http://a.example"}, {URL: "http://b.example"}}, fail
 			},
 		})
+		peerBody := &peerBody{peers: p, url: "http://a.example"}
+		peerBody.Wrong()
 		p.failed(t.Context(), "http://a.example", ErrUnavailable)
-		p.done("image")
-		if n := len(p.holders(t.Context(), "image")); n != 0 || !p.doubted("image") {
-			t.Errorf("%d nodes just after a failure", n)
+		p.failed(t.Context(), "http://b.example", ErrUnavailable)
+		for _, test := range []struct {
+			pass time.Duration
+			want int
+		}{{0, 0}, {peerPause + time.Second, 1}, {peerBan, 2}} {
+			time.Sleep(test.pass)
+			if n := len(p.holders(t.Context(), "image")); n != test.want {
+				t.Errorf("%d nodes after %v more, want %d", n, test.pass, test.want)
+			}
 		}
-		time.Sleep(peerDoubt + time.Second)
-		if n := len(p.holders(t.Context(), "image")); n != 1 || p.doubted("image") {
-			t.Errorf("%d nodes later", n)
+		log.Reset()
+		for _, fail = range []error{sdk.ErrUnavailable, sdk.ErrUnavailable, nil, nil} {
+			p.holders(t.Context(), "image")
+		}
+		if n := strings.Count(log.String(), "\n"); n != 2 {
+			t.Errorf("%d lines of one outage: %s", n, &log)
 		}
 	})
 }
