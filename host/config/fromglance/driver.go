@@ -145,6 +145,7 @@ func exampleDSN(c setting) (text string, left []string, err error) {
 	}
 	rest, dsn.RawQuery, _ = strings.Cut(rest, "?")
 	dsn.Host, dsn.Path, _ = strings.Cut(rest, "/")
+	dsn.Path = "/" + dsn.Path // also without a host, where there is a socket
 	if dsn.Scheme == "mysql" {
 		dsn.RawQuery, left = forMySQL(dsn.Query())
 	} else {

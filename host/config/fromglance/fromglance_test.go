@@ -15,6 +15,10 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/imgcache/imgcache-host/host/config"
+	"github.com/imgcache/imgcache-host/plugins/builtin/centraldb"
+	"github.com/imgcache/imgcache-host/plugins/builtin/sqlite"
+	"github.com/imgcache/imgcache-host/plugins/builtin/xattr"
+	"github.com/imgcache/imgcache-host/sdk"
 )
 
 var update = flag.Bool("update", false, "write what is wanted anew")
@@ -28,11 +32,17 @@ func load(t *testing.T, path string, hcl []byte) (*config.Config, error) {
 	return config.Load([]string{path})
 }
 
+// drivers are those that ship, with their options.
+var drivers = map[string][]sdk.Option{
+	"sqlite": sqlite.Manifest.Options, "xattr": xattr.Manifest.Options, "centraldb": centraldb.Manifest.Options,
+}
+
 // TestTranslate compares the translations of configurations as they are
 // installed by Debian, Kolla and Puppet, and of some that are rarer, with those
 // that are wanted. Each is valid, and no password is in it.
 func TestTranslate(t *testing.T) {
 	t.Setenv(originVariable, "https://images.example/")
+	t.Setenv(dsnVariable, "mysql://a:b@c/d")
 	inputs, err := filepath.Glob("testdata/*.conf")
 	if err != nil || len(inputs) < 5 {
 		t.Fatalf("%d configurations of Glance are found, %v", len(inputs), err)
@@ -63,8 +73,13 @@ func TestTranslate(t *testing.T) {
 		c, err := load(t, filepath.Join(t.TempDir(), "made.hcl"), made.HCL)
 		if err != nil {
 			t.Errorf("%s: %v", input, err)
-		} else if c.Warnings != nil {
+			continue
+		}
+		if c.Warnings != nil {
 			t.Errorf("%s: %v", input, c.Warnings)
+		}
+		if _, err := c.Cache.Driver.Decode(drivers[c.Cache.Driver.Plugin]); err != nil {
+			t.Errorf("%s: options that the driver does not have: %v", input, err)
 		}
 	}
 }
