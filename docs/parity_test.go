@@ -14,12 +14,8 @@ import (
 	"testing"
 )
 
-// Where a row of the page has no test here, it says which part of the project
-// the row belongs to.
-const (
-	toDrivers = "belongs to the drivers"
-	toFace    = "belongs to Glance's own face"
-)
+// toFace stands in place of a proof where a row is about what is not there yet.
+const toFace = "belongs to Glance's own face"
 
 // elsewhere are the faults that are not this engine's.
 var elsewhere = map[int]string{24: toFace}
@@ -130,7 +126,7 @@ func problems(byTitle map[string][]row, tests map[string]bool) (list []string) {
 	for title, rows := range byTitle {
 		for _, r := range rows {
 			proofs := named.FindAllStringSubmatch(r.proof, -1)
-			if len(proofs) == 0 && r.proof != toDrivers && r.proof != toFace {
+			if len(proofs) == 0 && r.proof != toFace {
 				add("%s, %s: there is no proof in %q", title, r.cells[0], r.proof)
 			}
 			for _, m := range proofs {
@@ -169,7 +165,7 @@ func problemsOfFaults(rows []row) (list []string) {
 		switch {
 		case !ok:
 			list = append(list, fmt.Sprintf("fault %d has no row", n))
-		case elsewhere[n] != "" && r.proof != elsewhere[n], elsewhere[n] == "" && (r.proof == toDrivers || r.proof == toFace):
+		case elsewhere[n] != "" && r.proof != elsewhere[n], elsewhere[n] == "" && r.proof == toFace:
 			list = append(list, fmt.Sprintf("fault %d: the proof is %q", n, r.proof))
 		case slices.Contains(halfElsewhere, n) && !strings.Contains(r.cells[2], "The HTTP half "+toFace):
 			list = append(list, fmt.Sprintf("fault %d does not say where its HTTP half belongs", n))
@@ -190,7 +186,7 @@ func TestParityFindsGaps(t *testing.T) {
 		"an option":         func(p map[string][]row) { p["Options"] = p["Options"][1:] },
 		"a proof":           func(p map[string][]row) { p["Options"][0].proof = "" },
 		"a test that is":    func(p map[string][]row) { p["Options"][0].proof = "`host/cache.TestOfNothing`" },
-		"a fault's own":     func(p map[string][]row) { p["The faults"][0].proof = toDrivers },
+		"a fault's own":     func(p map[string][]row) { p["The faults"][0].proof = toFace },
 		"the HTTP half":     func(p map[string][]row) { p["The faults"][6].cells[2] = "a delete bars the fill" },
 		"an unknown number": func(p map[string][]row) { p["The faults"][3].cells[0] = "4a" },
 	} {
