@@ -61,7 +61,8 @@ func (r *room) settle() int64 {
 // reserve charges the pool with n bytes, and claims them of the file system,
 // for which victims leave if need be.
 // It gives up after roomPatience, at once when nothing can be evicted, with an
-// error wrapping ErrNoSpace.
+// error wrapping ErrNoSpace. After a start nothing is reserved before the files
+// are counted.
 func (c *Cache) reserve(ctx context.Context, n int64, claim *claim) error {
 	if c.cfg.Hard && n > c.cfg.MaxSize {
 		return fmt.Errorf("%w: the image needs %d bytes, max_size is %d", ErrNoSpace, n, c.cfg.MaxSize)
@@ -75,6 +76,15 @@ func (c *Cache) reserve(ctx context.Context, n int64, claim *claim) error {
 	}
 	patience := time.NewTimer(roomPatience)
 	defer patience.Stop()
+	if c.cfg.Hard { // what the directory holds is known only then
+		select {
+		case <-c.scanned:
+		case <-patience.C:
+			return fmt.Errorf("%w: the files were not counted within %v of the start", ErrNoSpace, roomPatience)
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
 	for {
 		released := c.pool.wait()
 		short, err := c.free.take(claim, n)

@@ -18,10 +18,11 @@ import (
 	"github.com/imgcache/imgcache-host/host/store"
 )
 
-// TestSchedules runs fills under random schedules of cuts, slow and leaving
-// clients, write errors, deletes, prunes, crashes and a driver that fails, and
-// checks after each step that only whole images are visible, that nobody took
-// wrong bytes for whole and that the limit holds, and at the end that hits are
+// TestSchedules runs fills of one image, or of several that do not all fit,
+// under random schedules of cuts, slow and leaving clients, write errors,
+// deletes, prunes, flipped bits, crashes and a driver that fails, and checks
+// after each step that only whole images are visible, that nobody took wrong
+// bytes for whole and that the limit holds, and at the end that hits are
 // recorded, bytes counted right, and nothing left open. The name of a subtest
 // is its seed.
 func TestSchedules(t *testing.T) {
@@ -43,8 +44,8 @@ func TestSchedules(t *testing.T) {
 	}
 }
 
-// schedule is one random run. All versions of the image's content are known,
-// so that what a client got can be told apart.
+// schedule is one random run. All images have the same content, of which all
+// versions are known, so that what a client got can be told apart.
 type schedule struct {
 	t      *testing.T
 	rng    *rand.Rand
@@ -55,20 +56,26 @@ type schedule struct {
 	origin *fakeOrigin
 	driver *faultyDriver
 	max    int64
-	calm   bool // nothing happened that takes hits away
+	ids    []string
+	calm   bool            // nothing happened that takes hits away
+	rotten map[string]bool // images of which a bit was flipped
 
 	clients sync.WaitGroup
 	mu      sync.Mutex // guards what clients report
 	known   map[string]bool
-	hits    uint64 // that clients saw
+	hits    map[string]uint64 // that clients saw, by id
 }
 
 func newSchedule(t *testing.T, seed uint64, dir string) *schedule {
 	rng := rand.New(rand.NewPCG(seed, 5))
 	s := &schedule{
 		t: t, rng: rng, dir: dir, known: map[string]bool{}, max: 1 + rng.Int64N(6<<20),
-		driver: newFaultyDriver(seed), calm: true,
+		driver: newFaultyDriver(seed), hits: map[string]uint64{}, rotten: map[string]bool{},
 	}
+	for i := range 1 + rng.IntN(2)*rng.IntN(4) {
+		s.ids = append(s.ids, fmt.Sprint("image", i))
+	}
+	s.calm = len(s.ids) == 1 // else some make room for others
 	s.origin = &fakeOrigin{
 		rng: rand.New(rand.NewPCG(seed, 6)), size: rng.IntN(5) > 0, digest: rng.IntN(2) == 0,
 		cuts: rng.IntN(4), corrupt: rng.IntN(8) == 0,
@@ -126,23 +133,24 @@ func (s *schedule) run() {
 	s.open(odds)
 	for range 3 + s.rng.IntN(12) {
 		n := s.rng.IntN(20)
-		s.calm = s.calm && n != 11 && n != 12 && n != 15 && n != 16
+		id := s.ids[s.rng.IntN(len(s.ids))]
+		s.calm = s.calm && n != 11 && n != 12 && n < 15
 		switch {
 		case n < 11:
-			s.client()
+			s.client(id)
 		case n == 11:
-			if err := s.cache.Delete(context.Background(), "image"); err != nil && odds == 0 {
+			if err := s.cache.Delete(context.Background(), id); err != nil && odds == 0 {
 				s.t.Errorf("delete: %v", err)
 			}
 			if odds == 0 {
-				s.wantAbsent()
+				s.wantAbsent(id)
 			}
 		case n == 12:
 			s.replaceContent()
 		case n == 13:
 			s.origin.setDown(s.rng.IntN(2) == 0)
 		case n == 14:
-			if _, err := s.cache.Queue("image"); err != nil && odds == 0 {
+			if _, err := s.cache.Queue(id); err != nil && odds == 0 {
 				s.t.Errorf("queue: %v", err)
 			}
 		case n == 15:
@@ -150,6 +158,8 @@ func (s *schedule) run() {
 		case n == 16:
 			s.crash()
 			s.open(odds)
+		case n == 17:
+			s.flip(id)
 		}
 		time.Sleep(time.Duration(s.rng.IntN(1000)) * time.Millisecond)
 		s.check()
@@ -178,15 +188,44 @@ func (s *schedule) prune() {
 
 // wantAbsent checks that a delete that has returned left nothing behind. A
 // fill that began since cannot have committed, as no time has passed.
-func (s *schedule) wantAbsent() {
+func (s *schedule) wantAbsent(id string) {
 	s.t.Helper()
-	if _, err := s.store.Stat("image"); !errors.Is(err, fs.ErrNotExist) {
+	if _, err := s.store.Stat(id); !errors.Is(err, fs.ErrNotExist) {
 		s.t.Errorf("after a delete: %v", err)
 	}
 }
 
-// client downloads the image, at its own pace, and may leave.
-func (s *schedule) client() {
+// flip changes a bit of an image that is cached, while nobody reads what a fill
+// has just written: that is checked before it is written only.
+func (s *schedule) flip(id string) {
+	s.clients.Wait()
+	f, err := os.OpenFile(filepath.Join(s.dir, id), os.O_RDWR, 0)
+	if err != nil {
+		return // it is not cached
+	}
+	defer f.Close()
+	fi, err := f.Stat()
+	if err != nil || fi.Size() == 0 {
+		return
+	}
+	at := s.rng.Int64N(fi.Size())
+	var b [1]byte
+	_, err = f.ReadAt(b[:], at)
+	b[0] ^= 1 << s.rng.IntN(8)
+	if err == nil {
+		_, err = f.WriteAt(b[:], at)
+	}
+	if err == nil && s.rng.IntN(2) == 0 {
+		err = os.Chtimes(f.Name(), time.Time{}, fi.ModTime())
+	}
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.rotten[id] = true
+}
+
+// client downloads an image, at its own pace, and may leave.
+func (s *schedule) client(id string) {
 	pace := time.Duration(s.rng.IntN(300)) * time.Millisecond
 	ctx, cancel := context.WithCancel(context.Background())
 	if s.rng.IntN(4) == 0 {
@@ -195,7 +234,7 @@ func (s *schedule) client() {
 	c := s.cache
 	s.clients.Go(func() {
 		defer cancel()
-		content, err := c.Open(ctx, "image")
+		content, err := c.Open(ctx, id)
 		if err != nil {
 			return
 		}
@@ -206,7 +245,7 @@ func (s *schedule) client() {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		if err == nil && content.Outcome().Hit {
-			s.hits++
+			s.hits[id]++
 		}
 		undetectable := s.origin.corrupt && !s.origin.digest
 		whole := s.known[got.String()] || undetectable
@@ -242,12 +281,16 @@ func (b *slowBuffer) Write(p []byte) (int, error) {
 // check looks at the directory as the next start would.
 func (s *schedule) check() {
 	s.t.Helper()
-	data, err := os.ReadFile(filepath.Join(s.dir, "image"))
-	if err == nil {
+	for _, id := range s.ids {
+		data, err := os.ReadFile(filepath.Join(s.dir, id))
+		if err != nil || s.rotten[id] {
+			continue
+		}
 		s.mu.Lock()
-		defer s.mu.Unlock()
-		if !s.known[string(data)] && !(s.origin.corrupt && !s.origin.digest) {
-			s.t.Errorf("the cached file, of %d bytes, is no version of the image", len(data))
+		known := s.known[string(data)]
+		s.mu.Unlock()
+		if !known && !(s.origin.corrupt && !s.origin.digest) {
+			s.t.Errorf("the cached file of %s, of %d bytes, is no version of the image", id, len(data))
 		}
 	}
 	// A partial file that is put away is charged twice until the last client of
@@ -274,10 +317,10 @@ func (s *schedule) wantRecorded() {
 			s.t.Errorf("%s has %d hits and %d bytes, its record %d and %d", im.ID, im.Hits, im.Size, r.Hits, r.Size)
 		}
 		switch {
-		case im.Hits > s.hits:
-			s.t.Errorf("%d hits are recorded, clients had %d", im.Hits, s.hits)
-		case s.calm && !s.origin.corrupt && im.Hits != s.hits:
-			s.t.Errorf("%d hits are recorded, clients had %d, and nothing took any away", im.Hits, s.hits)
+		case im.Hits > s.hits[im.ID]:
+			s.t.Errorf("%d hits of %s are recorded, clients had %d", im.Hits, im.ID, s.hits[im.ID])
+		case s.calm && !s.origin.corrupt && im.Hits != s.hits[im.ID]:
+			s.t.Errorf("%d hits of %s are recorded, clients had %d, and nothing took any away", im.Hits, im.ID, s.hits[im.ID])
 		}
 	}
 }
