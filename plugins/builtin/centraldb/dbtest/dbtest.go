@@ -32,7 +32,9 @@ const patience = time.Minute
 // Server is a running database server.
 type Server struct {
 	kind kind
-	dir  string // of its files and its socket
+	dir  string   // of its files and its socket
+	port int      // of TCP; 0: it does not listen there
+	more []string // arguments, besides those of its kind
 	mu   sync.Mutex
 	cmd  *exec.Cmd     // nil: it does not run
 	done chan struct{} // closed when it has ended
@@ -44,8 +46,9 @@ type kind struct {
 	account string                    // the user of the package, for tests that run as root
 	prepare func(*Server) []*exec.Cmd // makes the files
 	serve   func(*Server) *exec.Cmd
-	quit    syscall.Signal // ends the server quickly, and its clients
-	driver  string         // of database/sql
+	quit    syscall.Signal                                // ends the server quickly, and its clients
+	driver  string                                        // of database/sql
+	secure  func(port int, ca, cert, key string) []string // arguments that let it speak TLS on loopback
 	socket  func(*Server) string
 	source  func(s *Server, database string) string
 	dsn     func(s *Server, database string) string
@@ -87,6 +90,7 @@ func (s *Server) Start(t testing.TB) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	cmd := s.kind.serve(s)
+	cmd.Args = append(cmd.Args, s.more...)
 	if err := s.as(cmd); err != nil {
 		t.Fatal(err)
 	}
@@ -116,7 +120,7 @@ func (s *Server) Start(t testing.TB) {
 	}
 	s.cmd, s.done = cmd, done
 	for deadline := time.Now().Add(patience); ; time.Sleep(20 * time.Millisecond) {
-		err := s.exec(t.Context(), "", "SELECT 1")
+		err := s.exec(context.WithoutCancel(t.Context()), "", "SELECT 1") // also in a Cleanup
 		if err == nil {
 			return
 		}
@@ -257,11 +261,17 @@ func (s *Server) as(cmd *exec.Cmd) error {
 	return err
 }
 
-func (s *Server) own(dir string) error {
+// give makes a file the server's.
+func (s *Server) give(path string) error {
 	uid, gid, err := s.ids()
 	if err == nil && uid >= 0 {
-		err = os.Chown(dir, uid, gid)
+		err = os.Chown(path, uid, gid)
 	}
+	return err
+}
+
+func (s *Server) own(dir string) error {
+	err := s.give(dir)
 	if err == nil {
 		err = os.Chmod(dir, 0o755) // clients of other users find the socket
 	}

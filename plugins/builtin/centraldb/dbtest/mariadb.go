@@ -26,6 +26,9 @@ func MariaDB(t testing.TB) *Server {
 				"--skip-networking", "--socket="+mariaSocket(s), "--pid-file="+filepath.Join(s.dir, "pid"),
 				"--innodb-flush-log-at-trx-commit=2", "--innodb-flush-method=nosync", "--max-connections=300")
 		},
+		secure: func(port int, ca, cert, key string) []string {
+			return []string{"--skip-networking=0", "--bind-address=127.0.0.1", fmt.Sprint("--port=", port), "--ssl-ca=" + ca, "--ssl-cert=" + cert, "--ssl-key=" + key}
+		},
 		socket: mariaSocket,
 		source: func(s *Server, database string) string {
 			return fmt.Sprintf("root@unix(%s)/%s", mariaSocket(s), database)

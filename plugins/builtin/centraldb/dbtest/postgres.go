@@ -25,7 +25,10 @@ func PostgreSQL(t testing.TB) *Server {
 				"-c", "listen_addresses=", "-k", s.dir, "-c", "fsync=off", "-c", "max_connections=300",
 				"-c", "ssl=off", "-c", "shared_buffers=64MB")
 		},
-		socket: func(s *Server) string { return filepath.Join(s.dir, ".s.PGSQL.5432") },
+		secure: func(port int, ca, cert, key string) []string {
+			return []string{"-c", "listen_addresses=127.0.0.1", "-c", fmt.Sprint("port=", port), "-c", "ssl=on", "-c", "ssl_ca_file=" + ca, "-c", "ssl_cert_file=" + cert, "-c", "ssl_key_file=" + key}
+		},
+		socket: func(s *Server) string { return filepath.Join(s.dir, fmt.Sprint(".s.PGSQL.", postgresPort(s))) },
 		source: func(s *Server, database string) string { return postgresURL(s, database) },
 		dsn:    func(s *Server, database string) string { return postgresURL(s, database) },
 	})
@@ -38,7 +41,15 @@ func postgresURL(s *Server, database string) string {
 	if database == "" {
 		database = "postgres"
 	}
-	return fmt.Sprintf("postgres://imgcache@/%s?host=%s", database, url.QueryEscape(s.dir))
+	return fmt.Sprintf("postgres://imgcache@/%s?host=%s&port=%d", database, url.QueryEscape(s.dir), postgresPort(s))
+}
+
+// postgresPort is part of the name of the socket too.
+func postgresPort(s *Server) int {
+	if s.port > 0 {
+		return s.port
+	}
+	return 5432
 }
 
 // databaseOf returns the name of the database in a dsn of this package.
