@@ -172,6 +172,9 @@ func (h *Host) ready() (bool, []string) {
 	if u.Records != "ready" || u.RecordsError != "" {
 		reasons = append(reasons, strings.TrimSuffix("records: "+u.Records+": "+u.RecordsError, ": "))
 	}
+	if err := h.heart.trouble(); err != nil {
+		reasons = append(reasons, "heartbeat: "+err.Error())
+	}
 	for _, p := range h.plugins.List() {
 		if p.State != "running" {
 			reasons = append(reasons, strings.TrimSuffix(fmt.Sprintf("%s plugin %s: %s: %s", p.Kind, p.Name, p.State, p.LastError), ": "))

@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"math/rand/v2"
+	"sync/atomic"
 	"time"
 
 	"github.com/imgcache/imgcache-host/sdk"
@@ -19,29 +20,20 @@ const (
 
 // heartbeat tells a driver that several nodes share that this one lives.
 type heartbeat struct {
-	driver func() sdk.Heartbeater // nil: it runs not, or wants none
-	log    *slog.Logger
+	driver  func() sdk.Heartbeater // nil: it wants none, or has never run
+	log     *slog.Logger
+	failing atomic.Pointer[error] // why the last one did not get through; nil: it did
 }
 
 // run beats until the context ends, at times that differ between nodes which
 // were started together. It says once that it does not get through, and once
 // that it does again.
-func (h heartbeat) run(ctx context.Context) {
-	trouble := false
+func (h *heartbeat) run(ctx context.Context) {
 	for {
 		if d := h.driver(); d != nil {
-			limited, cancel := context.WithTimeout(ctx, beatTimeout)
-			err := d.Heartbeat(limited)
-			cancel()
-			switch {
-			case ctx.Err() != nil:
-				return
-			case err != nil && !trouble:
-				h.log.Warn("heartbeats do not reach the driver's store; other nodes will take this one for away", "error", err)
-			case err == nil && trouble:
-				h.log.Info("heartbeats reach the driver's store again")
-			}
-			trouble = err != nil
+			h.beat(ctx, d)
+		} else {
+			h.failing.Store(nil)
 		}
 		select {
 		case <-time.After(beatEvery*9/10 + rand.N(beatEvery/5)):
@@ -51,7 +43,36 @@ func (h heartbeat) run(ctx context.Context) {
 	}
 }
 
-// heartbeater returns the driver if it runs and wants heartbeats.
+func (h *heartbeat) beat(ctx context.Context, d sdk.Heartbeater) {
+	limited, cancel := context.WithTimeout(ctx, beatTimeout)
+	defer cancel()
+	err := d.Heartbeat(limited)
+	if ctx.Err() != nil {
+		return
+	}
+	failing := h.trouble() != nil
+	switch {
+	case err != nil:
+		if !failing {
+			h.log.Warn("heartbeats do not reach the driver's store; other nodes will take this one for away", "error", err)
+		}
+		h.failing.Store(&err)
+	case failing:
+		h.log.Info("heartbeats reach the driver's store again")
+		h.failing.Store(nil)
+	}
+}
+
+// trouble returns why heartbeats do not get through; nil: they do, or nobody
+// wants any.
+func (h *heartbeat) trouble() error {
+	if err := h.failing.Load(); err != nil {
+		return *err
+	}
+	return nil
+}
+
+// heartbeater returns the driver if it is known to want heartbeats.
 func (h *Host) heartbeater() sdk.Heartbeater {
 	d, _ := h.driver.Load().Driver().(sdk.Heartbeater)
 	return d

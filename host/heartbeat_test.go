@@ -38,7 +38,7 @@ func TestHeartbeat(t *testing.T) {
 		b := &beats{}
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
-		go heartbeat{
+		h := &heartbeat{
 			driver: func() sdk.Heartbeater {
 				if !there.Load() {
 					return nil
@@ -46,7 +46,8 @@ func TestHeartbeat(t *testing.T) {
 				return b
 			},
 			log: slog.New(slog.NewTextHandler(&log, nil)),
-		}.run(ctx)
+		}
+		go h.run(ctx)
 		pass := func(d time.Duration) int64 {
 			before := b.n.Load()
 			time.Sleep(d)
@@ -62,8 +63,14 @@ func TestHeartbeat(t *testing.T) {
 		}
 		b.down.Store(true)
 		pass(time.Minute)
+		if err := h.trouble(); !errors.Is(err, sdk.ErrUnavailable) {
+			t.Errorf("in the outage: %v", err)
+		}
 		b.down.Store(false)
 		pass(time.Minute)
+		if err := h.trouble(); err != nil {
+			t.Errorf("after the outage: %v", err)
+		}
 		cancel()
 		synctest.Wait()
 		if n := strings.Count(log.String(), "\n"); n != 2 {

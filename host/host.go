@@ -40,6 +40,7 @@ type Host struct {
 	typos   chan error // what the first starts of the plugins say of their options
 	origins *origin.Set
 	peers   *origin.Peers // nil: other nodes are not asked
+	heart   heartbeat     // of this node, to the driver
 	cache   *cache.Cache
 	faces   []face // opened listeners
 
@@ -76,6 +77,7 @@ func Run(ctx context.Context, cfg *config.Config, log *slog.Logger, version stri
 // Errors that come from the configuration show where in it.
 func New(ctx context.Context, cfg *config.Config, log *slog.Logger, version string) (h *Host, err error) {
 	h = &Host{cfg: cfg, log: log, version: version, typos: make(chan error, 1)}
+	h.heart.driver, h.heart.log = h.heartbeater, log
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, h.Close())
@@ -193,7 +195,7 @@ func (h *Host) Serve(ctx context.Context) error {
 		return nil
 	})
 	group.Go(func() error {
-		heartbeat{h.heartbeater, h.log}.run(ctx)
+		h.heart.run(ctx)
 		return nil
 	})
 	group.Go(func() error {

@@ -5,8 +5,13 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
 	"path/filepath"
 	"slices"
+	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/imgcache/imgcache-host/plugins/builtin/centraldb/dbtest"
@@ -62,6 +67,7 @@ func TestNodes(t *testing.T) {
 			const size = 5 << 20
 			a, b := origin.add("a", size).declare(nil), origin.add("b", size).declare(nil)
 			undeclared := origin.add("undeclared", size)
+			origin.add("elsewhere", size)
 
 			first, firstURL := centralNode(t, "one", dsn, token, origin.block())
 			second, secondURL := centralNode(t, "two", dsn, token, origin.block())
@@ -113,11 +119,118 @@ func TestNodes(t *testing.T) {
 			held("undeclared", firstURL)
 			fetch(two, undeclared, size) // nothing could tell whether a peer's bytes are right
 
+			if got := two.do(http.MethodGet, "none", "Cache-Control", "only-if-cached"); got.status != http.StatusGatewayTimeout {
+				t.Errorf("only-if-cached: status %d", got.status)
+			}
+			for id, want := range map[string]int{"nobody-has-it": http.StatusNotFound, "no id": http.StatusBadRequest, "elsewhere": http.StatusOK} {
+				if got := two.call(http.MethodGet, "/v2/cache/nodes/"+url.PathEscape(id), ""); got.status != want {
+					t.Errorf("nodes of %q: status %d: %s", id, got.status, got.body)
+				}
+			}
+
 			one.kill9() // what it holds is listed until it is stale, and cannot be had
 			if err := two.api.Delete(t.Context(), "a"); err != nil {
 				t.Fatal(err)
 			}
 			fetch(two, a, size)
 		})
+	}
+}
+
+// badPeer stands before a node and spoils what it sends.
+type badPeer struct {
+	node *httputil.ReverseProxy
+	how  atomic.Pointer[func(http.ResponseWriter) http.ResponseWriter]
+}
+
+func (b *badPeer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	b.node.ServeHTTP((*b.how.Load())(w), r)
+}
+
+// spoiler passes n bytes of a body on, then does something to the rest.
+type spoiler struct {
+	http.ResponseWriter
+	n    int
+	then func(p []byte) []byte
+}
+
+func (s *spoiler) Write(p []byte) (int, error) {
+	good := p[:min(len(p), s.n)]
+	s.n -= len(good)
+	if bad := p[len(good):]; len(bad) > 0 {
+		_, err := s.ResponseWriter.Write(append(slices.Clone(good), s.then(bad)...))
+		return len(p), err
+	}
+	return s.ResponseWriter.Write(p)
+}
+
+// TestNodesMisbehave puts a node between another and its peer that breaks
+// transfers off: the origin sends the rest. Then it sends wrong bytes: nobody
+// takes them for the image, and it is not asked again.
+func TestNodesMisbehave(t *testing.T) {
+	dsn := dbtest.PostgreSQL(t).Database(t)
+	token := filepath.Join(t.TempDir(), "token")
+	writeFile(t, token, "a secret of the nodes\n")
+	origin := newOrigin(t)
+	const size = 5 << 20
+	a, b := origin.add("a", size).declare(nil), origin.add("b", size).declare(nil)
+
+	first, firstURL := centralNode(t, "one", dsn, token, origin.block())
+	to, err := url.Parse(firstURL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	peer := &badPeer{node: httputil.NewSingleHostReverseProxy(to)}
+	front := httptest.NewServer(peer)
+	t.Cleanup(front.Close)
+	first.node = strings.Replace(first.node, firstURL, front.URL, 1)
+	second, _ := centralNode(t, "two", dsn, token, origin.block())
+	one, two := start(t, first), start(t, second)
+	for _, img := range []*offered{a, b} {
+		if err := img.check(one.get(img.id)); err != nil {
+			t.Fatal(err)
+		}
+		two.eventually("node one holds "+img.id, func() bool {
+			nodes, err := two.api.Nodes(t.Context(), img.id)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return len(nodes) == 1
+		})
+	}
+	spoil := func(then func([]byte) []byte) {
+		how := func(w http.ResponseWriter) http.ResponseWriter {
+			return &spoiler{ResponseWriter: w, n: 3 << 20, then: then}
+		}
+		peer.how.Store(&how)
+	}
+	sent := func(img *offered, want int64) {
+		t.Helper()
+		if _, _, n := img.counts(); n != size+want { // the first node had all of it
+			t.Errorf("the origin sent %d bytes of %s, want %d", n-size, img.id, want)
+		}
+	}
+
+	spoil(func([]byte) []byte { panic(http.ErrAbortHandler) })
+	if err := a.check(two.get("a")); err != nil {
+		t.Error(err)
+	}
+	if _, _, n := a.counts(); n < size+1 || n >= 2*size {
+		t.Errorf("the origin sent %d bytes of a, want the rest", n-size)
+	}
+
+	two.stop() // it would leave the other alone for a while
+	two.restart()
+	spoil(func(p []byte) []byte { return make([]byte, len(p)) })
+	if got := two.get("b"); got.err == nil {
+		t.Errorf("wrong bytes came as a whole: %d bytes, status %d", len(got.body), got.status)
+	}
+	sent(b, 0)
+	if err := b.check(two.get("b")); err != nil {
+		t.Error(err)
+	}
+	sent(b, size)
+	if text := string(two.call(http.MethodGet, "/metrics", "").body); !strings.Contains(text, "\nimgcache_peer_wrong_total 1\n") {
+		t.Error("the metrics do not count wrong bytes")
 	}
 }
