@@ -33,6 +33,21 @@ type step struct {
 // python3-glance brings. The content of an image is in source.
 func glance(t *testing.T, driver, dir, source string, steps ...step) {
 	t.Helper()
+	for i, got := range runGlance(t, driver, dir, source, steps...) {
+		want, err := json.Marshal(steps[i].want)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var compact bytes.Buffer
+		if err := json.Compact(&compact, got); err != nil || compact.String() != string(want) {
+			t.Errorf("Glance (%s), %v: %s, want %s", driver, steps[i].do, got, want)
+		}
+	}
+}
+
+// runGlance returns the results of the steps.
+func runGlance(t *testing.T, driver, dir, source string, steps ...step) []json.RawMessage {
+	t.Helper()
 	var do []any
 	for _, s := range steps {
 		do = append(do, s.do)
@@ -52,16 +67,7 @@ func glance(t *testing.T, driver, dir, source string, steps ...step) {
 	if err := json.Unmarshal(out, &results); err != nil {
 		t.Fatalf("Glance: %v in %s", err, out)
 	}
-	for i, got := range results {
-		want, err := json.Marshal(steps[i].want)
-		if err != nil {
-			t.Fatal(err)
-		}
-		var compact bytes.Buffer
-		if err := json.Compact(&compact, got); err != nil || compact.String() != string(want) {
-			t.Errorf("Glance (%s), %v: %s, want %s", driver, steps[i].do, got, want)
-		}
-	}
+	return results
 }
 
 // do is a step with arguments.

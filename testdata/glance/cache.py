@@ -95,6 +95,7 @@ steps = {
     'filling': lambda i: cache.driver.is_being_cached(i),
     'list': lambda: sorted(r['image_id'] for r in cache.get_cached_images()),
     'hits': lambda i: cache.get_hit_count(i),
+    'records': lambda: sorted(cache.get_cached_images(), key=lambda r: r['image_id']),
     'size': lambda: cache.get_cache_size(),
     'queued': lambda: cache.get_queued_images(),
     'clean': lambda s: cache.clean(s),
