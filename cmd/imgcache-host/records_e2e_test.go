@@ -3,7 +3,6 @@ package main
 import (
 	"encoding/json"
 	"errors"
-	"io/fs"
 	"log/slog"
 	"math"
 	"os"
@@ -193,51 +192,4 @@ func TestGlanceDatabase(t *testing.T) {
 		t.Errorf("Glance does not know %v", ours)
 	}
 	a.glance(t, a.dir, do(true, "read", "third"), do(2, "hits", "third"), do([]int{1, 100_000}, "prune", 250_000), do([]string{"first", "third"}, "list"))
-}
-
-// TestDatabaseFaults deletes the database of a running service, and then
-// damages it: images are served all the time, and the records come back
-// without a restart.
-func TestDatabaseFaults(t *testing.T) {
-	t.Parallel()
-	o := newOrigin(t)
-	img := o.add("image", 100_000)
-	d := start(t, setup{origin: o.block()})
-	d.get("image")
-	d.waitState("image", cache.StateCached)
-	hit := func(n uint64) {
-		t.Helper()
-		if got := d.get("image"); img.check(got) != nil || !strings.Contains(got.cacheStatus(), "; hit") {
-			t.Fatalf("%v, %s", img.check(got), got.cacheStatus())
-		}
-		d.eventually("the hit is recorded", func() bool {
-			u := d.usage()
-			return d.state("image").Hits == n && u.Unsent == 0 && u.RecordsError == "" && u.Records == "ready"
-		})
-	}
-	hit(1)
-	path := filepath.Join(d.dir, ".imgcache", "records.db")
-	remove := func() {
-		t.Helper()
-		for _, suffix := range []string{"", "-wal", "-shm"} {
-			if err := os.Remove(path + suffix); err != nil && !errors.Is(err, fs.ErrNotExist) {
-				t.Fatal(err)
-			}
-		}
-	}
-	remove()
-	hit(2)
-	hit(3)
-	if _, err := os.Stat(path); err != nil {
-		t.Errorf("there is no new database: %v", err)
-	}
-	d.stop()
-	remove() // else what is in the write-ahead log is enough
-	writeFile(t, path, strings.Repeat("not a database. ", 1000))
-	d.launch()
-	d.eventually("the records are there", func() bool { return d.usage().Records == "ready" })
-	hit(1) // those before are lost
-	if aside, _ := filepath.Glob(path + ".damaged-*"); len(aside) == 0 {
-		t.Error("the damaged database was not kept")
-	}
 }

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/mattn/go-sqlite3"
 	"go.uber.org/goleak"
 
 	"github.com/imgcache/imgcache-host/sdk"
@@ -191,5 +192,33 @@ func TestNotConfigured(t *testing.T) {
 	}
 	if err := d.List(t.Context(), nil); !errors.Is(err, sdk.ErrUnavailable) {
 		t.Errorf("List() = %v, want %v", err, sdk.ErrUnavailable)
+	}
+}
+
+// TestBatchIsOneTransaction counts what SQLite commits for a batch.
+func TestBatchIsOneTransaction(t *testing.T) {
+	d, _ := open(t, t.TempDir(), nil)
+	const images = 1000
+	put, touch := sdk.Batch{Source: "s", Seq: 1}, sdk.Batch{Source: "s", Seq: 2}
+	for i := range images {
+		put.Ops = append(put.Ops, sdk.Put(record(i)))
+		touch.Ops = append(touch.Ops, sdk.Touch(record(i).ID, 1, time.Now()))
+	}
+	apply(t, d, put)
+	commits := 0
+	conn, err := d.db.writer.Conn(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = conn.Raw(func(c any) error {
+		c.(*sqlite3.SQLiteConn).RegisterCommitHook(func() int { commits++; return 0 })
+		return nil
+	})
+	if err := errors.Join(err, conn.Close()); err != nil {
+		t.Fatal(err)
+	}
+	apply(t, d, touch)
+	if commits != 1 {
+		t.Errorf("%d commits of a batch of %d touches, want 1", commits, images)
 	}
 }
