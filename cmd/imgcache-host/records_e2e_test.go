@@ -2,8 +2,6 @@ package main
 
 import (
 	"encoding/json"
-	"errors"
-	"log/slog"
 	"math"
 	"os"
 	"path/filepath"
@@ -13,8 +11,6 @@ import (
 	"time"
 
 	"github.com/imgcache/imgcache-host/host/cache"
-	"github.com/imgcache/imgcache-host/host/plugin"
-	"github.com/imgcache/imgcache-host/sdk"
 )
 
 // glanceRecord is what Glance says of an image. Times are in seconds.
@@ -51,7 +47,7 @@ func (r glanceRecord) differs(info cache.ImageInfo) string {
 
 // TestRecordsOfGlance: what Glance's driver sqlite has recorded is taken over,
 // and its images are served without asking the origin for a byte. When our
-// records have been written into Glance's database it goes on with them.
+// records have been moved into Glance's database it goes on with them.
 func TestRecordsOfGlance(t *testing.T) {
 	t.Parallel()
 	a := &adoption{origin: newOrigin(t), driver: "sqlite", source: t.TempDir(), images: map[string]*testImage{}}
@@ -97,7 +93,7 @@ func TestRecordsOfGlance(t *testing.T) {
 	}
 	a.stop()
 
-	a.writeGlanceRecords(t, ours)
+	a.offline(0, "driver", "migrate", "--to", "glance-sqlite")
 	for _, r := range a.glanceRecords(t, dir) {
 		if what := r.differs(ours[r.ID]); what != "" {
 			t.Errorf("handed back: the %s of %+v is another than in %+v", what, r, ours[r.ID])
@@ -106,42 +102,6 @@ func TestRecordsOfGlance(t *testing.T) {
 	steps := each(true, "read", "never", "once")
 	steps = append(steps, do(3, "hits", "never"), do(3, "hits", "once"), do([]int{1, mib + 1}, "prune", 3*mib), do([]string{"never", "once"}, "list"))
 	a.glance(t, dir, steps...)
-}
-
-// writeGlanceRecords writes records into Glance's own database, with the driver
-// that ships.
-func (a *adoption) writeGlanceRecords(t *testing.T, images map[string]cache.ImageInfo) {
-	t.Helper()
-	run, err := os.MkdirTemp("/tmp", "ic") // t.TempDir() may be too long for a socket
-	if err != nil {
-		t.Fatal(err)
-	}
-	sup, err := plugin.New(plugin.Config{RunDir: run, Log: slog.New(slog.NewTextHandler(t.Output(), nil))})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() {
-		if err := errors.Join(sup.Close(), os.RemoveAll(run)); err != nil {
-			t.Error(err)
-		}
-	}()
-	p, err := sup.Start(t.Context(), plugin.Spec{Name: "sqlite", Kind: sdk.KindDriver, Path: filepath.Join(a.bin, "plugins", "imgcache-driver-sqlite")})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := p.Configure(t.Context(), sdk.Settings{CacheDir: a.dir, Options: sdk.Config{"format": "glance"}}); err != nil {
-		t.Fatal(err)
-	}
-	b := sdk.Batch{Source: "back", Seq: 1}
-	for _, info := range images {
-		b.Ops = append(b.Ops, sdk.Put(sdk.Entry{
-			ID: info.ID, Version: info.Version, Size: info.Size, Hits: info.Hits,
-			LastAccessed: info.LastAccessed, LastModified: info.LastModified,
-		}))
-	}
-	if err := p.Driver().Apply(t.Context(), b); err != nil {
-		t.Fatal(err)
-	}
 }
 
 // TestGlanceDatabase has the service keep its records in Glance's database all
