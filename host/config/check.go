@@ -272,8 +272,15 @@ func (d *decoder) checkScrubbed(c *Config) {
 	}
 }
 
-// checkPeers complains about a node that asks others and cannot be asked.
+// checkPeers complains about a node that asks others and cannot be asked, and
+// about one that hands them more than it means to.
 func (d *decoder) checkPeers(c *Config) {
+	for _, l := range c.Listeners {
+		if c.Peers.TokenFile != "" && l.TokenFile == c.Peers.TokenFile && l.Serves(FaceAdmin) {
+			d.errorAt(d.peersAt, "A token of admin for other nodes",
+				"Other nodes are sent a token with which listener %q lets them empty the cache. Give them a token_file of their own.", l.Name)
+		}
+	}
 	if c.Peers.Name != "" && c.Node.Advertise == "" {
 		d.warnAt(d.peersAt, "Other nodes cannot ask this one",
 			"This node asks others for images, but does not say where it is. Set node { advertise }, and serve \"peers\" there.")

@@ -17,6 +17,7 @@ origin "directory" "golden" {
   path = "/srv/images"
 }
 origin "peer" "nodes" {
+  token_file     = "/etc/imgcache/tokens"
   lookup_timeout = "0s"
 }
 origin "peer" "others" {}
