@@ -316,6 +316,11 @@ func scaleInPostgres(t *testing.T, c *crowd, dsn string) (again func()) {
 		if now, blocks := measure(); now > rows || blocks > 3*22*16 {
 			t.Errorf("they were %d rows with a tenth of the nodes", rows)
 		}
+		var size int
+		if err := c.tables.db.QueryRowContext(t.Context(), "SELECT pg_total_relation_size('imgcache_images')").Scan(&size); err != nil {
+			t.Fatal(err)
+		}
+		t.Logf("%d bytes for a record, with its indexes", size/(len(c.nodes)*c.images))
 		var natural plans
 		watched := newCrowd(t, dsn, c.images, natural.watch(nil))
 		watched.nodes = c.nodes
