@@ -101,15 +101,14 @@ func (c *crowd) flush(source string, n int, seq uint64) sdk.Batch {
 // that it lives, and asks who has an image.
 func (c *crowd) daily(n int) {
 	c.Helper()
-	d := *c.nodes[n]
-	d.tables = c.tables
+	d := &Driver{log: c.nodes[n].log, tables: c.tables, config: c.config, me: c.nodes[n].me}
 	c.seq++
 	source := fmt.Sprint("measured", c.seq)
-	apply(c.T, &d, c.flush(source, n, 1), c.flush(source, n, 2), c.flush(source, n, 2))
+	apply(c.T, d, c.flush(source, n, 1), c.flush(source, n, 2), c.flush(source, n, 2))
 	if err := d.Heartbeat(c.Context()); err != nil {
 		c.Fatal(err)
 	}
-	if got := strings.Fields(urls(c.T, &d, c.id(n, 5))); len(got) != 3 {
+	if got := strings.Fields(urls(c.T, d, c.id(n, 5))); len(got) != 3 {
 		c.Fatalf("%s is held by %q, want three nodes", c.id(n, 5), got)
 	}
 }
