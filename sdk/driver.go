@@ -4,15 +4,17 @@ import (
 	"context"
 	"fmt"
 	"time"
+	"unicode/utf8"
 )
 
-// Entry is the record of one cached image.
+// Entry is the record of one cached image. Ids and versions are compared byte
+// for byte, times are kept to the microsecond or better, numbers to 63 bits.
 type Entry struct {
 	ID           string
-	Version      string    // digest, ETag, or size and time of the origin's copy; opaque to drivers
+	Version      string    // digest, ETag, or size and time of the origin's copy; opaque to drivers; UTF-8
 	Size         int64     // bytes
 	Hits         uint64    // complete downloads served from the cache
-	LastAccessed time.Time // UTC; drivers keep microseconds or better
+	LastAccessed time.Time // UTC
 	LastModified time.Time // when the image was committed to the cache
 }
 
@@ -24,9 +26,10 @@ type Entry struct {
 // respect.
 type Driver interface {
 	// List calls yield with all entries, in batches of any size and in any
-	// order, each id once. It sees every batch that was applied before the call. An error of yield ends
-	// the listing and is returned. The slice belongs to the driver again when
-	// yield returns. An empty store yields nothing.
+	// order, each id once. It sees every batch that was applied before the
+	// call. An error of yield ends the listing and is returned. The slice
+	// belongs to the driver again when yield returns. An empty store yields
+	// nothing.
 	List(ctx context.Context, yield func([]Entry) error) error
 
 	// Apply carries out a batch, wholly or not at all, and returns nil only
@@ -42,12 +45,12 @@ type Driver interface {
 	Apply(ctx context.Context, b Batch) error
 }
 
-// Batch is a sequence of operations with the place that it has in the record
-// log of one host.
+// Batch is a sequence of operations, carried out in order, with the place that
+// it has in the record log of one host.
 type Batch struct {
 	Source string // random id of the host's record log, 32 hex digits
 	Seq    uint64 // 1, 2, 3, …
-	Ops    []Op   // carried out in order
+	Ops    []Op
 }
 
 // OpKind says what an operation does.
@@ -102,10 +105,14 @@ func Touch(id string, hits uint64, at time.Time) Op {
 
 // Validate reports, wrapping [ErrInvalid], what makes the batch one that no
 // driver may apply: no source, sequence 0, an unknown kind, an id that is
-// empty or longer than [MaxIDLen], a negative size.
+// empty or longer than [MaxIDLen], a negative size, a source or id that is no
+// UTF-8.
 func (b Batch) Validate() error {
 	if b.Source == "" || b.Seq == 0 {
 		return fmt.Errorf("%w: batch without source or sequence number", ErrInvalid)
+	}
+	if !utf8.ValidString(b.Source) {
+		return fmt.Errorf("%w: the source %q is no UTF-8", ErrInvalid, b.Source)
 	}
 	for i, op := range b.Ops {
 		switch {
@@ -113,6 +120,8 @@ func (b Batch) Validate() error {
 			return fmt.Errorf("%w: operation %d has the unknown kind %d", ErrInvalid, i, op.Kind)
 		case op.Entry.ID == "" || len(op.Entry.ID) > MaxIDLen:
 			return fmt.Errorf("%w: operation %d has an id of %d bytes, want 1 to %d", ErrInvalid, i, len(op.Entry.ID), MaxIDLen)
+		case !utf8.ValidString(op.Entry.ID):
+			return fmt.Errorf("%w: operation %d has the id %q, which is no UTF-8", ErrInvalid, i, op.Entry.ID)
 		case op.Entry.Size < 0:
 			return fmt.Errorf("%w: operation %d has the size %d", ErrInvalid, i, op.Entry.Size)
 		}

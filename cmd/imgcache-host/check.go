@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/xml"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -17,7 +18,8 @@ import (
 )
 
 func (a *app) pluginCheck() *cobra.Command {
-	var junit, only string
+	var junit string
+	var c conformance.Check
 	cmd := &cobra.Command{
 		Use:   "check PATH",
 		Short: "Hold a driver plugin to every sentence of its contract",
@@ -27,17 +29,15 @@ func (a *app) pluginCheck() *cobra.Command {
 			"take one that is there for the check. Policies cannot be checked yet.",
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			options, err := a.pluginOptions()
-			if err != nil {
+			var err error
+			if c.Options, err = a.pluginOptions(); err != nil {
 				return err
 			}
-			path, err := filepath.Abs(args[0])
-			if err != nil {
+			if c.Path, err = filepath.Abs(args[0]); err != nil {
 				return err
 			}
 			r := checkReport{path: args[0]}
-			check := conformance.Check{Path: path, Options: options, Only: only}
-			err = check.Driver(cmd.Context(), func(c conformance.Case) {
+			err = c.Driver(cmd.Context(), func(c conformance.Case) {
 				r.add(c)
 				if !a.output.json {
 					r.print(a.stdout, c)
@@ -59,8 +59,12 @@ func (a *app) pluginCheck() *cobra.Command {
 			return r.verdict()
 		},
 	}
-	cmd.Flags().StringVar(&only, "only", "", "check only the sentences that contain this `text`")
-	cmd.Flags().StringVar(&junit, "junit", "", "write the result to a `file` too, in the XML of JUnit")
+	flags := cmd.Flags()
+	flags.StringVar(&c.Only, "only", "", "run only the cases whose name contains this `text`")
+	flags.StringVar(&c.Dir, "dir", "", "`directory` in which cache directories are made (default: that for temporary files)")
+	flags.IntVar(&c.Entries, "entries", 100_000, "`number` of records in the largest case")
+	flags.DurationVar(&c.Timeout, "timeout", conformance.Timeout, "how long a case may take")
+	flags.StringVar(&junit, "junit", "", "write the result to a `file` too, in the XML of JUnit")
 	return cmd
 }
 
@@ -95,21 +99,28 @@ func (r *checkReport) add(c conformance.Case) {
 	}
 }
 
-// print writes a line for a sentence, and what was seen where it is broken.
+// print writes a line for a case, and where the driver fails the sentence of
+// the contract with what was seen.
 func (r *checkReport) print(w io.Writer, c conformance.Case) {
 	word := "ok    "
 	if len(c.Failures) > 0 {
 		word = "BROKEN"
 	}
 	fmt.Fprintf(w, "%s  %s  (%v)\n", word, c.Name, c.Took.Round(time.Millisecond))
+	if len(c.Failures) > 0 {
+		fmt.Fprintf(w, "        contract: %s\n", c.Sentence)
+	}
 	for _, f := range c.Failures {
-		fmt.Fprintf(w, "        %s\n", f)
+		fmt.Fprintf(w, "        seen: %s\n", f)
 	}
 }
 
 func (r *checkReport) verdict() error {
+	if len(r.cases) == 0 {
+		return errors.New("no case has such a name")
+	}
 	if r.failed > 0 {
-		return fmt.Errorf("%s breaks %s of %d of the contract", r.path, english.Plural(r.failed, "sentence", ""), len(r.cases))
+		return fmt.Errorf("%s breaks the contract: %d of %s failed", r.path, r.failed, english.Plural(len(r.cases), "case", ""))
 	}
 	return nil
 }
@@ -130,7 +141,8 @@ type (
 		Failures []junitFailure `xml:"failure"`
 	}
 	junitFailure struct {
-		Message string `xml:"message,attr"`
+		Message string `xml:"message,attr"` // the sentence that is broken
+		Text    string `xml:",chardata"`    // what was seen
 	}
 )
 
@@ -139,7 +151,7 @@ func (r *checkReport) writeJUnit(path string) error {
 	for _, c := range r.cases {
 		one := junitCase{Name: c.Name, Class: r.path, Time: c.Took.Seconds()}
 		for _, f := range c.Failures {
-			one.Failures = append(one.Failures, junitFailure{f})
+			one.Failures = append(one.Failures, junitFailure{c.Sentence, f})
 		}
 		suite.Cases = append(suite.Cases, one)
 	}

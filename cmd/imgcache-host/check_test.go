@@ -11,6 +11,9 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/imgcache/imgcache-host/host/conformance"
+	"github.com/imgcache/imgcache-host/sdk/sdktest"
 )
 
 // buildPlugin builds the plugin in a directory.
@@ -31,12 +34,20 @@ func writeTemp(t *testing.T, name string) string {
 	return path
 }
 
-// check runs plugin check.
+// check runs plugin check, on a small scale. It leaves nothing behind.
 func check(t *testing.T, args ...string) (code int, stdout, stderr string) {
 	t.Helper()
+	dir, err := os.MkdirTemp("/dev/shm", "ic") // where thousands of files take no time
+	if err != nil {
+		dir = t.TempDir()
+	}
+	defer os.RemoveAll(dir)
 	var out, errs bytes.Buffer
 	a := &app{stdin: os.Stdin, stdout: &out, stderr: &errs}
-	code = a.run(t.Context(), append([]string{"plugin", "check"}, args...))
+	code = a.run(t.Context(), append([]string{"plugin", "check", "--dir", dir, "--entries", "3000"}, args...))
+	if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
+		t.Errorf("%v; it leaves %v", err, left)
+	}
 	return code, out.String(), errs.String()
 }
 
@@ -67,7 +78,7 @@ func TestCheck(t *testing.T) {
 // break their contract, and name the sentence.
 func TestCheckFindsWrongDrivers(t *testing.T) {
 	path := buildPlugin(t, "./testdata/wrongdriver")
-	for fault, sentence := range map[string]string{
+	for fault, name := range map[string]string{
 		"forgets all":          "a restart keeps the records",
 		"forgets the sequence": "a restart keeps the place in the sequence",
 		"counts replays":       "a repeated batch is acknowledged without effect",
@@ -78,40 +89,64 @@ func TestCheckFindsWrongDrivers(t *testing.T) {
 		"creates on touch":     "touch of an absent id creates nothing",
 		"truncates times":      "times keep microseconds",
 		"lists twice":          "list yields each id once",
+		"touches backwards":    "touch never moves the last access back",
+		"half of a gap":        "a gap is refused and changes nothing",
+		"loses the last":       "a batch is durable when it is acknowledged",
+		"hangs":                "list ends with its context",
+		"dies":                 "an empty batch has its place in the sequence",
 	} {
 		t.Run(fault, func(t *testing.T) {
 			t.Parallel()
+			timeout := "1m"
+			if fault == "hangs" {
+				timeout = "2s"
+			}
 			config := filepath.Join(t.TempDir(), "plugin.hcl")
 			writeFile(t, config, fmt.Sprintf("fault = %q\n", fault))
 			junit := filepath.Join(t.TempDir(), "junit.xml")
-			code, out, errs := check(t, path, "--config", config, "--output", "json", "--junit", junit, "--only", sentence)
+			code, out, errs := check(t, path, "--config", config, "--output", "json", "--junit", junit, "--timeout", timeout, "--only", name)
 			var answer struct {
-				Cases []struct {
-					Name     string
-					Failures []string
-				}
+				Cases  []conformance.Case
 				Failed int
 			}
 			if err := json.Unmarshal([]byte(out), &answer); err != nil {
 				t.Fatalf("%v: %s %s", err, out, errs)
 			}
-			i := slices.IndexFunc(answer.Cases, func(c struct {
-				Name     string
-				Failures []string
-			},
-			) bool {
-				return c.Name == sentence
-			})
-			if i < 0 || len(answer.Cases[i].Failures) == 0 {
-				t.Errorf("it does not name the sentence %q: %s", sentence, out)
+			i := slices.IndexFunc(answer.Cases, func(c conformance.Case) bool { return c.Name == name })
+			if i < 0 || len(answer.Cases[i].Failures) == 0 || answer.Cases[i].Sentence != sdktest.Sentence(name) {
+				t.Errorf("it does not name the case %q and its sentence: %s", name, out)
 			}
-			if code != exitError || answer.Failed == 0 || !strings.Contains(errs, "of the contract") {
+			if code != exitError || answer.Failed == 0 || !strings.Contains(errs, "breaks the contract") {
 				t.Errorf("exit code %d, %d failures, %s", code, answer.Failed, errs)
 			}
-			if b, err := os.ReadFile(junit); err != nil || !strings.Contains(string(b), "<failure") {
+			if b, err := os.ReadFile(junit); err != nil || !strings.Contains(string(b), "<failure message=") {
 				t.Errorf("%v: %s", err, b)
 			}
 		})
+	}
+}
+
+// TestCheckSaysWhatIsBroken: people read the sentence of the contract, and what
+// was seen.
+func TestCheckSaysWhatIsBroken(t *testing.T) {
+	config := filepath.Join(t.TempDir(), "plugin.hcl")
+	writeFile(t, config, "fault = \"fails on absent\"\n")
+	path := buildPlugin(t, "./testdata/wrongdriver")
+	code, out, errs := check(t, path, "--config", config, "--only", "absent id")
+	for _, line := range []string{
+		"BROKEN  delete of an absent id is no error  (", "        contract: An absent id is no error.\n",
+		"        seen: Apply(batch 1 of 1 operations) = ", "ok      touch of an absent id creates nothing  (",
+	} {
+		if !strings.Contains(out, line) {
+			t.Errorf("no %q in:\n%s", line, out)
+		}
+	}
+	if code != exitError || !strings.Contains(errs, "breaks the contract: 1 of 2 cases failed") {
+		t.Errorf("exit code %d: %s", code, errs)
+	}
+	code, out, errs = check(t, path, "--only", "no such case")
+	if code != exitError || out != "" || !strings.Contains(errs, "no case has such a name") {
+		t.Errorf("exit code %d, %s %s", code, out, errs)
 	}
 }
 

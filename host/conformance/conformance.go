@@ -3,6 +3,7 @@
 package conformance
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -11,7 +12,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/imgcache/imgcache-host/host/plugin"
@@ -26,38 +26,41 @@ type Check struct {
 	// Options returns the values of the options that the plugin declares.
 	Options func([]sdk.Option) (sdk.Config, error)
 
-	Only string       // run the cases alone whose names contain it
-	Log  *slog.Logger // what the plugin writes; nil: nobody reads it
+	Only    string        // run the cases alone whose names contain it
+	Dir     string        // where cache directories are made; empty: where temporary files are
+	Timeout time.Duration // of a case; 0: [Timeout]
+	Entries int           // records of the largest case; 0: see [sdktest.Subject]
+	Log     *slog.Logger  // what the plugin writes; nil: nobody reads it
 }
 
-// Case is a sentence of the contract, and what came of it.
+// Case is one thing that a driver has to do, and what came of it.
 type Case struct {
-	Name     string        `json:"name"`               // the sentence
+	Name     string        `json:"name"`
+	Sentence string        `json:"sentence"`           // of the contract, that asks for it
 	Failures []string      `json:"failures,omitempty"` // what was seen instead; none: it holds
 	Took     time.Duration `json:"took_ns"`
 }
 
-// caseTime bounds a case, so that a driver that hangs fails one and the check
+// Timeout bounds a case, so that a driver that hangs fails one and the check
 // goes on. The longest takes seconds, and a minute over a slow network.
-const caseTime = 2 * time.Minute
+const Timeout = 2 * time.Minute
 
 // Driver holds a driver to every sentence of its contract, and calls tell after
 // each. A driver gets a cache directory, a name of its node and an instance of
 // its own for each case, so its store must be told apart by one of these. The
 // error says why it could not be checked: it does not start, or is no driver.
 func (c Check) Driver(ctx context.Context, tell func(Case)) error {
-	dir, err := os.MkdirTemp("/tmp", "imgcache-check") // sockets have short paths
-	if err != nil {
-		return fmt.Errorf("make a directory for the check: %w", err)
-	}
-	defer os.RemoveAll(dir)
 	if _, err := os.Stat(c.Path); errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("%w: there is no such file", sdk.ErrNotFound)
 	}
 	if strings.HasSuffix(c.Path, ".wasm") {
 		return fmt.Errorf("%w: modules are policies, and only drivers can be checked", sdk.ErrUnsupported)
 	}
-	w := &workshop{check: c, dir: dir}
+	w, err := newWorkshop(c)
+	if err != nil {
+		return fmt.Errorf("make a directory for the check: %w", err)
+	}
+	defer w.clear()
 	first, err := w.open(ctx) // whatever is wrong with all cases is told once
 	if err != nil {
 		return err
@@ -68,13 +71,14 @@ func (c Check) Driver(ctx context.Context, tell func(Case)) error {
 	begun := time.Now()
 	report := &sdktest.Report{
 		Observe: func(name string, failures []string) {
-			tell(Case{Name: name, Failures: withoutName(name, failures), Took: time.Since(begun)})
+			tell(Case{Name: name, Sentence: sdktest.Sentence(name), Failures: withoutName(name, failures), Took: time.Since(begun)})
 			begun = time.Now()
 		},
-		Only: func(name string) bool { return strings.Contains(name, c.Only) },
+		Only:   func(name string) bool { return strings.Contains(name, c.Only) },
+		Parent: ctx, Timeout: cmp.Or(c.Timeout, Timeout),
 	}
 	sdktest.Driver(report, func(r *sdktest.Report) sdktest.Subject {
-		d := w.mustOpen(ctx, r)
+		d := w.mustOpen(r)
 		r.Cleanup(func() { _ = d.close() }) // a case has ended by then
 		return d.subject()
 	})
@@ -87,8 +91,8 @@ func (c Check) Driver(ctx context.Context, tell func(Case)) error {
 		})
 		return func() sdktest.Subject {
 			if d == nil {
-				d = w.mustOpen(ctx, r)
-			} else if err := d.restart(ctx); err != nil {
+				d = w.mustOpen(r)
+			} else if err := d.restart(r.Context()); err != nil {
 				r.Fatalf("it does not start again after it was killed: %v", err)
 			}
 			return d.subject()
@@ -108,29 +112,46 @@ func withoutName(name string, failures []string) []string {
 // workshop makes drivers, each over a store of its own.
 type workshop struct {
 	check Check
-	dir   string
+	run   string // directory for sockets, which have short paths
+	dir   string // for all else
 	made  int
+}
+
+func newWorkshop(c Check) (*workshop, error) {
+	run, err := os.MkdirTemp("/tmp", "imgcache-check")
+	if err != nil {
+		return nil, err
+	}
+	dir, err := os.MkdirTemp(c.Dir, "imgcache-check")
+	if err != nil {
+		return nil, errors.Join(err, os.Remove(run))
+	}
+	return &workshop{check: c, run: run, dir: dir}, nil
+}
+
+func (w *workshop) clear() {
+	_ = os.RemoveAll(w.run)
+	_ = os.RemoveAll(w.dir)
 }
 
 // driver is the plugin over one store.
 type driver struct {
 	check    Check
-	dir      string // of everything it has
+	dir      string // of everything it has but sockets
+	run      string
 	node     string
-	ctx      context.Context // ends with the case
-	cancel   context.CancelFunc
 	sup      *plugin.Supervisor
 	p        *plugin.Plugin
 	instance string
 }
 
-func (w *workshop) mustOpen(ctx context.Context, r *sdktest.Report) *driver {
-	d, err := w.open(ctx)
+func (w *workshop) mustOpen(r *sdktest.Report) *driver {
+	d, err := w.open(r.Context())
 	if err != nil {
 		r.Fatalf("it does not start: %v", err)
 	}
 	empty := true
-	err = d.p.Driver().List(d.ctx, func(entries []sdk.Entry) error {
+	err = d.p.Driver().List(r.Context(), func(entries []sdk.Entry) error {
 		empty = empty && len(entries) == 0
 		return nil
 	})
@@ -144,15 +165,13 @@ func (w *workshop) mustOpen(ctx context.Context, r *sdktest.Report) *driver {
 func (w *workshop) open(ctx context.Context) (*driver, error) {
 	w.made++
 	d := &driver{
-		check: w.check, dir: filepath.Join(w.dir, fmt.Sprint(w.made)),
+		check: w.check, dir: filepath.Join(w.dir, fmt.Sprint(w.made)), run: filepath.Join(w.run, fmt.Sprint(w.made)),
 		node: fmt.Sprintf("check-%d-%d", os.Getpid(), w.made), instance: fmt.Sprintf("%016x", time.Now().UnixNano()),
 	}
 	if err := os.MkdirAll(filepath.Join(d.cache(), ".imgcache"), 0o750); err != nil {
 		return nil, err
 	}
-	d.ctx, d.cancel = context.WithTimeoutCause(ctx, caseTime, fmt.Errorf("the case is not over after %v", caseTime))
 	if err := d.start(ctx); err != nil {
-		d.cancel()
 		return nil, err
 	}
 	return d, nil
@@ -161,7 +180,7 @@ func (w *workshop) open(ctx context.Context) (*driver, error) {
 func (d *driver) cache() string { return filepath.Join(d.dir, "images") }
 
 func (d *driver) start(ctx context.Context) (err error) {
-	if d.sup, err = plugin.New(plugin.Config{RunDir: filepath.Join(d.dir, "run"), Log: d.check.Log}); err != nil {
+	if d.sup, err = plugin.New(plugin.Config{RunDir: d.run, Log: d.check.Log}); err != nil {
 		return err
 	}
 	spec := plugin.Spec{Name: pluginName(d.check.Path), Kind: sdk.KindDriver, Path: d.check.Path}
@@ -189,11 +208,9 @@ func (d *driver) configure(ctx context.Context) error {
 	})
 }
 
-// restart kills the process, as a crash would, and starts it on the same store.
+// restart starts the process again on the same store. The supervisor does not
+// ask it to end: it kills it, as a crash would.
 func (d *driver) restart(ctx context.Context) error {
-	if err := syscall.Kill(d.p.Status().PID, syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
-		return err
-	}
 	if err := d.sup.Close(); err != nil {
 		return err
 	}
@@ -201,13 +218,12 @@ func (d *driver) restart(ctx context.Context) error {
 }
 
 func (d *driver) close() error {
-	d.cancel()
 	return errors.Join(d.sup.Close(), os.RemoveAll(d.dir))
 }
 
 func (d *driver) subject() sdktest.Subject {
 	return sdktest.Subject{
-		Driver: bounded{d.p.Driver(), d.ctx},
+		Driver: d.p.Driver(), Entries: d.check.Entries,
 		Create: func(id string) {
 			if f, err := os.OpenFile(filepath.Join(d.cache(), id), os.O_CREATE, 0o640); err == nil {
 				_ = f.Close() // an id that names no file has no record either
@@ -215,32 +231,6 @@ func (d *driver) subject() sdktest.Subject {
 		},
 		Remove: func(id string) { _ = os.Remove(filepath.Join(d.cache(), id)) },
 	}
-}
-
-// bounded is a driver whose calls fail when the time of the case is over.
-type bounded struct {
-	sdk.Driver
-	over context.Context
-}
-
-func (b bounded) both(ctx context.Context) (context.Context, func()) {
-	ctx, cancel := context.WithCancelCause(ctx)
-	stop := context.AfterFunc(b.over, func() { cancel(context.Cause(b.over)) })
-	return ctx, func() { stop(); cancel(nil) }
-}
-
-// List implements sdk.Driver.
-func (b bounded) List(ctx context.Context, yield func([]sdk.Entry) error) error {
-	ctx, done := b.both(ctx)
-	defer done()
-	return b.Driver.List(ctx, yield)
-}
-
-// Apply implements sdk.Driver.
-func (b bounded) Apply(ctx context.Context, batch sdk.Batch) error {
-	ctx, done := b.both(ctx)
-	defer done()
-	return b.Driver.Apply(ctx, batch)
 }
 
 // pluginName is what the plugin in a file is called in messages.

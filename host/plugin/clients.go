@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"time"
+	"unicode/utf8"
 
 	"google.golang.org/grpc"
 
@@ -84,10 +85,26 @@ func (d driver) List(ctx context.Context, yield func([]sdk.Entry) error) error {
 
 // Apply implements sdk.Driver.
 func (d driver) Apply(ctx context.Context, b sdk.Batch) error {
+	if err := sendable(b); err != nil {
+		return fmt.Errorf("%s: %w", d.p.spec, err)
+	}
 	return d.p.call(ctx, "Apply", d.p.spec.timeout(), func(ctx context.Context, conn *grpc.ClientConn) error {
 		_, err := pluginv1.NewDriverServiceClient(conn).Apply(ctx, pluginproto.FromBatch(b))
 		return err
 	})
+}
+
+// sendable returns an error for a batch that no message can carry. All else
+// that may be wrong with one the plugin finds.
+func sendable(b sdk.Batch) error {
+	ok := utf8.ValidString(b.Source)
+	for _, op := range b.Ops {
+		ok = ok && utf8.ValidString(op.Entry.ID)
+	}
+	if !ok {
+		return fmt.Errorf("%w: a source or id is no UTF-8", sdk.ErrInvalid)
+	}
+	return nil
 }
 
 type nodeLister struct{ p *Plugin }

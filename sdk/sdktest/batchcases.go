@@ -5,21 +5,24 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/imgcache/imgcache-host/sdk"
 )
 
 var batchCases = []driverCase{
-	{"operations of a batch are carried out in order", testOrder},
-	{"an empty batch has its place in the sequence", testEmptyBatch},
-	{"a batch of 10000 operations is carried out", testBigBatch},
-	{"a batch belongs to the caller again", testBatchReuse},
-	{"a repeated batch is acknowledged without effect", testRepeat},
-	{"a gap is refused and changes nothing", testGap},
-	{"the first batch of an unknown source is 1", testUnknownSource},
-	{"sources are counted apart", testSources},
-	{"an invalid batch is refused as a whole", testInvalid},
-	{"a cancelled batch is carried out once or not at all", testCancelledApply},
+	{"operations of a batch are carried out in order", applyOrder, testOrder},
+	{"an empty batch has its place in the sequence", applyOnce, testEmptyBatch},
+	{"a batch of 10000 operations is carried out", applyWhole, testBigBatch},
+	{"a batch of the largest texts is carried out", applyWhole, testHuge},
+	{"a batch belongs to the caller again", applyWhole, testBatchReuse},
+	{"a repeated batch is acknowledged without effect", applyRepeat, testRepeat},
+	{"a gap is refused and changes nothing", applyGap, testGap},
+	{"the first batch of an unknown source is 1", applyGap, testUnknownSource},
+	{"sources are counted apart", applyOnce, testSources},
+	{"an invalid batch is refused as a whole", invalid, testInvalid},
+	{"apply ends with its context", deadline, testApplyEnds},
+	{"a cancelled batch is carried out once or not at all", applyWhole, testCancelledApply},
 }
 
 func testOrder(s *store) {
@@ -65,6 +68,18 @@ func testBigBatch(s *store) {
 	}
 	s.apply(ops...)
 	s.want()
+}
+
+// testHuge sends some MiB at once.
+func testHuge(s *store) {
+	var want []sdk.Entry
+	for i := range 1000 {
+		e := entry(fmt.Sprintf("%0*d", sdk.MaxIDLen, i))
+		e.Version = strings.Repeat("v", 4000) + fmt.Sprint(i)
+		want = append(want, e)
+	}
+	s.apply(puts(want)...)
+	s.want(want...)
 }
 
 func testBatchReuse(s *store) {
@@ -130,14 +145,28 @@ func testInvalid(s *store) {
 		sdk.Delete(""),
 		sdk.Touch(strings.Repeat("z", sdk.MaxIDLen+1), 1, at),
 		sdk.Put(negative),
+		sdk.Put(entry("caf\xe9")),
+		sdk.Touch("\xff", 1, at),
 	} {
 		s.mustRefuse(sdk.Batch{Source: aSource, Seq: s.seq + 1, Ops: []sdk.Op{sdk.Delete("a"), sdk.Put(entry("b")), bad}})
 	}
 	s.mustRefuse(sdk.Batch{Source: "", Seq: 1, Ops: []sdk.Op{sdk.Delete("a")}})
+	s.mustRefuse(sdk.Batch{Source: "\xff", Seq: 1, Ops: []sdk.Op{sdk.Delete("a")}})
 	s.mustRefuse(sdk.Batch{Source: aSource, Seq: 0, Ops: []sdk.Op{sdk.Delete("a")}})
 	s.want(entry("a"))
 	s.apply(sdk.Put(entry("b"))) // a refused batch has no place in the sequence
 	s.want(entry("a"), entry("b"))
+}
+
+// testApplyEnds gives a batch to the driver whose time is over. It may be
+// carried out or not; the driver goes on.
+func testApplyEnds(s *store) {
+	b := s.next(puts(many(1000))...)
+	ctx, cancel := context.WithDeadline(s.Context(), time.Now())
+	defer cancel()
+	_ = s.Apply(ctx, b)
+	s.must(b)
+	s.want(many(1000)...)
 }
 
 func testCancelledApply(s *store) {
@@ -173,14 +202,15 @@ func testCancelledApply(s *store) {
 }
 
 type durableCase struct {
-	name string
-	run  func(s *store, reopen func())
+	name     string
+	sentence string
+	run      func(s *store, reopen func())
 }
 
 var durableCases = []durableCase{
-	{"a restart keeps the records", testRestart},
-	{"a restart keeps the place in the sequence", testRestartSequence},
-	{"a batch is durable when it is acknowledged", testRestartEach},
+	{"a restart keeps the records", applyWhole, testRestart},
+	{"a restart keeps the place in the sequence", applyOnce, testRestartSequence},
+	{"a batch is durable when it is acknowledged", applyWhole, testRestartEach},
 }
 
 func testRestart(s *store, reopen func()) {

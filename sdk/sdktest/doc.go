@@ -12,7 +12,10 @@
 //		})
 //	}
 //
-// or, outside of a test, a [Report].
+// or, outside of a test, a [Report]; package host/conformance, which is the
+// command `imgcache-host plugin check`, does so with a process behind gRPC. In the
+// tests of this package the table in process_test.go has each driver that ships,
+// to be held to the contract at that layer.
 //
 // The package also has [Memory], the reference driver, and [Flaky], which
 // makes a driver fail in the ways in which processes fail.

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"time"
 
@@ -18,6 +19,10 @@ type Subject struct {
 	// Create makes the file of an image, Remove removes it; neither minds when
 	// that is so already. They are nil for a driver that looks at no files.
 	Create, Remove func(id string)
+
+	// Entries is how many the largest case has; 0: 10000, or 100000 when
+	// IMGCACHE_TEST_ALL is set.
+	Entries int
 }
 
 // Driver holds a driver to every sentence of [sdk.Driver]. open returns one
@@ -61,6 +66,16 @@ type store struct {
 	Subject
 	seq  uint64
 	last map[string]uint64 // of each source, that was acknowledged
+}
+
+func (s Subject) entries() int {
+	switch {
+	case s.Entries > 0:
+		return s.Entries
+	case os.Getenv("IMGCACHE_TEST_ALL") != "":
+		return 100_000
+	}
+	return 10_000
 }
 
 func newStore(t T, d Subject) *store { return &store{T: t, Subject: d, last: map[string]uint64{}} }
@@ -196,7 +211,7 @@ func entry(id string) sdk.Entry {
 func many(n int) []sdk.Entry {
 	list := make([]sdk.Entry, n)
 	for i := range list {
-		list[i] = entry(fmt.Sprintf("image-%05d", i))
+		list[i] = entry(fmt.Sprintf("image-%07d", i))
 		list[i].Size = int64(i)
 	}
 	return list

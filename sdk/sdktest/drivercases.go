@@ -9,26 +9,27 @@ import (
 )
 
 type driverCase struct {
-	name string
-	run  func(*store)
+	name     string
+	sentence string // of the contract
+	run      func(*store)
 }
 
 // driverCases are the sentences of the contract of drivers: operations here,
 // then batches, listing, and all of it at random.
 var driverCases = append([]driverCase{
-	{"put stores the entry as it stands", testPut},
-	{"put keeps the hits of the same version", testPutSameVersion},
-	{"put of another version replaces the record", testPutNewVersion},
-	{"versions are compared byte for byte", testVersions},
-	{"ids are compared byte for byte", testIDs},
-	{"delete removes the record", testDelete},
-	{"delete of an absent id is no error", testDeleteAbsent},
-	{"touch adds hits and moves the last access", testTouch},
-	{"touch never moves the last access back", testTouchBack},
-	{"touch of an absent id creates nothing", testTouchAbsent},
-	{"times keep microseconds", testMicroseconds},
-	{"times that are not known stay unknown", testZeroTimes},
-	{"numbers keep 63 bits", testBigNumbers},
+	{"put stores the entry as it stands", putStores, testPut},
+	{"put keeps the hits of the same version", putReplaces, testPutSameVersion},
+	{"put of another version replaces the record", putReplaces, testPutNewVersion},
+	{"versions are compared byte for byte", exact, testVersions},
+	{"ids are compared byte for byte", exact, testIDs},
+	{"delete removes the record", deletes, testDelete},
+	{"delete of an absent id is no error", deleteAbsent, testDeleteAbsent},
+	{"touch adds hits and moves the last access", touches, testTouch},
+	{"touch never moves the last access back", touches, testTouchBack},
+	{"touch of an absent id creates nothing", touchAbsent, testTouchAbsent},
+	{"times keep microseconds", exact, testMicroseconds},
+	{"times that are not known stay unknown", putStores, testZeroTimes},
+	{"numbers keep 63 bits", exact, testBigNumbers},
 }, append(append(batchCases, listCases...), modelCases...)...)
 
 func testPut(s *store) {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -13,18 +14,21 @@ import (
 )
 
 var listCases = []driverCase{
-	{"an empty store lists nothing", func(s *store) { s.want() }},
-	{"list yields each id once", testListOnce},
-	{"an error of yield ends the listing", testListStop},
-	{"the slice belongs to yield until it returns", testListSlice},
-	{"list ends with its context", testListCancelled},
-	{"list sees every batch applied before it", testListDuringApply},
-	{"optional methods work or are unsupported", testOptional},
+	{"an empty store lists nothing", listEmpty, func(s *store) { s.want() }},
+	{"list yields each id once", listAll, testListOnce},
+	{"an error of yield ends the listing", listStops, testListStop},
+	{"the slice belongs to yield until it returns", listSlice, testListSlice},
+	{"list ends with its context", deadline, testListCancelled},
+	{"listings run beside each other and beside batches", concurrency, testConcurrent},
+	{"list sees every batch applied before it", listSees, testListDuringApply},
+	{"optional methods work or are unsupported", optional, testOptional},
 }
 
 func testListOnce(s *store) {
-	all := many(10_000)
-	s.apply(puts(all)...)
+	all := many(s.entries())
+	for batch := range slices.Chunk(all, 10_000) {
+		s.apply(puts(batch)...)
+	}
 	s.want(all...)
 	s.want(all...) // a listing changes nothing
 }
@@ -101,6 +105,39 @@ func testListDuringApply(s *store) {
 	}
 }
 
+// testConcurrent lists in several goroutines while batches of two sources are
+// applied in turn.
+func testConcurrent(s *store) {
+	const images, rounds = 500, 20
+	s.apply(puts(many(images))...)
+	errs := make(chan error, 3)
+	for range cap(errs) {
+		go func() {
+			errs <- func() error {
+				for range rounds {
+					if err := listAtLeast(s.Context(), s, images, 0); err != nil {
+						return err
+					}
+				}
+				return nil
+			}()
+		}()
+	}
+	for seq := range uint64(rounds) {
+		for _, source := range []string{"b", "c"} {
+			s.must(sdk.Batch{Source: source, Seq: seq + 1, Ops: []sdk.Op{sdk.Touch(many(1)[0].ID, 1, at)}})
+		}
+	}
+	for range cap(errs) {
+		if err := <-errs; err != nil {
+			s.Errorf("%v", err)
+		}
+	}
+	if hits := s.list()[0].Hits; hits != 2*rounds {
+		s.Errorf("%d hits, want %d", hits, 2*rounds)
+	}
+}
+
 func listAtLeast(ctx context.Context, d sdk.Driver, images int, hits uint64) error {
 	seen := map[string]bool{}
 	err := d.List(ctx, func(entries []sdk.Entry) error {
@@ -145,8 +182,9 @@ func testOptional(s *store) {
 var modelCases = func() (cases []driverCase) {
 	for seed := range uint64(4) {
 		cases = append(cases, driverCase{
-			name: fmt.Sprintf("random batches have the effect of the reference, seed %d", seed),
-			run:  func(s *store) { testModel(s, seed) },
+			name:     fmt.Sprintf("random batches have the effect of the reference, seed %d", seed),
+			sentence: applyWhole,
+			run:      func(s *store) { testModel(s, seed) },
 		})
 	}
 	return cases

@@ -6,6 +6,7 @@ import (
 	"runtime"
 	"slices"
 	"sync"
+	"time"
 )
 
 // T is what a case needs of the test that it is part of. *testing.T and
@@ -34,8 +35,16 @@ type Report struct {
 	// it. A case that is not run counts as passed.
 	Only func(name string) bool
 
+	// Timeout, if not 0, is how long a case of this report may take. One that
+	// takes longer has failed, and is left behind if it does not end when its
+	// context does.
+	Timeout time.Duration
+
+	// Parent, if not nil, is the context of all cases. When it has ended, no
+	// more of them run.
+	Parent context.Context
+
 	name     string
-	ctx      context.Context
 	mu       sync.Mutex
 	failures []string
 	cleanups []func()
@@ -57,10 +66,10 @@ func (r *Report) Helper() {}
 
 // Context returns a context that ends with the case.
 func (r *Report) Context() context.Context {
-	if r.ctx == nil {
+	if r.Parent == nil {
 		return context.Background()
 	}
-	return r.ctx
+	return r.Parent
 }
 
 // Errorf records a failure and lets the case go on.
@@ -88,39 +97,97 @@ func (r *Report) Cleanup(f func()) {
 }
 
 // Run runs a case to its end and reports whether it passed. A case that
-// panics has failed.
+// panics has failed, and one that Only leaves out has passed.
 func (r *Report) Run(name string, f func(*Report)) bool {
-	if r.Only != nil && !r.Only(name) {
+	r.mu.Lock()
+	r.parts++
+	r.mu.Unlock()
+	ctx, cancel := r.limited()
+	defer cancel()
+	if ctx.Err() != nil || r.Only != nil && !r.Only(name) {
 		return true
 	}
-	ctx, cancel := context.WithCancel(r.Context())
-	c := &Report{Observe: r.Observe, name: name, ctx: ctx}
+	c := &Report{Observe: r.Observe, Parent: ctx, name: name}
 	if r.name != "" {
 		c.name = r.name + "/" + name
 	}
-	r.parts++
-	done := make(chan struct{})
-	go func() { // Fatalf ends the goroutine
-		defer close(done)
-		defer func() {
-			if p := recover(); p != nil {
-				c.Errorf("panic: %v", p)
-			}
-		}()
-		defer func() {
-			cancel()
-			for _, f := range slices.Backward(c.cleanups) {
-				f()
-			}
-		}()
-		f(c)
-	}()
-	<-done
-	if r.Observe != nil && c.parts == 0 {
-		r.Observe(c.name, c.Failures())
+	if done := c.start(func() { f(c) }); !endsInTime(ctx, done) {
+		c.Errorf("%s", r.late())
+	}
+	cancel()
+	<-c.start(c.cleanup)
+	failures := c.Failures()
+	if r.Observe != nil && c.isLeaf() {
+		r.Observe(c.name, failures)
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.failures = append(r.failures, c.failures...)
-	return len(c.failures) == 0
+	r.failures = append(r.failures, failures...)
+	return len(failures) == 0
+}
+
+func (r *Report) isLeaf() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.parts == 0
+}
+
+// late says why a case of this report did not end in time.
+func (r *Report) late() string {
+	if r.Context().Err() != nil {
+		return "interrupted"
+	}
+	return fmt.Sprintf("it takes longer than %v", r.Timeout)
+}
+
+// limited returns the context of a case.
+func (r *Report) limited() (context.Context, context.CancelFunc) {
+	if r.Timeout == 0 {
+		return context.WithCancel(r.Context())
+	}
+	return context.WithTimeout(r.Context(), r.Timeout)
+}
+
+// start runs a part of the case in a goroutine, which Fatalf ends, and returns
+// what is closed when that has ended.
+func (r *Report) start(f func()) <-chan struct{} {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		defer func() {
+			if p := recover(); p != nil {
+				r.Errorf("panic: %v", p)
+			}
+		}()
+		f()
+	}()
+	return done
+}
+
+func (r *Report) cleanup() {
+	r.mu.Lock()
+	cleanups := r.cleanups
+	r.mu.Unlock()
+	for _, f := range slices.Backward(cleanups) {
+		f()
+	}
+}
+
+// lastWords is how long a case may take to say what it saw when its context
+// has ended.
+const lastWords = 2 * time.Second
+
+// endsInTime waits for the end of a case, and a moment longer than its context.
+// It reports whether the case ended before its context.
+func endsInTime(ctx context.Context, done <-chan struct{}) bool {
+	select {
+	case <-done:
+		return ctx.Err() == nil
+	case <-ctx.Done():
+	}
+	select {
+	case <-done:
+	case <-time.After(lastWords):
+	}
+	return false
 }

@@ -43,7 +43,7 @@ func TestOnlyImagesHaveRecords(t *testing.T) {
 	}
 	names := slices.Concat(glances, inside, []string{
 		"link", "inner-link", "dangling", "fifo", "directory", "socket", "a~b", ".hidden", "-dash", ".", "..", ".imgcache",
-		"incomplete", "invalid", "queue", "image/", "./image", "../outside", outside, "image\x00", "im\xffage", " ",
+		"incomplete", "invalid", "queue", "image/", "./image", "../outside", outside, "image\x00", "im\u00ffage", " ",
 	})
 	batch := next(logA)
 	var ops []sdk.Op

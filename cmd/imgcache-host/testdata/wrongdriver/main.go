@@ -28,6 +28,7 @@ type driver struct {
 	sdktest.Memory
 	fault string
 	mu    sync.Mutex
+	moved uint64 // records that were moved back
 	log   *os.File
 }
 
@@ -69,6 +70,14 @@ func (d *driver) Apply(ctx context.Context, b sdk.Batch) error {
 				return err
 			}
 		}
+	case "half of a gap":
+		if b.Seq > d.Last(b.Source)+1 && len(b.Ops) > 0 {
+			_ = d.Memory.Apply(ctx, sdk.Batch{Source: "?", Seq: 1, Ops: b.Ops[:1]})
+		}
+	case "dies":
+		if len(b.Ops) == 0 {
+			os.Exit(1)
+		}
 	case "fails on absent":
 		for _, op := range b.Ops {
 			if op.Kind == sdk.OpDelete && b.Seq == 1 {
@@ -78,6 +87,9 @@ func (d *driver) Apply(ctx context.Context, b sdk.Batch) error {
 	}
 	b.Ops = d.change(b.Ops)
 	err := d.Memory.Apply(ctx, b)
+	if d.fault == "loses the last" && b.Seq%5 == 0 {
+		return err
+	}
 	if err == nil && d.fault != "forgets all" {
 		err = json.NewEncoder(d.log).Encode(b)
 	}
@@ -93,6 +105,8 @@ func (d *driver) change(ops []sdk.Op) []sdk.Op {
 			list = append(list, sdk.Delete(op.Entry.ID))
 		case d.fault == "creates on touch" && op.Kind == sdk.OpTouch:
 			list = append(list, sdk.Put(sdk.Entry{ID: op.Entry.ID}))
+		case d.fault == "touches backwards" && op.Kind == sdk.OpTouch:
+			d.moveBack(op)
 		case d.fault == "folds ids":
 			op.Entry.ID = strings.ToLower(op.Entry.ID)
 		case d.fault == "truncates times":
@@ -103,8 +117,41 @@ func (d *driver) change(ops []sdk.Op) []sdk.Op {
 	return list
 }
 
+// moveBack puts the record anew, with the time of the touch.
+func (d *driver) moveBack(op sdk.Op) {
+	for _, e := range d.Entries() {
+		if e.ID == op.Entry.ID {
+			e.LastAccessed = op.Entry.LastAccessed
+			d.moved++
+			_ = d.Memory.Apply(context.Background(), sdk.Batch{
+				Source: "?", Seq: d.moved, Ops: []sdk.Op{sdk.Delete(e.ID), sdk.Put(e)},
+			})
+		}
+	}
+}
+
+// hang lists, and while nobody listens holds up all batches.
+func (d *driver) hang(ctx context.Context, yield func([]sdk.Entry) error) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.Memory.List(context.WithoutCancel(ctx), func(entries []sdk.Entry) error {
+		if err := yield(entries); err != nil {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			select {}
+		case <-time.After(10 * time.Millisecond):
+			return nil
+		}
+	})
+}
+
 // List implements [sdk.Driver].
 func (d *driver) List(ctx context.Context, yield func([]sdk.Entry) error) error {
+	if d.fault == "hangs" {
+		return d.hang(ctx, yield)
+	}
 	if d.fault == "lists twice" {
 		if err := d.Memory.List(ctx, yield); err != nil {
 			return err
