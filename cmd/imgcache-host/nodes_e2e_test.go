@@ -115,6 +115,11 @@ func TestNodes(t *testing.T) {
 			fetch(one, b, 0)
 			held("b", both...)
 
+			code, out, errs := command(t, "--socket", one.socket, "nodes", "b")
+			if code != 0 || !strings.Contains(out, "\none ") || !strings.Contains(out, secondURL) {
+				t.Errorf("nodes ended with %d: %s%s", code, out, errs)
+			}
+
 			fetch(one, undeclared, size)
 			held("undeclared", firstURL)
 			fetch(two, undeclared, size) // nothing could tell whether a peer's bytes are right
