@@ -74,6 +74,12 @@ var rules = []rule{
 		why:   "where records live is a plugin's choice, and a crash of its library is the plugin's alone",
 	},
 	{
+		name:  "rapid stays in tests",
+		of:    []string{"./..."},
+		never: []string{"pgregory.net/rapid/..."},
+		why:   "it adds flags to every program that links it",
+	},
+	{
 		name: "wazero stays in host/wasm",
 		of:   []string{"./..."}, except: []string{"./host/wasm"},
 		never: []string{"github.com/tetratelabs/wazero/..."},
@@ -219,6 +225,7 @@ func TestRulesCanFail(t *testing.T) {
 		"engine knows no plugin runtime and no SQL":    {m + "/host/cache": {m + "/x"}, m + "/x": {"google.golang.org/grpc/codes"}},
 		"engine speaks no HTTP":                        {m + "/host/cache": {"net/http"}},
 		"host links no database and no attributes":     {m + "/cmd/imgcache-host": {"example.com/metrics"}, "example.com/metrics": {"database/sql"}},
+		"rapid stays in tests":                         {m + "/sdk/sdktest": {"pgregory.net/rapid"}},
 		"wazero stays in host/wasm":                    {m + "/host": {"github.com/tetratelabs/wazero/api"}},
 		"go-plugin stays in host/plugin and sdk/serve": {m + "/host/wasm": {"github.com/hashicorp/go-plugin"}},
 		"generated types stay at the wire":             {m + "/host/wasm": {m + "/pluginproto/imgcache/plugin/v1"}},
