@@ -194,7 +194,7 @@ func New(cfg Config) (*Cache, error) {
 		j.older = logPath(cfg.Store.PrivateDir(), "")
 	}
 	if cfg.ForeignDriver {
-		j.begin(opSet{})
+		j.begin()
 	}
 	ctx, stop := context.WithCancelCause(context.Background())
 	p := newPool(cfg.MaxSize, cfg.Hard)

@@ -296,18 +296,28 @@ func (j *journal) restart() error {
 	return j.rewrite()
 }
 
-// begin drops what the log holds and begins a new source, with ops. The next
-// flush writes it in place of the file. It is called by the recorder's
-// goroutine.
-func (j *journal) begin(ops opSet) {
+// begin drops what the log holds and begins a new source. The next flush writes
+// it in place of the file. It is called by the recorder's goroutine.
+func (j *journal) begin() {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	j.source, j.seq = newSource(), 0
-	j.fresh, j.pending, j.sent = opSet{}, ops, nil
+	j.fresh, j.pending, j.sent = opSet{}, opSet{}, nil
 	if j.file != nil {
 		j.file.Close()
 		j.file = nil
 	}
+}
+
+// gather makes what was told since begin a part of what is written at once in
+// place of the file, lest a kill leave half of it.
+func (j *journal) gather() {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	for _, op := range j.fresh.ops() {
+		j.pending.add(op)
+	}
+	j.fresh = opSet{}
 }
 
 // unsaid is what a driver has still to be told of an image.
