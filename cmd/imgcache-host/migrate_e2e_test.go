@@ -43,7 +43,7 @@ func startMigrating(t *testing.T, others string) *migrating {
 		writeFile(t, filepath.Join(m.source, id), strings.Repeat("x", 1000+i))
 	}
 	m.daemon = start(t, setup{
-		origin: directoryOrigin(m.source), cache: firstDriver,
+		origin: directoryOrigin(m.source), cache: firstDriver, node: `advertise = "http://cache.example"`,
 		more: "driver \"sqlite\" \"first\" {}\n" + others,
 	})
 	for i, id := range m.images {
@@ -139,6 +139,7 @@ func (m *migrating) configure(name string) {
 // killed; a restart with the old configuration misses nothing and warns, and one
 // with the new one is quiet.
 func TestMigrateOnline(t *testing.T) {
+	t.Parallel()
 	server := dbtest.PostgreSQL(t)
 	for plugin, options := range map[string]string{
 		"sqlite":    fmt.Sprintf("path = %q", filepath.Join(t.TempDir(), "second.db")),
@@ -146,6 +147,7 @@ func TestMigrateOnline(t *testing.T) {
 		"centraldb": fmt.Sprintf("dsn = %q", server.Database(t)),
 	} {
 		t.Run(plugin, func(t *testing.T) {
+			t.Parallel()
 			m := startMigrating(t, fmt.Sprintf("driver %q \"second\" {\n config {\n %s\n }\n}\n", plugin, options))
 			var r moved
 			m.whileHit(func() { r = m.migrate("--from", "driver.first", "--to", "driver.second") })
@@ -346,4 +348,31 @@ func (m *migrating) begin(f fate) *exec.Cmd {
 	m.t.Cleanup(func() { _ = cmd.Process.Kill() })
 	m.eventually("the driver is called", f.met)
 	return cmd
+}
+
+// TestHandBackCentral does the same with the tables in which nodes of Glance
+// share their records.
+func TestHandBackCentral(t *testing.T) {
+	t.Parallel()
+	db, dsn := dbtest.MariaDB(t).GlanceDatabase(t)
+	m := startMigrating(t, fmt.Sprintf("driver \"centraldb\" \"glance\" {\n config {\n dsn = %q\n glance_tables = true\n }\n}\n", dsn))
+	m.stop()
+	if r := m.migrate("--to", "driver.glance"); !r.Moved || r.Verified != 4 {
+		t.Errorf("the command says %+v", r)
+	}
+	var images int
+	row := db.QueryRow("SELECT count(*), sum(hits) FROM cached_images JOIN node_reference USING (node_reference_id) WHERE node_reference_url = 'http://cache.example'")
+	var hits uint64
+	if err := row.Scan(&images, &hits); err != nil || images != 4 || hits != 6 {
+		t.Errorf("Glance's tables have %d images with %d hits, %v", images, hits, err)
+	}
+	if _, err := db.Exec("UPDATE cached_images SET hits = hits + 1"); err != nil {
+		t.Fatal(err)
+	}
+	for id := range m.hits {
+		m.hits[id]++
+	}
+	m.hits["img0"] = 1
+	m.migrate("--from", "driver.glance", "--to", "driver.first")
+	m.wantHits(m.offlineImages())
 }

@@ -19,43 +19,6 @@ import (
 	"github.com/imgcache/imgcache-host/sdk"
 )
 
-// glanceTables makes those two, as Glance 2024.1 does.
-var glanceTables = map[string][]string{
-	"PostgreSQL": {
-		`CREATE TABLE node_reference (
-			node_reference_id BIGSERIAL PRIMARY KEY,
-			node_reference_url VARCHAR(255) NOT NULL,
-			CONSTRAINT uq_node_reference_node_reference_url UNIQUE (node_reference_url))`,
-		`CREATE TABLE cached_images (
-			id BIGSERIAL PRIMARY KEY,
-			image_id VARCHAR(36) NOT NULL,
-			last_accessed TIMESTAMP WITHOUT TIME ZONE NOT NULL,
-			last_modified TIMESTAMP WITHOUT TIME ZONE NOT NULL,
-			size BIGINT NOT NULL,
-			hits INTEGER NOT NULL,
-			checksum VARCHAR(32),
-			node_reference_id BIGINT NOT NULL REFERENCES node_reference (node_reference_id),
-			CONSTRAINT ix_cached_images_image_id_node_reference_id UNIQUE (image_id, node_reference_id))`,
-	},
-	"MariaDB": {
-		`CREATE TABLE node_reference (
-			node_reference_id BIGINT NOT NULL AUTO_INCREMENT PRIMARY KEY,
-			node_reference_url VARCHAR(255) NOT NULL,
-			CONSTRAINT uq_node_reference_node_reference_url UNIQUE (node_reference_url)) ENGINE=InnoDB CHARSET=utf8`,
-		`CREATE TABLE cached_images (
-			id BIGINT NOT NULL AUTO_INCREMENT PRIMARY KEY,
-			image_id VARCHAR(36) NOT NULL,
-			last_accessed DATETIME NOT NULL,
-			last_modified DATETIME NOT NULL,
-			size BIGINT NOT NULL,
-			hits INTEGER NOT NULL,
-			checksum VARCHAR(32),
-			node_reference_id BIGINT NOT NULL,
-			CONSTRAINT ix_cached_images_image_id_node_reference_id UNIQUE (image_id, node_reference_id),
-			FOREIGN KEY (node_reference_id) REFERENCES node_reference (node_reference_id)) ENGINE=InnoDB CHARSET=utf8`,
-	},
-}
-
 // glance is the database of a Glance.
 type glance struct {
 	*testing.T
@@ -65,10 +28,8 @@ type glance struct {
 
 func newGlance(t *testing.T, s *dbtest.Server) *glance {
 	t.Helper()
-	dsn := s.Database(t)
-	g := &glance{t, s.Open(t, dsn), dsn}
-	g.exec(glanceTables[s.Name()]...)
-	return g
+	db, dsn := s.GlanceDatabase(t)
+	return &glance{t, db, dsn}
 }
 
 func (g *glance) exec(statements ...string) {
