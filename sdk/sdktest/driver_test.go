@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/imgcache/imgcache-host/sdk"
 	"github.com/imgcache/imgcache-host/sdk/sdktest"
@@ -199,5 +200,23 @@ func TestReport(t *testing.T) {
 	}
 	if !cleaned {
 		t.Errorf("Cleanup was not called")
+	}
+}
+
+// TestReportTimeout: a case that hangs fails, and the next one is run, unless
+// nobody wants to know any more.
+func TestReportTimeout(t *testing.T) {
+	parent, cancel := context.WithCancel(t.Context())
+	r := &sdktest.Report{Parent: parent, Timeout: time.Millisecond}
+	hang := func(r *sdktest.Report) { <-r.Context().Done() }
+	if r.Run("first", hang) || r.Run("second", hang) {
+		t.Errorf("a case that hangs has passed")
+	}
+	r.Timeout = 0
+	r.Run("third", func(r *sdktest.Report) { cancel(); hang(r) })
+	r.Run("never", func(r *sdktest.Report) { r.Errorf("run") })
+	want := []string{"first: it takes longer than 1ms", "second: it takes longer than 1ms", "third: interrupted"}
+	if got := r.Failures(); !slices.Equal(got, want) {
+		t.Errorf("Failures() = %q, want %q", got, want)
 	}
 }
