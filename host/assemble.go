@@ -84,7 +84,7 @@ func originTerms(o config.Origin) origin.Terms {
 func engineConfig(cfg *config.Config) cache.Config {
 	c := cfg.Cache
 	return cache.Config{
-		MaxSize: c.MaxSize, Hard: c.Limit == config.LimitHard, StallTime: c.StallTime,
+		MaxSize: c.MaxSize, Hard: c.Limit == config.LimitHard, StallTime: c.StallTime, FlushInterval: c.FlushInterval,
 		MaxImageSize: c.MaxImageSize, AdmitAfter: c.AdmitAfter, VerifyReads: c.VerifyReads, ScrubRate: c.Scrub.Bandwidth,
 
 		HighWatermark: c.Prune.HighWatermark, LowWatermark: c.Prune.LowWatermark,

@@ -37,6 +37,7 @@ cache "default" {
   max_size       = "101B"
   limit          = "hard"
   stall_time     = "102s"
+  flush_interval = "115s"
   max_image_size = "99B"
   admit_after    = 104
   verify_reads   = "first"
@@ -75,7 +76,7 @@ shutdown {
 `))
 	until := time.Date(2200, 1, 2, 2, 4, 5, 0, time.UTC)
 	want := cache.Config{
-		MaxSize: 101, Hard: true, StallTime: 102 * time.Second,
+		MaxSize: 101, Hard: true, StallTime: 102 * time.Second, FlushInterval: 115 * time.Second,
 		MaxImageSize: 99, AdmitAfter: 104, VerifyReads: cache.VerifyFirst, ScrubRate: 114,
 		PruneInterval: 105 * time.Second, HighWatermark: 0.9, LowWatermark: 0.8, MinAge: 106 * time.Second, MinFree: 107,
 		Retries: 108, KeepFilling: true, Fills: 109, FillRate: 111,

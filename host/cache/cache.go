@@ -62,6 +62,7 @@ type Config struct {
 	MinAge        time.Duration
 	PruneInterval time.Duration // default 1 minute
 	StallTime     time.Duration // age at which incomplete files are cleaned; default 24 hours
+	FlushInterval time.Duration // hits are sent to the driver so often; default, and least, a second
 
 	MinFree       int64  // bytes of the file system that stay free, whoever uses it; 0: no matter
 	MaxImageSize  int64  // bytes; larger images are passed through; 0: no bound
@@ -215,6 +216,7 @@ func New(cfg Config) (*Cache, error) {
 		c.rate = rate.NewLimiter(rate.Limit(cfg.FillRate), blockSize)
 	}
 	c.recorder = newRecorder(&keeper{name: cfg.DriverName, driver: cfg.Driver, log: j}, cfg.Log, x, cfg.Now, c.scanned)
+	c.recorder.every = cfg.FlushInterval
 	c.recorder.mark = newMark(cfg)
 	c.evictor = newEvictor(c)
 	c.queue = newQueue(c)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -13,7 +14,8 @@ import (
 )
 
 const (
-	// flushEvery bounds what a kill of the host can lose.
+	// flushEvery is how often the record log is written, which bounds what a
+	// kill of the host can lose.
 	flushEvery = time.Second
 	// applyTimeout is how long a driver may take for a batch: a central
 	// database under load takes seconds, and nobody waits.
@@ -31,6 +33,7 @@ type recorder struct {
 	log   *slog.Logger
 	index *index
 	now   func() time.Time
+	every time.Duration // hits are sent so often
 
 	inUse atomic.Pointer[keeper] // changed by run's goroutine only
 	home  *keeper                // the one of the configuration, with which a restart goes on
@@ -59,7 +62,7 @@ type keeper struct {
 
 func newRecorder(k *keeper, log *slog.Logger, x *index, now func() time.Time, scanned <-chan struct{}) *recorder {
 	r := &recorder{
-		log: log, index: x, now: now, scanned: scanned, home: k, moves: make(chan move),
+		log: log, index: x, now: now, every: flushEvery, scanned: scanned, home: k, moves: make(chan move),
 		merged: make(chan struct{}), again: make(chan struct{}, 1),
 	}
 	r.inUse.Store(k)
@@ -93,17 +96,17 @@ func (r *recorder) run(ctx context.Context) {
 		}
 		return nil
 	})
-	pause := flushEvery
+	pause := r.usualPause()
 	for ctx.Err() == nil {
 		if err := r.step(ctx); err != nil && ctx.Err() == nil {
 			r.report(err)
 			pause = min(2*pause, maxPause)
 		} else {
 			r.report(nil)
-			pause = flushEvery
+			pause = r.usualPause()
 		}
 		if r.rest(ctx, pause) {
-			pause = flushEvery
+			pause = r.usualPause()
 		}
 	}
 	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
@@ -116,6 +119,16 @@ func (r *recorder) run(ctx context.Context) {
 			r.log.Warn("close record log", "error", err)
 		}
 	}
+}
+
+// usualPause is the time between two batches of hits. Pauses of more than the
+// least differ by up to a fifth, so that many nodes of one database do not come
+// at once, also when something has brought them into step.
+func (r *recorder) usualPause() time.Duration {
+	if r.every <= flushEvery {
+		return flushEvery
+	}
+	return r.every - rand.N(r.every/5)
 }
 
 // save writes what happened to every record log, so that a kill of the host

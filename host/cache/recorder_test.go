@@ -552,6 +552,32 @@ func (d failingDriver) fail(ctx context.Context) error {
 	return sdk.ErrUnavailable
 }
 
+// TestFlushInterval sends hits as often as is configured, and what comes or goes
+// at once.
+func TestFlushInterval(t *testing.T) {
+	for every, most := range map[time.Duration]int{0: 90, time.Second: 90, 30 * time.Second: 5} {
+		driver := sdktest.NewFlaky(&sdktest.Memory{}, func(int) sdktest.Fault { return sdktest.NoFault })
+		inEngine(t, Config{MaxSize: 1 << 30, Hard: true, Driver: driver, FlushInterval: every}, func(t *testing.T, e *engine) {
+			e.put("a", 10)
+			time.Sleep(2 * time.Second)
+			before := driver.Calls()
+			for range 60 {
+				e.read("a")
+				time.Sleep(time.Second)
+			}
+			if n := driver.Calls() - before; n < 2 || n > most {
+				t.Errorf("every %v: %d calls in a minute, want 2 to %d", every, n, most)
+			}
+			before = driver.Calls()
+			e.put("b", 10)
+			time.Sleep(time.Millisecond)
+			if driver.Calls() == before {
+				t.Errorf("every %v: a new image waits", every)
+			}
+		})
+	}
+}
+
 // TestLogIsWrittenMeanwhile: whatever the driver does, what a kill of the host
 // can cost is a second.
 func TestLogIsWrittenMeanwhile(t *testing.T) {

@@ -112,6 +112,7 @@ func (c *Cache) body() body {
 			{name: "max_size", into: size(&c.MaxSize, 1)},
 			{name: "limit", into: choice(&c.Limit, LimitHard, LimitPrune)},
 			{name: "stall_time", into: duration(&c.StallTime, positive)},
+			{name: "flush_interval", into: duration(&c.FlushInterval, minFlush)},
 			{name: "max_image_size", into: size(&c.MaxImageSize, 0)},
 			{name: "admit_after", into: count(&c.AdmitAfter, 1)},
 			{name: "verify_reads", into: choice(&c.VerifyReads, "always", "first", "never")},
@@ -228,6 +229,9 @@ func (l *PluginLimits) body() body {
 
 // minPruneInterval keeps the look at the index from taking all of a core.
 const minPruneInterval = 100 * time.Millisecond
+
+// minFlush is how often the record log is written.
+const minFlush = time.Second
 
 // minEvery keeps work that looks at all files from taking all of a core.
 const minEvery = time.Second

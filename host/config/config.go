@@ -121,6 +121,8 @@ type Cache struct {
 	Limit     Limit
 	StallTime time.Duration // a partial file without growth for so long is stalled
 
+	FlushInterval time.Duration // hits are sent to the driver so often
+
 	MaxImageSize int64  // bytes; larger images are passed through; 0: no bound
 	AdmitAfter   int    // the request of an image from which on it is stored; at least 1
 	VerifyReads  string // "always", "first" or "never"

@@ -84,16 +84,17 @@ func defaultListener(network string) Listener {
 
 func defaultCache() Cache {
 	return Cache{
-		MaxSize:     10 << 30,       // as Glance
-		StallTime:   24 * time.Hour, // as Glance
-		Limit:       LimitHard,
-		AdmitAfter:  1,
-		VerifyReads: "always",
-		Driver:      PluginConfig{Kind: sdk.KindDriver, Plugin: DefaultDriver, Name: "default"},
-		Policy:      PluginConfig{Kind: sdk.KindPolicy, Plugin: DefaultPolicy, Name: "default"},
-		Prune:       Prune{Interval: time.Minute, HighWatermark: 1, LowWatermark: 1},
-		Fill:        Fill{Retries: 5, KeepFilling: true, RangesInFill: "stream"},
-		Prefetch:    Prefetch{Workers: 2}, // one may wait for a slow origin while the other works
+		MaxSize:       10 << 30,       // as Glance
+		StallTime:     24 * time.Hour, // as Glance
+		FlushInterval: time.Second,
+		Limit:         LimitHard,
+		AdmitAfter:    1,
+		VerifyReads:   "always",
+		Driver:        PluginConfig{Kind: sdk.KindDriver, Plugin: DefaultDriver, Name: "default"},
+		Policy:        PluginConfig{Kind: sdk.KindPolicy, Plugin: DefaultPolicy, Name: "default"},
+		Prune:         Prune{Interval: time.Minute, HighWatermark: 1, LowWatermark: 1},
+		Fill:          Fill{Retries: 5, KeepFilling: true, RangesInFill: "stream"},
+		Prefetch:      Prefetch{Workers: 2}, // one may wait for a slow origin while the other works
 	}
 }
 
