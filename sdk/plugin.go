@@ -230,6 +230,14 @@ func (c Config) Size(name string) int64 {
 	return n
 }
 
+// Noter is implemented by plugins that may have something to say to operators
+// once they are configured, such as a promise that they cannot keep there. The
+// host shows it in its status.
+type Noter interface {
+	// Notes is called after Configure; each note is a sentence. None is usual.
+	Notes() []string
+}
+
 // Configurer is implemented by plugins that want their settings. Configure is
 // called once, before any other method; an error, best wrapping [ErrInvalid]
 // and naming the option, keeps the plugin from starting.

@@ -21,10 +21,14 @@ func (a *app) status() *cobra.Command {
 			var s struct {
 				cache.Usage
 				Lacks []string `json:"lacks"` // what keeps the service from doing all it is configured for
+				Notes []string `json:"notes"` // what plugins say of how they work as they are configured
 			}
 			var err error
 			if s.Usage, err = c.Usage(ctx); err == nil {
 				s.Lacks, err = c.Ready(ctx)
+			}
+			if err == nil {
+				s.Notes, err = notes(ctx, c)
 			}
 			if err != nil {
 				return err
@@ -51,9 +55,24 @@ func (a *app) status() *cobra.Command {
 				for _, reason := range s.Lacks {
 					row(w, "not ready", reason)
 				}
+				for _, note := range s.Notes {
+					row(w, "note", note)
+				}
 			})
 		}),
 	}
+}
+
+// notes returns what the plugins say, each with its name.
+func notes(ctx context.Context, c *client.Client) ([]string, error) {
+	plugins, err := c.Plugins(ctx)
+	all := []string{}
+	for _, p := range plugins {
+		for _, note := range p.Notes {
+			all = append(all, p.Name+": "+note)
+		}
+	}
+	return all, err
 }
 
 // pinned says what may not be evicted, and whether that is too much.

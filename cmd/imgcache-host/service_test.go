@@ -70,7 +70,7 @@ func fakeService(t *testing.T) (socket string, requests func() []string) {
 	answer("GET /v1/schedules", `{"schedules":[{"name":"nightly","when":"30 2 * * *","run":["clean","prefetch"],"running":false,"last_run":"2020-01-01T02:30:00Z",`+
 		`"result":"clean: 2 files removed, 10 B","error":"prefetch: no origin\nprefetch: again","next_run":"2027-01-31T18:00:00Z"},`+
 		`{"name":"often","when":"every 5m","run":["prune"],"running":true}]}`)
-	answer("GET /v1/plugins", `{"plugins":[{"name":"sqlite","kind":"driver","runtime":"process","state":"running","pid":42}]}`)
+	answer("GET /v1/plugins", `{"plugins":[{"name":"sqlite","kind":"driver","runtime":"process","state":"running","pid":42,"notes":["it is at-least-once"]}]}`)
 	mux.HandleFunc("DELETE /v1/images/debian", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) })
 	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) {
 		w.WriteHeader(http.StatusNotFound)
@@ -133,7 +133,7 @@ func TestCommands(t *testing.T) {
 		stderr   string   // a part
 		requests string   // the last ones
 	}{
-		{"status", 0, []string{"used 1.0 MiB of 10 GiB (hard)", "policy lru", "pinned 1 image, 1.0 MiB: they fill the cache", "not ready records: loading"}, "", "GET /v1/usage GET /readyz"},
+		{"status", 0, []string{"used 1.0 MiB of 10 GiB (hard)", "policy lru", "pinned 1 image, 1.0 MiB: they fill the cache", "not ready records: loading", "note sqlite: it is at-least-once"}, "", "GET /v1/usage GET /readyz GET /v1/plugins"},
 		{"list", 0, []string{"ID STATE SIZE HITS", "debian cached, pinned 1.0 MiB 3 - -", "fedora filling unknown 0"}, "", "GET /v1/images"},
 		{"show debian", 0, []string{"size 1.0 MiB (1048576 bytes)", "url file:///srv/debian", "pinned for ever", "WHEN WHAT HAPPENED WHY OR HOW", "ago not fetched (7 times) away", "ago cached -"}, "", "GET /v1/images/debian"},
 		{"show gone", 3, []string{"ago evicted oldest"}, "image gone is not found in the cache; the last thing that happened: evicted: oldest", ""},

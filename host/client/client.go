@@ -261,6 +261,8 @@ type Plugin struct {
 	LastError string `json:"last_error,omitempty"`
 	Calls     uint64 `json:"calls"`
 	Errors    uint64 `json:"errors"`
+
+	Notes []string `json:"notes,omitempty"` // what the plugin says of how it works as it is configured
 }
 
 // Schedules returns the schedules and how they do.

@@ -97,7 +97,7 @@ func (p *Plugin) Status() Status {
 		Version: p.manifest.Version, State: p.state, Restarts: max(p.epoch, 1) - 1, Calls: p.calls, Errors: p.errs,
 	}
 	if p.proc != nil {
-		s.PID, s.Started = p.proc.pid, p.proc.started
+		s.PID, s.Started, s.Notes = p.proc.pid, p.proc.started, p.proc.notes
 	}
 	if p.lastErr != nil {
 		s.LastError = p.lastErr.Error()
@@ -112,7 +112,8 @@ func (p *Plugin) Configure(ctx context.Context, s sdk.Settings) error {
 	// miss them.
 	before := p.remember(&s)
 	err := p.call(ctx, "Configure", configureTimeout, func(ctx context.Context, conn *grpc.ClientConn) error {
-		_, err := pluginv1.NewPluginServiceClient(conn).Configure(ctx, pluginproto.FromSettings(s))
+		out, err := pluginv1.NewPluginServiceClient(conn).Configure(ctx, pluginproto.FromSettings(s))
+		p.note(out.GetNotes())
 		return err
 	})
 	if err != nil {
@@ -128,6 +129,15 @@ func (p *Plugin) remember(s *sdk.Settings) (before *sdk.Settings) {
 	defer p.mu.Unlock()
 	before, p.settings = p.settings, s
 	return before
+}
+
+// note keeps what the running plugin says of itself.
+func (p *Plugin) note(notes []string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.proc != nil {
+		p.proc.notes = notes
+	}
 }
 
 // Close stops the plugin and returns when its process has gone.

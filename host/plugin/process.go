@@ -50,6 +50,7 @@ type process struct {
 	lifeline *os.File // the end that the host holds
 	said     *transcript
 	manifest sdk.Manifest
+	notes    []string // of the plugin as it is configured
 	started  time.Time
 
 	condemned error // why the host killed it in the middle of a call; guarded by Plugin.mu
@@ -167,7 +168,8 @@ func (p *process) connect(ctx context.Context) error {
 func (p *process) configure(ctx context.Context, s sdk.Settings) error {
 	ctx, cancel := context.WithTimeout(ctx, configureTimeout)
 	defer cancel()
-	_, err := pluginv1.NewPluginServiceClient(p.conn).Configure(ctx, pluginproto.FromSettings(s))
+	out, err := pluginv1.NewPluginServiceClient(p.conn).Configure(ctx, pluginproto.FromSettings(s))
+	p.notes = out.GetNotes()
 	return pluginproto.ToError(err)
 }
 

@@ -101,6 +101,7 @@ type Status struct {
 	PID       int       `json:"pid"`
 	Restarts  uint64    `json:"restarts"`
 	LastError string    `json:"last_error"`
+	Notes     []string  `json:"notes,omitempty"` // what the plugin says of how it works as it is configured
 	Started   time.Time `json:"started"`
 	Calls     uint64    `json:"calls"`
 	Errors    uint64    `json:"errors"`

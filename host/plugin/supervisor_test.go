@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -20,14 +21,13 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
-
 	"github.com/imgcache/imgcache-host/host/wasm"
 	"github.com/imgcache/imgcache-host/plugins/builtin/lru"
 	"github.com/imgcache/imgcache-host/plugins/builtin/sieve"
 	"github.com/imgcache/imgcache-host/sdk"
 	"github.com/imgcache/imgcache-host/sdk/sdktest"
 	"github.com/imgcache/imgcache-host/sdk/serve"
+	"go.uber.org/goleak"
 )
 
 // patience bounds every wait; nothing is expected to take so long.
@@ -101,6 +101,13 @@ type actor struct {
 	sdktest.Memory
 	role     string
 	settings sdk.Settings
+}
+
+func (a *actor) Notes() []string {
+	if note := a.settings.Options["note"]; note != "" {
+		return []string{note}
+	}
+	return nil
 }
 
 func (a *actor) Configure(_ context.Context, s sdk.Settings) error {
@@ -354,6 +361,29 @@ func TestConfigurationRefused(t *testing.T) {
 	if !errors.Is(err, sdk.ErrInvalid) || !strings.Contains(err.Error(), "nobody greets like that") {
 		t.Errorf("got %v", err)
 	}
+}
+
+// TestNotes shows what a plugin says of itself, also after a restart.
+func TestNotes(t *testing.T) {
+	s := newStage(t)
+	p := s.play(t, "well")
+	if notes := p.Status().Notes; len(notes) != 0 {
+		t.Errorf("its notes are %q, want none", notes)
+	}
+	want := []string{"it counts twice now and then"}
+	if err := p.Configure(t.Context(), sdk.Settings{Options: sdk.Config{"note": want[0]}}); err != nil {
+		t.Fatal(err)
+	}
+	if notes := p.Status().Notes; !slices.Equal(notes, want) {
+		t.Errorf("its notes are %q, want %q", notes, want)
+	}
+	if err := syscall.Kill(p.Status().PID, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	until(t, "it runs again with its notes", func() bool {
+		st := p.Status()
+		return st.Restarts == 1 && slices.Equal(st.Notes, want)
+	})
 }
 
 // TestNothingIsInherited puts a secret into the host's environment.

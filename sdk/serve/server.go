@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"google.golang.org/grpc"
@@ -32,7 +33,13 @@ func (s *pluginServer) Configure(ctx context.Context, in *pluginv1.ConfigureRequ
 			return nil, pluginproto.FromError(err)
 		}
 	}
-	return &pluginv1.ConfigureResponse{}, nil
+	out := &pluginv1.ConfigureResponse{}
+	if n, ok := s.impl.(sdk.Noter); ok {
+		for _, note := range n.Notes() {
+			out.Notes = append(out.Notes, strings.ToValidUTF8(note, "\uFFFD"))
+		}
+	}
+	return out, nil
 }
 
 // driverServer serves an sdk.Driver.

@@ -53,7 +53,11 @@ var (
 	_ sdk.NodeLister  = (*Driver)(nil)
 	_ sdk.Heartbeater = (*Driver)(nil)
 	_ sdk.Configurer  = (*Driver)(nil)
+	_ sdk.Noter       = (*Driver)(nil)
 )
+
+// atLeastOnce is what follows from tables that could not be made.
+const atLeastOnce = "the database user may not make tables beside Glance's: this driver is at-least-once, so hits whose answer was lost may count twice, and nodes do not know which of them live"
 
 // New returns a driver that connects when it is configured.
 func New(log *slog.Logger) *Driver { return &Driver{log: log} }
@@ -75,7 +79,7 @@ func (d *Driver) Configure(ctx context.Context, s sdk.Settings) error {
 	err = t.migrate(ctx)
 	if c.glance && t.dialect.denied(err) {
 		t.volatile = newVolatileLog()
-		d.log.Warn("the database user may not make tables beside Glance's: this driver is at-least-once, so hits whose answer was lost may count twice, and nodes do not know which of them live", "error", err)
+		d.log.Warn(atLeastOnce, "error", err)
 		err = nil
 	}
 	if err == nil {
@@ -86,6 +90,14 @@ func (d *Driver) Configure(ctx context.Context, s sdk.Settings) error {
 	}
 	d.tables, d.config = t, c
 	d.log.Info("this node is registered", "node", c.name, "epoch", d.me.epoch, "database", t.dialect.name)
+	return nil
+}
+
+// Notes implements [sdk.Noter].
+func (d *Driver) Notes() []string {
+	if d.tables != nil && d.tables.volatile != nil {
+		return []string{atLeastOnce}
+	}
 	return nil
 }
 

@@ -264,6 +264,9 @@ func TestGlanceAlone(t *testing.T) {
 		if !strings.Contains(log.String(), "at-least-once") {
 			t.Errorf("the log does not say what that means: %s", log)
 		}
+		if notes := d.Notes(); len(notes) != 1 || !strings.Contains(notes[0], "at-least-once") {
+			t.Errorf("its notes are %q", notes)
+		}
 		apply(t, d, put(uuidA, 1), touch(uuidA, 2), touch(uuidA, 2))
 		if err := d.Apply(t.Context(), touch(uuidA, 4)); !errors.Is(err, sdk.ErrInvalid) {
 			t.Errorf("Apply(gap) = %v, want %v", err, sdk.ErrInvalid)

@@ -317,7 +317,10 @@ func (x *ConfigureRequest) GetUrl() string {
 }
 
 type ConfigureResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What operators should know of the plugin as it is configured, such as a
+	// promise that it cannot keep there; a sentence each.
+	Notes         []string `protobuf:"bytes,1,rep,name=notes,proto3" json:"notes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -352,6 +355,13 @@ func (*ConfigureResponse) Descriptor() ([]byte, []int) {
 	return file_imgcache_plugin_v1_plugin_proto_rawDescGZIP(), []int{4}
 }
 
+func (x *ConfigureResponse) GetNotes() []string {
+	if x != nil {
+		return x.Notes
+	}
+	return nil
+}
+
 var File_imgcache_plugin_v1_plugin_proto protoreflect.FileDescriptor
 
 const file_imgcache_plugin_v1_plugin_proto_rawDesc = "" +
@@ -380,8 +390,9 @@ const file_imgcache_plugin_v1_plugin_proto_rawDesc = "" +
 	"\x03url\x18\x06 \x01(\tR\x03url\x1a:\n" +
 	"\fOptionsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x13\n" +
-	"\x11ConfigureResponse2\xc0\x01\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\")\n" +
+	"\x11ConfigureResponse\x12\x14\n" +
+	"\x05notes\x18\x01 \x03(\tR\x05notes2\xc0\x01\n" +
 	"\rPluginService\x12U\n" +
 	"\bDescribe\x12#.imgcache.plugin.v1.DescribeRequest\x1a$.imgcache.plugin.v1.DescribeResponse\x12X\n" +
 	"\tConfigure\x12$.imgcache.plugin.v1.ConfigureRequest\x1a%.imgcache.plugin.v1.ConfigureResponseBKZIgithub.com/imgcache/imgcache-host/pluginproto/imgcache/plugin/v1;pluginv1b\x06proto3"
