@@ -39,6 +39,14 @@ func (e *events) add(ev sdk.Event) {
 	e.list = append(e.list, ev)
 }
 
+// stir says that something happened that is no event: advice that was given
+// before is out of date.
+func (e *events) stir() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.changed = true
+}
+
 // restart begins the history of another policy, which is to be built from the
 // index; keep says whether it wants one.
 func (e *events) restart(keep bool) {

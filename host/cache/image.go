@@ -370,6 +370,7 @@ func (x *index) keepOrder(now time.Time) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	x.merged = true
+	x.events.stir()
 	if !now.Before(x.newest) {
 		return
 	}
