@@ -462,15 +462,14 @@ func (a *adoption) testAdoptAgain(t *testing.T) {
 	}
 }
 
-// TestFormatOfGlance has the service keep its records as Glance's xattr driver
-// does. Glance then finds the hits, and in the files' access times, by which it
-// prunes, what was used last.
-func TestFormatOfGlance(t *testing.T) {
-	t.Parallel()
-	a := &adoption{origin: newOrigin(t), driver: "xattr", source: t.TempDir(), images: map[string]*testImage{}}
+// serveAsGlance starts a service whose driver keeps its records in Glance's
+// format, and serves the image first three times, second twice and third once.
+func serveAsGlance(t *testing.T, driver string) *adoption {
+	t.Helper()
+	a := &adoption{origin: newOrigin(t), driver: driver, source: t.TempDir(), images: map[string]*testImage{}}
 	a.daemon = start(t, setup{
 		origin: a.origin.block(), cache: keptRecords,
-		more: "driver \"xattr\" \"records\" {\n config {\n format = \"glance\"\n }\n}\n",
+		more: fmt.Sprintf("driver %q \"records\" {\n config {\n format = \"glance\"\n }\n}\n", driver),
 	})
 	for _, id := range strings.Fields("first second third") {
 		a.image(t, id, 100_000)
@@ -481,6 +480,15 @@ func TestFormatOfGlance(t *testing.T) {
 	for _, id := range strings.Fields("second first first second third first") {
 		a.get(id)
 	}
+	return a
+}
+
+// TestFormatOfGlance has the service keep its records as Glance's xattr driver
+// does. Glance then finds the hits, and in the files' access times, by which it
+// prunes, what was used last.
+func TestFormatOfGlance(t *testing.T) {
+	t.Parallel()
+	a := serveAsGlance(t, "xattr")
 	a.eventually("the hits are counted", func() bool { return a.state("first").Hits == 3 })
 	used := map[string]time.Time{}
 	for _, id := range a.ids() {

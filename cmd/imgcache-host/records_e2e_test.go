@@ -108,21 +108,8 @@ func TestRecordsOfGlance(t *testing.T) {
 // the time: they outlive a restart, and Glance finds them.
 func TestGlanceDatabase(t *testing.T) {
 	t.Parallel()
-	a := &adoption{origin: newOrigin(t), driver: "sqlite", source: t.TempDir(), images: map[string]*testImage{}}
-	a.daemon = start(t, setup{
-		origin: a.origin.block(), cache: keptRecords,
-		more: "driver \"sqlite\" \"records\" {\n config {\n format = \"glance\"\n }\n}\n",
-	})
+	a := serveAsGlance(t, "sqlite")
 	ids := strings.Fields("first second third")
-	for _, id := range ids {
-		a.image(t, id, 100_000)
-		a.origin.add(id, 100_000)
-		a.get(id)
-		a.waitState(id, cache.StateCached)
-	}
-	for _, id := range strings.Fields("second first first second third first") {
-		a.get(id)
-	}
 	want := []uint64{3, 2, 1}
 	hits := func() (n []uint64) {
 		for _, id := range ids {
