@@ -61,7 +61,7 @@ func TestQueueTellsFailures(t *testing.T) {
 			if _, err := e.Queue("poison"); err != nil {
 				t.Fatal(err)
 			}
-			time.Sleep(time.Second)
+			time.Sleep(time.Second / 2) // between two tries: during one the image is being filled
 		}
 		if err := e.Unqueue("poison"); err != nil {
 			t.Fatal(err)
