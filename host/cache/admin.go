@@ -27,7 +27,7 @@ func (c *Cache) Images() []ImageInfo {
 // Image returns what is known of one image: its state is [StateAbsent] when
 // that is nothing.
 func (c *Cache) Image(id string) (ImageInfo, error) {
-	if !store.ValidID(id) {
+	if !sdk.ValidID(id) {
 		return ImageInfo{}, badID(id)
 	}
 	past := c.history.of(id)
@@ -92,7 +92,7 @@ func (c *Cache) state(id string) State {
 // appear any more. An absent image is no error. A pin is no obstacle, and
 // stays: it speaks of the id, so that the image is pinned when it comes back.
 func (c *Cache) Delete(ctx context.Context, id string) error {
-	if !store.ValidID(id) {
+	if !sdk.ValidID(id) {
 		return badID(id)
 	}
 	if err := c.bar(ctx, id); err != nil {

@@ -371,7 +371,7 @@ func (c *Cache) scan(ctx context.Context) {
 
 // Open serves a GET: see [Engine].
 func (c *Cache) Open(ctx context.Context, id string) (Content, error) {
-	if !store.ValidID(id) {
+	if !sdk.ValidID(id) {
 		return nil, badID(id)
 	}
 	o, name, err := c.cfg.Origins.ByID(id)
@@ -415,7 +415,7 @@ func badID(id string) error {
 
 // OpenCached serves an image only if it is cached: see [Engine].
 func (c *Cache) OpenCached(_ context.Context, id string) (Content, error) {
-	if !store.ValidID(id) {
+	if !sdk.ValidID(id) {
 		return nil, badID(id)
 	}
 	k, err := c.openCached(id)
@@ -635,7 +635,7 @@ func originMeta(id string, obj origin.Object, out Outcome) meta {
 
 // Stat answers a HEAD: see [Engine].
 func (c *Cache) Stat(ctx context.Context, id string) (Content, error) {
-	if !store.ValidID(id) {
+	if !sdk.ValidID(id) {
 		return nil, badID(id)
 	}
 	o, name, err := c.cfg.Origins.ByID(id)

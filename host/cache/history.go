@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/imgcache/imgcache-host/host/store"
+	"github.com/imgcache/imgcache-host/sdk"
 )
 
 // What happens to images. The words are those of the log.
@@ -248,7 +249,7 @@ func (h *history) load() bool {
 	damaged := 0
 	for text := range bytes.Lines(data) {
 		p := &past{}
-		if parseLine(bytes.TrimSuffix(text, []byte("\n")), p) && store.ValidID(p.ID) && len(p.Events) > 0 {
+		if parseLine(bytes.TrimSuffix(text, []byte("\n")), p) && sdk.ValidID(p.ID) && len(p.Events) > 0 {
 			pasts = append(pasts, p)
 		} else {
 			damaged++

@@ -97,7 +97,7 @@ func parsePins(data []byte) (list map[string]Pin, whole bool) {
 	list = map[string]Pin{}
 	for _, text := range lines[1:] {
 		var pin Pin
-		if parseLine(text, &pin) && store.ValidID(pin.ID) {
+		if parseLine(text, &pin) && sdk.ValidID(pin.ID) {
 			list[pin.ID] = pin
 		}
 	}
@@ -256,7 +256,7 @@ func (c *Cache) pinInfo(pin Pin) PinInfo {
 
 // Pin keeps an image from being evicted: see [Engine].
 func (c *Cache) Pin(id string, until time.Time) (PinInfo, error) {
-	if !store.ValidID(id) {
+	if !sdk.ValidID(id) {
 		return PinInfo{}, badID(id)
 	}
 	pin := Pin{ID: id, Until: until.UTC(), From: fromRequest}
@@ -274,7 +274,7 @@ func (c *Cache) Pin(id string, until time.Time) (PinInfo, error) {
 
 // Unpin takes the pin that was asked for away: see [Engine].
 func (c *Cache) Unpin(id string) error {
-	if !store.ValidID(id) {
+	if !sdk.ValidID(id) {
 		return badID(id)
 	}
 	c.pins.mu.Lock()

@@ -9,7 +9,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/imgcache/imgcache-host/host/store"
+	"github.com/imgcache/imgcache-host/sdk"
 )
 
 // queue fetches queued images, in the order in which they were queued. The
@@ -60,7 +60,7 @@ func newQueue(c *Cache) *queue {
 // when the image is cached, filling or queued already; one that is queued and
 // could not be fetched is tried at once.
 func (c *Cache) Queue(id string) (bool, error) {
-	if !store.ValidID(id) {
+	if !sdk.ValidID(id) {
 		return false, badID(id)
 	}
 	switch c.state(id) {
@@ -135,7 +135,7 @@ func (c *Cache) RetryQueued() (int, error) {
 // Unqueue takes an id out of the queue. An absent one is no error; a fetch
 // that runs already goes on.
 func (c *Cache) Unqueue(id string) error {
-	if !store.ValidID(id) {
+	if !sdk.ValidID(id) {
 		return badID(id)
 	}
 	c.queue.forget(id)
@@ -271,7 +271,7 @@ func (c *Cache) prefetch(ctx context.Context, id string) error {
 	if c.state(id) == StateCached {
 		return c.store.Dequeue(id)
 	}
-	if !store.ValidID(id) {
+	if !sdk.ValidID(id) {
 		return badID(id)
 	}
 	if note := c.store.QueueNote(id); note != "" {

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/imgcache/imgcache-host/host/store"
+	"github.com/imgcache/imgcache-host/sdk"
 )
 
 // writes are the images that clients bring by themselves. No GET follows one.
@@ -98,7 +99,7 @@ func (ws *writes) forget(w *write) {
 
 // BeginWrite starts to take an image in from a client.
 func (c *Cache) BeginWrite(ctx context.Context, o WriteOptions) (WriteStatus, error) {
-	if !store.ValidID(o.ID) {
+	if !sdk.ValidID(o.ID) {
 		return WriteStatus{}, badID(o.ID)
 	}
 	w := &write{name: newSource(), opts: o, size: -1, sums: map[string]hash.Hash{"sha256": sha256.New()}}

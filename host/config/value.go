@@ -13,7 +13,7 @@ import (
 	"time"
 
 	"github.com/imgcache/imgcache-host/host/schedule"
-	"github.com/imgcache/imgcache-host/host/store"
+	"github.com/imgcache/imgcache-host/sdk"
 	"github.com/zclconf/go-cty/cty"
 	"github.com/zclconf/go-cty/cty/convert"
 )
@@ -202,7 +202,7 @@ func (i idsValue) set(v cty.Value, _ string) error {
 		return errors.New("the list is empty")
 	}
 	for n, id := range list {
-		if !store.ValidID(id) {
+		if !sdk.ValidID(id) {
 			return fmt.Errorf("%.64q is no id of an image; wanted is a letter or digit, then at most 127 letters, digits, dots, dashes or underscores, and no reserved name", id)
 		}
 		if slices.Contains(list[:n], id) {

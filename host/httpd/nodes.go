@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/imgcache/imgcache-host/host/cache"
-	"github.com/imgcache/imgcache-host/host/store"
 	"github.com/imgcache/imgcache-host/sdk"
 )
 
@@ -68,7 +67,7 @@ func (s *Service) known(ctx context.Context, id string) error {
 }
 
 func (s *Service) holders(ctx context.Context, id string) ([]sdk.Node, error) {
-	if !store.ValidID(id) {
+	if !sdk.ValidID(id) {
 		return nil, fmt.Errorf("%w: %.40q", cache.ErrBadID, id)
 	}
 	ctx, cancel := context.WithTimeout(ctx, nodesPatience)

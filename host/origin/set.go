@@ -13,6 +13,7 @@ import (
 	"unicode"
 
 	"github.com/imgcache/imgcache-host/host/store"
+	"github.com/imgcache/imgcache-host/sdk"
 )
 
 // Mount is an origin and the part of the URL space on which it is offered.
@@ -58,7 +59,7 @@ func New(mounts ...Mount) (*Set, error) {
 			return nil, fmt.Errorf("origin %s: prefix %q does not begin and end with a slash", name, m.Prefix)
 		case prefixes[m.Prefix]:
 			return nil, fmt.Errorf("origin %s: prefix %s is that of another origin", name, m.Prefix)
-		case len(mounts) > 1 && (names[name] || strings.Contains(name, ".") || !store.ValidID(name+"."+strings.Repeat("0", 32))):
+		case len(mounts) > 1 && (names[name] || strings.Contains(name, ".") || !sdk.ValidID(name+"."+strings.Repeat("0", 32))):
 			return nil, fmt.Errorf("origin %s: the name cannot begin ids, or is taken", name)
 		}
 		prefixes[m.Prefix], names[name] = true, true
@@ -84,7 +85,7 @@ func (s *Set) ByPath(path string) (id string, o Origin, name string, err error) 
 	if len(s.mounts) > 1 {
 		return s.id(m.Origin.Name(), name), m.Origin, name, nil
 	}
-	if !store.ValidID(name) {
+	if !sdk.ValidID(name) {
 		return "", nil, "", fmt.Errorf("%w: %.64q", store.ErrBadID, name)
 	}
 	return name, m.Origin, name, nil
@@ -94,7 +95,7 @@ func (s *Set) ByPath(path string) (id string, o Origin, name string, err error) 
 // [store.ErrBadID] for what is no id, and [ErrNotFound] when no origin has the
 // id, or when it is a hash whose path nobody has asked for of late.
 func (s *Set) ByID(id string) (o Origin, name string, err error) {
-	if !store.ValidID(id) {
+	if !sdk.ValidID(id) {
 		return nil, "", fmt.Errorf("%w: %.64q", store.ErrBadID, id)
 	}
 	if len(s.mounts) == 1 {
@@ -134,7 +135,7 @@ func (s *Set) ID(label, name string) string {
 // id makes the id of an image. A name that looks like a hash is hashed too:
 // else it could be another image's id.
 func (s *Set) id(label, name string) string {
-	if id := label + "." + name; store.ValidID(id) && !isHash(name) {
+	if id := label + "." + name; sdk.ValidID(id) && !isHash(name) {
 		return id
 	}
 	sum := sha256.Sum256([]byte(name))

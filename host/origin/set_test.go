@@ -10,6 +10,7 @@ import (
 
 	"github.com/imgcache/imgcache-host/host/origin"
 	"github.com/imgcache/imgcache-host/host/store"
+	"github.com/imgcache/imgcache-host/sdk"
 )
 
 func mount(prefix, name string) origin.Mount {
@@ -134,7 +135,7 @@ func TestSeveralOrigins(t *testing.T) {
 			t.Errorf("ByPath(%s) = %s, %s, %v, want %s, %s", c.path, id, name, err, c.id, c.name)
 			continue
 		}
-		if !store.ValidID(id) {
+		if !sdk.ValidID(id) {
 			t.Errorf("%s is no id", id)
 		}
 		if o, name, err = s.ByID(id); err != nil || o.Name() != c.origin || name != c.name {

@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strconv"
 	"time"
+
+	"github.com/imgcache/imgcache-host/sdk"
 )
 
 // formerName is where a table waits that was written for another file of the
@@ -88,7 +90,7 @@ func (im *Image) unchanged() error {
 // Checked returns when every block of an image was last known to be right: at
 // its commit or by Vouch. It is the zero time when that is not known.
 func (s *Store) Checked(id string) time.Time {
-	if !ValidID(id) {
+	if !sdk.ValidID(id) {
 		return time.Time{}
 	}
 	fi, err := s.lstat("checked.image", id)

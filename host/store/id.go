@@ -7,12 +7,9 @@ import (
 	"github.com/imgcache/imgcache-host/sdk"
 )
 
-// ValidID reports whether id can name an image; see [sdk.ValidID].
-func ValidID(id string) bool { return sdk.ValidID(id) }
-
 // checkID stands before every use of an id as a file name.
 func checkID(id string) error {
-	if !ValidID(id) {
+	if !sdk.ValidID(id) {
 		if len(id) > sdk.MaxIDLen {
 			id = id[:sdk.MaxIDLen] + "..."
 		}
@@ -25,5 +22,5 @@ func checkID(id string) error {
 // empty.
 func splitName(name string) (id, suffix string, ok bool) {
 	id, suffix, ok = strings.Cut(name, "~")
-	return id, suffix, ok && ValidID(id) && suffix != ""
+	return id, suffix, ok && sdk.ValidID(id) && suffix != ""
 }

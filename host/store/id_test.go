@@ -7,6 +7,7 @@ import (
 
 	"github.com/imgcache/imgcache-host/host/store"
 	"github.com/imgcache/imgcache-host/host/store/storetest"
+	"github.com/imgcache/imgcache-host/sdk"
 )
 
 var badIDs = map[string]string{
@@ -48,7 +49,7 @@ var badIDs = map[string]string{
 
 func TestValidID(t *testing.T) {
 	for name, id := range badIDs {
-		if store.ValidID(id) {
+		if sdk.ValidID(id) {
 			t.Errorf("%s: %q is valid", name, id)
 		}
 	}
@@ -56,7 +57,7 @@ func TestValidID(t *testing.T) {
 		"1", "99", "xxx", "a.b_c-d", "A", "0.img", "cache.db2", "cache-db", "glance-cache-2", "Queue", strings.Repeat("a", 128),
 		"6f1e1c1e-0c5e-4f0a-9d3f-0d2f3a3b9c11", "origin.0123456789abcdef0123456789abcdef",
 	} {
-		if !store.ValidID(id) {
+		if !sdk.ValidID(id) {
 			t.Errorf("%q is not valid", id)
 		}
 	}

@@ -6,6 +6,8 @@ import (
 	"io/fs"
 	"strings"
 	"time"
+
+	"github.com/imgcache/imgcache-host/sdk"
 )
 
 // Partial is a file in incomplete/ or invalid/.
@@ -38,7 +40,7 @@ func (s *Store) partials(op, dir string, classify func(*Partial)) ([]Partial, er
 	var list []Partial
 	err := s.files(op, dir, func(fi fs.FileInfo) error {
 		p := Partial{Name: fi.Name(), Size: fi.Size(), ModTime: fi.ModTime()}
-		if ValidID(p.Name) {
+		if sdk.ValidID(p.Name) {
 			p.ID = p.Name
 		}
 		classify(&p)
@@ -53,7 +55,7 @@ func (s *Store) partials(op, dir string, classify func(*Partial)) ([]Partial, er
 
 // HasForeign reports whether another program's incomplete/<id> exists.
 func (s *Store) HasForeign(id string) bool {
-	if !ValidID(id) {
+	if !sdk.ValidID(id) {
 		return false
 	}
 	_, err := s.lstat("foreign", join(incompleteDir, id))

@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/imgcache/imgcache-host/sdk"
 )
 
 // Enqueue puts a marker for the image at the end of the queue. It returns
@@ -57,7 +59,7 @@ func (s *Store) mark(name, note string) (added bool, err error) {
 // QueueNote returns the note of a queued image; "" when there is none, or it
 // cannot be read.
 func (s *Store) QueueNote(id string) string {
-	if !ValidID(id) {
+	if !sdk.ValidID(id) {
 		return ""
 	}
 	f, err := s.fs.OpenFile("queue.note", join(queueDir, id), os.O_RDONLY, 0)
@@ -136,7 +138,7 @@ func (s *Store) Queue() ([]string, error) {
 func (s *Store) markers() ([]fs.FileInfo, error) {
 	var markers []fs.FileInfo
 	err := s.files("queue", queueDir, func(fi fs.FileInfo) error {
-		if ValidID(fi.Name()) {
+		if sdk.ValidID(fi.Name()) {
 			markers = append(markers, fi)
 		}
 		return nil
@@ -149,7 +151,7 @@ func (s *Store) markers() ([]fs.FileInfo, error) {
 
 // Queued reports whether the image is in the queue.
 func (s *Store) Queued(id string) bool {
-	if !ValidID(id) {
+	if !sdk.ValidID(id) {
 		return false
 	}
 	_, err := s.lstat("queued", join(queueDir, id))

@@ -7,6 +7,8 @@ import (
 	"os"
 	"slices"
 	"sync"
+
+	"github.com/imgcache/imgcache-host/sdk"
 )
 
 // scanners is how many images a scan looks at at once. On a cold disk each
@@ -83,7 +85,7 @@ func (s *Store) inspect(entries []fs.DirEntry, tables func() map[string][]string
 }
 
 func (s *Store) inspectFile(id string, tables func() map[string][]string) found {
-	if !ValidID(id) {
+	if !sdk.ValidID(id) {
 		return found{err: fs.ErrNotExist}
 	}
 	fi, err := s.lstat("scan.stat", id)
