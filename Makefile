@@ -17,7 +17,7 @@ export PATH := $(PATH):/usr/sbin:/sbin
 
 VERSION  := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 FUZZTIME ?= 20s
-POLICIES := lru
+POLICIES := lru lfu fifo gdsf sieve s3fifo
 DRIVERS  := sqlite xattr centraldb
 
 # The service and its plugins are built into BIN; with RACE set, under the
