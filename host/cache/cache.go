@@ -437,6 +437,7 @@ func (c *Cache) OpenCached(_ context.Context, id string) (Content, error) {
 // openCached opens the file of an image. An error wraps fs.ErrNotExist when
 // there is none, or none any more, because nothing vouched for its bytes.
 func (c *Cache) openCached(id string) (*cachedContent, error) {
+	released := c.index.releases()
 	file, err := c.store.OpenImage(id)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
@@ -447,11 +448,14 @@ func (c *Cache) openCached(id string) (*cachedContent, error) {
 	case err != nil:
 		return nil, err
 	}
-	im := c.index.found(file.Info())
-	if im == nil {
+	im, stale := c.index.opened(file.Info(), released)
+	switch {
+	case stale:
+		file.Close()
+		return c.openCached(id)
+	case im == nil:
 		return nil, errors.Join(fmt.Errorf("image %q is corrupt: %w", id, fs.ErrNotExist), file.Close())
 	}
-	c.index.acquire(im)
 	view := c.index.view(im)
 	return &cachedContent{
 		meta: meta{info: view, modTime: file.Info().OriginModTime},

@@ -253,7 +253,7 @@ func (e *evictor) discard(im *image, done func()) error {
 	if errors.Is(err, fs.ErrNotExist) {
 		err = nil // somebody else took the file away
 	} else {
-		e.index.found(im.info) // before its bytes return to the pool
+		e.index.stays(im) // before its bytes return to the pool
 		e.log.Warn("a file cannot be moved to trash", "image", im.id, "error", err)
 	}
 	e.gone(im)

@@ -75,6 +75,12 @@ type index struct {
 	// corrupt. It is none of the images any more, whoever still finds it under
 	// its name or has it open.
 	condemned map[string]uint64
+	// departed holds the removed images whose bytes are still charged. Whoever
+	// opened such a file before it lost its name reads that image, and no new
+	// one.
+	departed map[fileID]*image
+	// released counts the departed images whose bytes have returned.
+	released uint64
 
 	// newest is the latest access on record, when the clock is behind it.
 	newest time.Time
@@ -91,21 +97,57 @@ type index struct {
 	events *events
 }
 
+// fileID names a file that an image is in, as long as its bytes are charged.
+type fileID struct {
+	id    string
+	inode uint64
+}
+
+func (im *image) file() fileID { return fileID{im.id, im.info.Inode} }
+
 func newIndex(now func() time.Time, p *pool, j *journal, e *events) *index {
 	return &index{
 		now: now, images: map[string]*image{}, byKey: map[sdk.Key]*image{}, condemned: map[string]uint64{},
-		pool: p, log: logs{j}, events: e,
+		departed: map[fileID]*image{},
+		pool:     p, log: logs{j}, events: e,
 	}
 }
 
 // found makes sure that a file on disk is known and returns its image, or nil
 // when the file is condemned. The pool is charged when it is new. A file whose
-// inode was exchanged behind the host's back is a new generation.
+// inode was exchanged behind the host's back is a new generation. One that just
+// leaves is the image that it was.
 func (x *index) found(info store.Info) *image {
 	x.mu.Lock()
 	defer x.mu.Unlock()
+	im, _ := x.foundLocked(info, x.released)
+	return im
+}
+
+// releases counts the images whose bytes have returned to the pool.
+func (x *index) releases() uint64 {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return x.released
+}
+
+// opened is found for a file that was opened after releases were counted. The
+// image is acquired. It is stale when the file was unknown and may have left
+// meanwhile, and its bytes with it: then it has to be opened again.
+func (x *index) opened(info store.Info, released uint64) (im *image, stale bool) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	im, stale = x.foundLocked(info, released)
+	if im != nil {
+		x.holdLocked(im)
+		im.readers++
+	}
+	return im, stale
+}
+
+func (x *index) foundLocked(info store.Info, released uint64) (im *image, stale bool) {
 	if inode, ok := x.condemned[info.ID]; ok && inode == info.Inode {
-		return nil
+		return nil, false
 	}
 	if im := x.images[info.ID]; im != nil {
 		if sameFile(im.info, info) {
@@ -115,16 +157,40 @@ func (x *index) found(info store.Info) *image {
 			if info.Verified || !im.info.Verified { // a scan may know less than who opens the file
 				im.info = info
 			}
-			return im
+			return im, false
 		}
+	}
+	if im := x.departed[fileID{info.ID, info.Inode}]; im != nil && sameFile(im.info, info) {
+		return im, false
+	}
+	if released != x.released {
+		return nil, true
+	}
+	if im := x.images[info.ID]; im != nil {
 		x.dropLocked(im, sdk.ReasonReplaced, info.ModTime)
 		x.unlinkedLocked(im)
 	}
+	return x.newLocked(info), false
+}
+
+// newLocked adds a file that nobody had charged.
+func (x *index) newLocked(info store.Info) *image {
 	x.pool.charge(info.Size)
 	now := x.now()
 	im := x.addLocked(info, earlier(info.ModTime, now))
 	im.guessed = info.ModTime.After(now) // the clock was set back since; the future has no images
 	return im
+}
+
+// stays says that the file of a removed image is where it was: it becomes an
+// image again. The bytes of the removed one are not released yet.
+func (x *index) stays(im *image) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	delete(x.departed, im.file())
+	if x.images[im.id] == nil {
+		x.newLocked(im.info)
+	}
 }
 
 func earlier(a, b time.Time) time.Time {
@@ -224,6 +290,7 @@ func (x *index) condemn(im *image, now time.Time) *image {
 
 func (x *index) dropLocked(im *image, reason sdk.Reason, now time.Time) {
 	im.removed = true
+	x.departed[im.file()] = im
 	delete(x.images, im.id)
 	delete(x.byKey, im.key)
 	x.events.add(sdk.Event{Kind: sdk.EventRemoved, Key: im.key, Size: uint64(im.size), At: now.UnixNano(), Reason: reason})
@@ -242,20 +309,23 @@ func (x *index) unlinkedLocked(im *image) {
 		return
 	}
 	im.unlinked = true
-	if im.holders == 0 {
-		x.pool.release(im.size)
+	x.releaseLocked(im)
+}
+
+// releaseLocked returns the bytes of an image that is unlinked, when nobody has
+// it open.
+func (x *index) releaseLocked(im *image) {
+	if !im.unlinked || im.holders > 0 {
+		return
 	}
+	if x.departed[im.file()] == im {
+		delete(x.departed, im.file())
+	}
+	x.released++
+	x.pool.release(im.size)
 }
 
-// acquire counts a reader, who has the file open.
-func (x *index) acquire(im *image) {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	x.holdLocked(im)
-	im.readers++
-}
-
-// release ends what acquire began.
+// release ends what opened or commit began.
 func (x *index) release(im *image) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -287,9 +357,7 @@ func (x *index) holdLocked(im *image) {
 
 func (x *index) dropHoldLocked(im *image) {
 	im.holders--
-	if im.holders == 0 && im.unlinked {
-		x.pool.release(im.size)
-	}
+	x.releaseLocked(im)
 }
 
 // hot is how long ago an image may have been asked for to be asked for again
