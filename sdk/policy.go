@@ -19,7 +19,7 @@ func KeyOf(id string) Key {
 }
 
 // Record is what a policy knows of one cached image. Times are Unix
-// nanoseconds.
+// nanoseconds. Each field may have any value of its type.
 type Record struct {
 	Key      Key
 	Size     uint64 // bytes
@@ -98,7 +98,8 @@ const (
 	ReasonCorrupt  Reason = 4 // it failed verification
 )
 
-// Event is one step of the host's history, in the host's total order.
+// Event is one step of the host's history, in the host's total order. A policy
+// bears fields with any value of their types, and keys that it does not know.
 type Event struct {
 	Key    Key
 	Size   uint64
@@ -109,7 +110,8 @@ type Event struct {
 }
 
 // Stateful is the stateful form of a policy: it builds its own picture of the
-// cache from events. The host calls it from one goroutine.
+// cache from events. The host calls it from one goroutine. What it answers
+// depends on its configuration, the events and the calls before alone.
 type Stateful interface {
 	// Observe takes events, oldest first.
 	Observe(ctx context.Context, events []Event) error

@@ -22,11 +22,11 @@ func (a *app) pluginCheck() *cobra.Command {
 	var c conformance.Check
 	cmd := &cobra.Command{
 		Use:   "check PATH",
-		Short: "Hold a driver plugin to every sentence of its contract",
-		Long: "Starts the plugin in the file, over and over, each time with an empty cache directory, and says of every\n" +
-			"sentence of the contract whether it holds. The exit code is 1 when one does not.\n\n" +
+		Short: "Hold a plugin to every sentence of its contract",
+		Long: "Starts the plugin in the file, a driver or a policy, over and over, each time with an empty cache directory,\n" +
+			"and says of every sentence of the contract whether it holds. The exit code is 1 when one does not.\n\n" +
 			"--config names a file with what stands in the plugin's config block. A store that it names is written to:\n" +
-			"take one that is there for the check. Policies cannot be checked yet.",
+			"take one that is there for the check.",
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			var err error
@@ -36,8 +36,11 @@ func (a *app) pluginCheck() *cobra.Command {
 			if c.Path, err = filepath.Abs(args[0]); err != nil {
 				return err
 			}
+			if c.Executable, err = os.Executable(); err != nil {
+				return fmt.Errorf("find this program: %w", err)
+			}
 			r := checkReport{path: args[0]}
-			err = c.Driver(cmd.Context(), func(c conformance.Case) {
+			err = c.Run(cmd.Context(), func(c conformance.Case) {
 				r.add(c)
 				if !a.output.json {
 					r.print(a.stdout, c)
@@ -62,7 +65,8 @@ func (a *app) pluginCheck() *cobra.Command {
 	flags := cmd.Flags()
 	flags.StringVar(&c.Only, "only", "", "run only the cases whose name contains this `text`")
 	flags.StringVar(&c.Dir, "dir", "", "`directory` in which cache directories are made (default: that for temporary files)")
-	flags.IntVar(&c.Entries, "entries", 100_000, "`number` of records in the largest case")
+	flags.IntVar(&c.Entries, "entries", 100_000, "`number` of records in the largest case of a driver")
+	flags.DurationVar(&c.Budget, "budget", conformance.Budget, "how long a policy may take for the largest batch")
 	flags.DurationVar(&c.Timeout, "timeout", conformance.Timeout, "how long a case may take")
 	flags.StringVar(&junit, "junit", "", "write the result to a `file` too, in the XML of JUnit")
 	return cmd
@@ -99,7 +103,7 @@ func (r *checkReport) add(c conformance.Case) {
 	}
 }
 
-// print writes a line for a case, and where the driver fails the sentence of
+// print writes a line for a case, and where the plugin fails the sentence of
 // the contract with what was seen.
 func (r *checkReport) print(w io.Writer, c conformance.Case) {
 	word := "ok    "

@@ -150,6 +150,42 @@ func TestCheckSaysWhatIsBroken(t *testing.T) {
 	}
 }
 
+// TestCheckPolicies holds a shipped policy to its contract, and finds what is
+// wrong with modules that break it.
+func TestCheckPolicies(t *testing.T) {
+	dir, err := built()
+	if err != nil {
+		t.Fatal(err)
+	}
+	run := func(args ...string) (string, error) {
+		cmd := exec.CommandContext(t.Context(), filepath.Join(dir, "imgcache-host"), append([]string{"plugin", "check", "--dir", t.TempDir()}, args...)...)
+		out, err := cmd.CombinedOutput()
+		return string(out), err
+	}
+	out, err := run(filepath.Join(dir, "plugins", "lru.wasm"), "--budget", "1m")
+	if err != nil || strings.Contains(out, "BROKEN") || !strings.Contains(out, "ok      the largest batch is answered within the budget") {
+		t.Errorf("%v: %s", err, out)
+	}
+	for module, name := range map[string]string{
+		"nan": "records are scored one by one", "trap": "no records have no scores", "foreign": "an empty cache has nothing to propose",
+		"forget": "no events are no error", "abort": "records are scored one by one", "missing": "", "import": "", "oldabi": "",
+	} {
+		t.Run(module, func(t *testing.T) {
+			out, err := run(filepath.Join("../../testdata/wasm", module+".wasm"), "--only", name)
+			if err == nil {
+				t.Fatalf("it passes: %s", out)
+			}
+			broken := "BROKEN  " + name + "  ("
+			if name == "" {
+				broken = "load " // it is not even started
+			}
+			if !strings.Contains(out, broken) {
+				t.Errorf("no %q in:\n%s", broken, out)
+			}
+		})
+	}
+}
+
 // TestCheckOfNoDriver says what is wrong with what cannot be checked.
 func TestCheckOfNoDriver(t *testing.T) {
 	config := filepath.Join(t.TempDir(), "plugin.hcl")
@@ -160,7 +196,6 @@ func TestCheckOfNoDriver(t *testing.T) {
 		text string
 	}{
 		"nothing there":   {[]string{"/nowhere/driver"}, exitNotFound, "/nowhere/driver"},
-		"a module":        {[]string{writeTemp(t, "lru.wasm")}, exitError, "only drivers"},
 		"no plugin":       {[]string{"/bin/true"}, exitError, "/bin/true"},
 		"misspelt option": {[]string{buildPlugin(t, "./testdata/wrongdriver"), "--config", config}, exitUsage, `plugin.hcl:1,1`},
 		"no such file":    {[]string{"/bin/true", "--config", config + "x"}, exitUsage, "plugin.hclx"},

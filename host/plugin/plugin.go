@@ -190,7 +190,7 @@ func (p *Plugin) launch(ctx context.Context) (*process, error) {
 	if err != nil {
 		return nil, err
 	}
-	if m := proc.manifest; m.Kind != p.spec.Kind {
+	if m := proc.manifest; m.Kind != p.spec.Kind && p.spec.Kind != "" {
 		err = proc.explain(fmt.Errorf("it is a %s", m.Kind))
 	} else if p.spec.runtime() == runtimeProcess && m.Name != p.spec.Name {
 		p.log.Debug("the plugin calls itself otherwise", "name", m.Name)

@@ -207,9 +207,9 @@ func (p *process) explain(err error) error {
 	if said == "" {
 		return err
 	}
-	if text, _, long := strings.Cut(err.Error(), "\n"); long {
+	if strings.Contains(err.Error(), "\n") {
 		// go-plugin's guesses about what is wrong; the plugin knows better.
-		return fmt.Errorf("%s it said: %s", text, said)
+		return fmt.Errorf("it does not start; it said: %s", said)
 	}
 	return fmt.Errorf("%w; it said: %s", err, said)
 }

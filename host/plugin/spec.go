@@ -19,7 +19,7 @@ import (
 // Spec says which plugin to run, and how.
 type Spec struct {
 	Name    string
-	Kind    sdk.Kind
+	Kind    sdk.Kind // empty: whatever the plugin is
 	Path    string   // of an executable, or of a WebAssembly module: NAME.wasm
 	Args    []string // of an executable
 	Env     map[string]string
@@ -52,7 +52,9 @@ func (s Spec) timeout() time.Duration {
 }
 
 // String names the plugin in errors: "driver plugin sqlite".
-func (s Spec) String() string { return fmt.Sprintf("%s plugin %s", s.Kind, s.Name) }
+func (s Spec) String() string {
+	return strings.TrimSpace(fmt.Sprintf("%s plugin %s", s.Kind, s.Name))
+}
 
 // fileNames returns the names under which a plugin is looked for: a driver is
 // an executable, a policy a module or an executable.

@@ -1,5 +1,7 @@
 package sdktest
 
+import "sync"
+
 // The sentences of package sdk that the cases of drivers hold them to, word for
 // word.
 const (
@@ -30,18 +32,49 @@ const (
 	optional     = "The host calls an optional method only when its capability is declared."
 )
 
-// Sentence returns the sentence of package sdk that a case of [Driver] or
-// [Durable] holds drivers to, "" for an unknown name of a case.
-func Sentence(name string) string {
+// The sentences that the cases of policies hold them to.
+const (
+	manifestConstant = "It is a constant of the plugin: it must not depend on configuration or environment."
+	manifestGrease   = "A host ignores those it does not know."
+
+	scorePure   = "Scorer is the scoring form of a policy: a pure function of one record, the configuration and now."
+	scoreEach   = "Score writes one score for each record into scores, which has the length of records."
+	anyRecord   = "Each field may have any value of its type."
+	ignoreFlags = "A policy ignores bits that it does not know."
+	maxBatch    = "MaxBatch is the largest number of records or events in one call."
+
+	selectEnough = "Select proposes images, first to leave first, until their sizes add up to need bytes or the policy knows no more; it returns at most limit keys."
+	selectOnly   = "It proposes only: an object stays in the policy's state until an EventRemoved names it, and a proposal that the host refuses comes back as EventRefused."
+	observe      = "Observe takes events, oldest first."
+	admits       = "EventAdmitted: the image Key of Size bytes was committed."
+	removes      = "EventRemoved: the image left the cache; Reason says why."
+	refuses      = "EventRefused: the host did not evict an image that Select proposed: it is pinned, being read or too young."
+	ignoreKinds  = "A policy ignores kinds that it does not know."
+	anyEvent     = "A policy bears fields with any value of their types, and keys that it does not know."
+	eventsAlone  = "What it answers depends on its configuration, the events and the calls before alone."
+
+	restored      = "A policy restored from a snapshot behaves exactly like the one that made it."
+	brokenRefused = "After an error, which wraps [ErrInvalid] for bytes that are no snapshot of this policy, the state is unspecified and the host discards the instance."
+)
+
+// Sentence returns the sentence of package sdk that a case of a suite holds
+// plugins to, "" for an unknown name of a case.
+func Sentence(name string) string { return sentences()[name] }
+
+// sentences returns those of all cases, by their names.
+var sentences = sync.OnceValue(func() map[string]string {
+	all := map[string]string{manifestValid: manifestConstant, manifestGreased: manifestGrease}
 	for _, c := range driverCases {
-		if c.name == name {
-			return c.sentence
-		}
+		all[c.name] = c.sentence
 	}
 	for _, c := range durableCases {
-		if c.name == name {
-			return c.sentence
-		}
+		all[c.name] = c.sentence
 	}
-	return ""
-}
+	for _, c := range scorerCases {
+		all[c.name] = c.sentence
+	}
+	for _, c := range statefulCases {
+		all[c.name] = c.sentence
+	}
+	return all
+})

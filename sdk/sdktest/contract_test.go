@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/imgcache/imgcache-host/sdk"
 	"github.com/imgcache/imgcache-host/sdk/sdktest"
 )
 
@@ -30,8 +31,11 @@ func commentsOf(t *testing.T, name string) map[string]string {
 			note("func "+n.Name.Name, n.Doc)
 			return false
 		case *ast.GenDecl:
-			if spec, ok := n.Specs[0].(*ast.TypeSpec); ok {
+			switch spec := n.Specs[0].(type) {
+			case *ast.TypeSpec:
 				note(spec.Name.Name, n.Doc)
+			case *ast.ValueSpec:
+				note("group "+spec.Names[0].Name, n.Doc)
 			}
 		case *ast.ValueSpec:
 			note(n.Names[0].Name, n.Doc)
@@ -51,15 +55,20 @@ func names() []string {
 	r := &sdktest.Report{Only: func(name string) bool { list = append(list, name); return false }}
 	sdktest.Driver(r, func(*sdktest.Report) sdktest.Subject { return sdktest.Subject{} })
 	sdktest.Durable(r, func(*sdktest.Report) func() sdktest.Subject { return nil })
+	sdktest.Manifest(r, sdk.Manifest{})
+	sdktest.Scorer(r, func(*sdktest.Report) sdk.Scorer { return nil })
+	sdktest.Stateful(r, func(*sdktest.Report) sdk.Stateful { return nil })
 	return list
 }
 
-// TestSentences: each case holds drivers to a sentence that package sdk has,
+// TestSentences: each case holds plugins to a sentence that package sdk has,
 // and each sentence of the contract of drivers has a case.
 func TestSentences(t *testing.T) {
 	driver := commentsOf(t, "driver.go")
-	whole := strings.Join(slices.Collect(maps.Values(driver)), " ") + " " +
-		strings.Join(slices.Collect(maps.Values(commentsOf(t, "plugin.go"))), " ")
+	var whole string
+	for _, file := range []string{"driver.go", "plugin.go", "policy.go"} {
+		whole += strings.Join(slices.Collect(maps.Values(commentsOf(t, file))), " ") + " "
+	}
 	var held []string
 	for _, name := range names() {
 		sentence := sdktest.Sentence(name)
@@ -68,7 +77,7 @@ func TestSentences(t *testing.T) {
 		}
 		held = append(held, sentence)
 	}
-	if len(held) < 40 {
+	if len(held) < 70 {
 		t.Errorf("%d cases", len(held))
 	}
 	all := strings.Join(held, "\n")

@@ -8,15 +8,21 @@ import (
 	"github.com/imgcache/imgcache-host/sdk"
 )
 
+// The names of the cases of [Manifest].
+const (
+	manifestValid   = "the manifest is valid"
+	manifestGreased = "the manifest stays valid with a capability of the future"
+)
+
 // Manifest holds a manifest to [sdk.Manifest].
 func Manifest[S Runner[S]](t S, m sdk.Manifest) {
 	t.Helper()
-	t.Run("the manifest is valid", func(t S) {
+	t.Run(manifestValid, func(t S) {
 		if err := m.Validate(); err != nil {
 			t.Errorf("%v", err)
 		}
 	})
-	t.Run("the manifest stays valid with a capability of the future", func(t S) {
+	t.Run(manifestGreased, func(t S) {
 		if err := Grease(m).Validate(); err != nil {
 			t.Errorf("%v", err)
 		}
@@ -33,22 +39,27 @@ func Grease(m sdk.Manifest) sdk.Manifest {
 // Scorer holds a policy to [sdk.Scorer]. open returns it configured.
 func Scorer[S Runner[S]](t S, open func(S) sdk.Scorer) {
 	t.Helper()
-	for _, c := range []struct {
-		name string
-		run  func(*scorer)
-	}{
-		{"no records have no scores", func(s *scorer) { s.score(nil) }},
-		{"equal records have equal scores at any time and place", testScoreDeterminism},
-		{"records are scored one by one", testScoreSplit},
-		{"the largest batch is scored", func(s *scorer) { s.score(randomRecords(sdk.MaxBatch)) }},
-		{"no score is NaN, whatever the record", testScoreHostile},
-		{"flags of the future are ignored", testScoreFlags},
-	} {
+	for _, c := range scorerCases {
 		t.Run(c.name, func(t S) {
 			t.Helper()
 			c.run(&scorer{T: t, Scorer: open(t)})
 		})
 	}
+}
+
+type scorerCase struct {
+	name     string
+	sentence string // of the contract
+	run      func(*scorer)
+}
+
+var scorerCases = []scorerCase{
+	{"no records have no scores", scoreEach, func(s *scorer) { s.score(nil) }},
+	{"equal records have equal scores at any time and place", scorePure, testScoreDeterminism},
+	{"records are scored one by one", scorePure, testScoreSplit},
+	{"the largest batch is scored", maxBatch, func(s *scorer) { s.score(randomRecords(sdk.MaxBatch)) }},
+	{"no score is NaN, whatever the record", anyRecord, testScoreHostile},
+	{"flags of the future are ignored", ignoreFlags, testScoreFlags},
 }
 
 // scorer is a policy in a test.

@@ -182,8 +182,9 @@ func (h *history) used() (n uint64) {
 }
 
 type statefulCase struct {
-	name string
-	run  func(t T, open func() *history)
+	name     string
+	sentence string // of the contract
+	run      func(t T, open func() *history)
 }
 
 // one is a case of a single policy.
@@ -319,44 +320,44 @@ func testSplit(t T, open func() *history) {
 }
 
 var statefulCases = []statefulCase{
-	{"an empty cache has nothing to propose", one(func(h *history) { h.all() })},
-	{"no events are no error", one(func(h *history) { h.observe(); h.observe([]sdk.Event{}...) })},
-	{"nothing is proposed when nothing is needed", one(func(h *history) { h.fill(3); h.propose(0, noLimit) })},
-	{"proposals end at need", one(func(h *history) { h.fill(20); h.propose(1, noLimit); h.propose(100, noLimit); h.propose(101, noLimit) })},
-	{"proposals end at the limit", one(func(h *history) { h.fill(20); h.propose(everything, 0); h.propose(everything, 7) })},
-	{"a proposal stays until it is removed", one(func(h *history) {
+	{"an empty cache has nothing to propose", selectEnough, one(func(h *history) { h.all() })},
+	{"no events are no error", observe, one(func(h *history) { h.observe(); h.observe([]sdk.Event{}...) })},
+	{"nothing is proposed when nothing is needed", selectEnough, one(func(h *history) { h.fill(3); h.propose(0, noLimit) })},
+	{"proposals end at need", selectEnough, one(func(h *history) { h.fill(20); h.propose(1, noLimit); h.propose(100, noLimit); h.propose(101, noLimit) })},
+	{"proposals end at the limit", selectEnough, one(func(h *history) { h.fill(20); h.propose(everything, 0); h.propose(everything, 7) })},
+	{"a proposal stays until it is removed", selectOnly, one(func(h *history) {
 		h.fill(20)
 		for range 50 {
 			h.propose(300, noLimit)
 		}
 		h.all()
 	})},
-	{"a refused proposal stays", one(testEndless)},
-	{"a refused proposal makes way for another", one(testRefusedMakesWay)},
-	{"a removed image is proposed no more, whatever the reason", one(testReasons)},
-	{"a replaced image counts with its new size", one(testReplaced)},
-	{"an image admitted twice is one image", one(func(h *history) { h.fill(5); h.observe(admitted(2, 7)); h.all() })},
-	{"unknown kinds, keys and reasons are ignored", one(testUnknown)},
-	{"sizes and counts may be extreme", one(testSizes)},
-	{"times may be extreme", one(testTimes)},
-	{"the largest batch is observed", one(testLargest)},
-	{"a cache at random, every proposal accepted", one(func(h *history) {
+	{"a refused proposal stays", selectOnly, one(testEndless)},
+	{"a refused proposal makes way for another", refuses, one(testRefusedMakesWay)},
+	{"a removed image is proposed no more, whatever the reason", removes, one(testReasons)},
+	{"a replaced image counts with its new size", admits, one(testReplaced)},
+	{"an image admitted twice is one image", admits, one(func(h *history) { h.fill(5); h.observe(admitted(2, 7)); h.all() })},
+	{"unknown kinds, keys and reasons are ignored", ignoreKinds, one(testUnknown)},
+	{"sizes and counts may be extreme", anyEvent, one(testSizes)},
+	{"times may be extreme", anyEvent, one(testTimes)},
+	{"the largest batch is observed", maxBatch, one(testLargest)},
+	{"a cache at random, every proposal accepted", selectEnough, one(func(h *history) {
 		h.live(rand.New(rand.NewPCG(3, 3)), 1000, 5000, evictAll)
 		h.all()
 	})},
-	{"a cache at random, with refusals", one(func(h *history) {
+	{"a cache at random, with refusals", selectOnly, one(func(h *history) {
 		rnd := rand.New(rand.NewPCG(4, 4))
 		h.live(rnd, 1000, 5000, refuseSome(rnd, 3))
 		h.all()
 	})},
-	{"a cache at random, proposals dropped", one(func(h *history) {
+	{"a cache at random, proposals dropped", selectOnly, one(func(h *history) {
 		rnd := rand.New(rand.NewPCG(5, 5))
 		h.live(rnd, 1000, 5000, func(h *history, keys []sdk.Key) { evictAll(h, keys[:rnd.IntN(len(keys)+1)]) })
 		h.all()
 	})},
-	{"the same events lead to the same proposals", testDeterminism},
-	{"events may come one by one or together", testSplit},
-	{"a restored policy proposes the same, now and later", testSnapshot},
-	{"an empty policy can be restored", testSnapshotEmpty},
-	{"broken snapshots are refused", testSnapshotBroken},
+	{"the same events lead to the same proposals", eventsAlone, testDeterminism},
+	{"events may come one by one or together", observe, testSplit},
+	{"a restored policy proposes the same, now and later", restored, testSnapshot},
+	{"an empty policy can be restored", restored, testSnapshotEmpty},
+	{"broken snapshots are refused", brokenRefused, testSnapshotBroken},
 }
