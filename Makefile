@@ -28,7 +28,8 @@ DRIVERS  := sqlite xattr centraldb
 BIN  ?= bin
 RACE ?=
 WAZEVO    := github.com/tetratelabs/wazero/internal/engine/wazevo
-RACEFLAGS := $(if $(RACE),-race $(foreach p,backend/... frontend ssa,-gcflags=$(WAZEVO)/$(p)=-race=false))
+UNWATCHED := $(foreach p,backend/... frontend ssa,-gcflags=$(WAZEVO)/$(p)=-race=false)
+RACEFLAGS := $(if $(RACE),-race $(UNWATCHED))
 
 .PHONY: build
 build:
@@ -86,7 +87,7 @@ check: $(TOOLS)
 .PHONY: test
 test: setup-test check
 	$(MAKE) --no-print-directory build BIN=bin/race RACE=1
-	IMGCACHE_BIN=$(CURDIR)/bin/race go test -race -timeout $(if $(IMGCACHE_TEST_ALL),2h,25m) ./...
+	IMGCACHE_BIN=$(CURDIR)/bin/race go test -race $(UNWATCHED) -timeout $(if $(IMGCACHE_TEST_ALL),2h,25m) ./...
 
 # The tests that are too long for every day look at IMGCACHE_TEST_ALL.
 .PHONY: test-all

@@ -13,8 +13,11 @@ import (
 	"time"
 
 	"github.com/imgcache/imgcache-host/host/wasm"
+	"github.com/imgcache/imgcache-host/plugins/builtin/fifo"
 	"github.com/imgcache/imgcache-host/plugins/builtin/gdsf"
+	"github.com/imgcache/imgcache-host/plugins/builtin/lfu"
 	"github.com/imgcache/imgcache-host/plugins/builtin/lru"
+	"github.com/imgcache/imgcache-host/plugins/builtin/policytest"
 	"github.com/imgcache/imgcache-host/plugins/builtin/s3fifo"
 	"github.com/imgcache/imgcache-host/plugins/builtin/sieve"
 	"github.com/imgcache/imgcache-host/sdk"
@@ -77,38 +80,63 @@ func build(t *testing.T, name string) []byte {
 	return code
 }
 
-// TestScoringThroughWasm holds lru.wasm to the contract, and each of its
-// scores to that of the native policy, bit by bit.
+// TestScoringThroughWasm holds the modules of scoring policies to the contract
+// and to their textbook versions, and each score to that of the native policy,
+// bit by bit.
 func TestScoringThroughWasm(t *testing.T) {
-	m := open(t, "lru")
-	sdktest.Manifest(t, m.take(t).Manifest())
-	sdktest.Scorer(t, func(t *testing.T) sdk.Scorer {
-		return &twinScorer{native: lru.New(), module: m.take(t).Policy().(sdk.Scorer)}
-	})
+	for name, c := range map[string]struct {
+		native func() sdk.Scorer
+		book   func() policytest.Textbook
+	}{
+		"lru":  {lru.New, policytest.LRU},
+		"lfu":  {lfu.New, policytest.LFU},
+		"fifo": {fifo.New, policytest.FIFO},
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := open(t, name)
+			sdktest.Manifest(t, m.take(t).Manifest())
+			both := func(t *testing.T) sdk.Scorer {
+				return &twinScorer{native: c.native(), module: m.take(t).Policy().(sdk.Scorer)}
+			}
+			sdktest.Scorer(t, both)
+			policytest.Agree(t, 10_000, func(t *testing.T) sdk.Stateful { return policytest.Ranked(both(t)) }, c.book)
+		})
+	}
 }
 
 // TestStatefulThroughWasm does the same for the stateful policies, snapshots
 // included: what the ABI carries is enough for all of them.
 func TestStatefulThroughWasm(t *testing.T) {
-	for name, native := range map[string]func() snapshotter{
-		"gdsf":   func() snapshotter { return gdsf.New() },
-		"sieve":  func() snapshotter { return sieve.New() },
-		"s3fifo": func() snapshotter { return s3fifo.New() },
+	for name, c := range map[string]struct {
+		native func() snapshotter
+		book   func() policytest.Textbook
+	}{
+		"gdsf": {
+			func() snapshotter { return gdsf.New() },
+			func() policytest.Textbook { return policytest.GDSF(func(policytest.Request) float64 { return 1 }) },
+		},
+		"sieve": {func() snapshotter { return sieve.New() }, policytest.SIEVE},
+		"s3fifo": {
+			func() snapshotter { return s3fifo.New() },
+			func() policytest.Textbook { return &policytest.S3FIFO{Small: 0.1, Ghost: 0.9, Threshold: 2} },
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			m := open(t, name)
 			sdktest.Manifest(t, m.take(t).Manifest())
-			nothing, err := native().Snapshot(t.Context())
+			nothing, err := c.native().Snapshot(t.Context())
 			if err != nil {
 				t.Fatal(err)
 			}
-			sdktest.Stateful(t, func(t *testing.T) sdk.Stateful {
-				p := &twin{native: native(), module: m.take(t).Policy().(snapshotter)}
+			both := func(t *testing.T) sdk.Stateful {
+				p := &twin{native: c.native(), module: m.take(t).Policy().(snapshotter)}
 				if err := p.module.Restore(t.Context(), nothing); err != nil {
 					t.Fatal(err)
 				}
 				return p
-			})
+			}
+			sdktest.Stateful(t, both)
+			policytest.Agree(t, 10_000, both, c.book)
 		})
 	}
 }

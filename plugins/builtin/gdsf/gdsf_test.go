@@ -5,7 +5,7 @@ import (
 	"errors"
 	"testing"
 
-	"github.com/imgcache/imgcache-host/plugins/builtin/internal/policytest"
+	"github.com/imgcache/imgcache-host/plugins/builtin/policytest"
 	"github.com/imgcache/imgcache-host/sdk"
 	"github.com/imgcache/imgcache-host/sdk/sdktest"
 )
@@ -37,72 +37,11 @@ func TestConformance(t *testing.T) {
 	}
 }
 
-// textbook is GDSF with a search through all images for the lowest priority.
-type textbook struct {
-	capacity, used uint64
-	cost           func(policytest.Request) float64
-	refuse         policytest.Refusal
-	requests       int
-	age            float64
-	cache          map[sdk.Key]*object
-}
-
-type object struct {
-	policytest.Request
-	freq     float64
-	priority float64
-}
-
-func (b *textbook) prioritize(o *object) {
-	o.priority = b.age + o.freq*b.cost(o.Request)/float64(o.Size)
-}
-
-func (b *textbook) lowest() (low *object) {
-	for _, o := range b.cache {
-		if low == nil || o.priority < low.priority || o.priority == low.priority && o.Key < low.Key {
-			low = o
-		}
-	}
-	return low
-}
-
-func (b *textbook) Request(r policytest.Request) (left []sdk.Key) {
-	defer func() { b.requests++ }()
-	if o := b.cache[r.Key]; o != nil {
-		o.freq++
-		b.prioritize(o)
-		return nil
-	}
-	refused := 0
-	for b.used+r.Size > b.capacity && refused < policytest.Patience {
-		o := b.lowest()
-		b.age = o.priority
-		if b.refuse(b.requests, o.Key) {
-			b.prioritize(o)
-			refused++
-			continue
-		}
-		left = append(left, o.Key)
-		b.used -= o.Size
-		delete(b.cache, o.Key)
-	}
-	if b.used+r.Size <= b.capacity {
-		o := &object{Request: r, freq: 1}
-		b.prioritize(o)
-		b.cache[r.Key] = o
-		b.used += r.Size
-	}
-	return left
-}
-
 func TestAgreesWithTextbook(t *testing.T) {
-	const capacity = 10_000
 	for _, c := range costs {
 		t.Run(c.name, func(t *testing.T) {
-			policytest.Each(t, func(t *testing.T, seed uint64, refuse policytest.Refusal) {
-				book := &textbook{capacity: capacity, cost: c.cost, refuse: refuse, cache: map[sdk.Key]*object{}}
-				policytest.Agree(t, open(t, c.name), book, capacity, policytest.Trace(seed, 5000, capacity/16), refuse)
-			})
+			policytest.Agree(t, 30_000, func(t *testing.T) sdk.Stateful { return open(t, c.name) },
+				func() policytest.Textbook { return policytest.GDSF(c.cost) })
 		})
 	}
 }

@@ -7,13 +7,13 @@
 // its credit, until it has none. An image that comes back while its ghost is
 // remembered is admitted to the main queue at once.
 //
-// The parameters are those of the paper: the small queue has 10 % of the
-// capacity (option small), accesses count up to 3, more than 1 moves an image
-// on, and the ghosts stand for as much as the main queue holds, 90 % of the
-// capacity (option ghost). Sizes are bytes, where the paper counts objects of
-// one size; and as in the paper's own simulator, one step evicts from one
-// queue only, whereas its algorithm 1 may evict a second image when a
-// promotion finds the main queue full.
+// The parameters, and their defaults, are those of the paper: the small queue
+// has 10 % of the capacity (option small), an image moves on with 2 accesses
+// (option promote), they count up to 3, and the ghosts stand for as much as the
+// main queue holds, 90 % of the capacity (option ghost). Sizes are bytes, where
+// the paper counts objects of one size; and as in the paper's own simulator,
+// one step evicts from one queue only, whereas its algorithm 1 may evict a
+// second image when a promotion finds the main queue full.
 package s3fifo
 
 import (
@@ -34,6 +34,7 @@ var Manifest = sdk.Manifest{
 	Capabilities: []sdk.Capability{sdk.CapStateful, sdk.CapSnapshot},
 	Options: []sdk.Option{
 		{Name: "small", Type: sdk.TypeNumber, Default: "0.1", Description: "share of the capacity that the small queue has, between 0 and 1"},
+		{Name: "promote", Type: sdk.TypeNumber, Default: "2", Description: "accesses that move an image on to the main queue, 1 to 3"},
 		{Name: "ghost", Type: sdk.TypeNumber, Default: "0.9", Description: "what the ghosts stand for, as a share of the capacity, 0 to 10"},
 	},
 }
@@ -48,7 +49,6 @@ const (
 
 const (
 	maxAccesses = 3 // what an image can have to its credit
-	promote     = 2 // accesses that move an image on to the main queue
 
 	// maxGhosts bounds the memory of ghosts, 3 MiB, when images are tiny.
 	maxGhosts = 1 << 16
@@ -61,11 +61,12 @@ type Policy struct {
 	capacity uint64 // bytes
 
 	smallShare, ghostShare float64
+	promote                uint8 // accesses that move an image on
 }
 
 // New returns the policy with the parameters of the paper.
 func New() *Policy {
-	return &Policy{set: queue.New(queues), smallShare: 0.1, ghostShare: 0.9}
+	return &Policy{set: queue.New(queues), smallShare: 0.1, ghostShare: 0.9, promote: 2}
 }
 
 // Configure implements [sdk.Configurer].
@@ -81,6 +82,13 @@ func (p *Policy) Configure(_ context.Context, s sdk.Settings) error {
 	}
 	if !(p.ghostShare >= 0 && p.ghostShare <= 10) {
 		return fmt.Errorf("%w: option ghost is %g, want a number from 0 to 10", sdk.ErrInvalid, p.ghostShare)
+	}
+	if s.Options.Text("promote") != "" {
+		n := s.Options.Number("promote")
+		if n != 1 && n != 2 && n != maxAccesses {
+			return fmt.Errorf("%w: option promote is %g, want 1, 2 or %d", sdk.ErrInvalid, n, maxAccesses)
+		}
+		p.promote = uint8(n)
 	}
 	return nil
 }
@@ -164,7 +172,7 @@ func (p *Policy) victim() queue.Ref {
 	for {
 		s, m := p.set.Queue(small), p.set.Queue(main)
 		if s.Len > 0 && (m.Len == 0 || float64(s.Bytes) >= p.smallShare*float64(p.capacity)) {
-			if p.set.Node(s.Oldest).Mark < promote {
+			if p.set.Node(s.Oldest).Mark < p.promote {
 				return s.Oldest
 			}
 			p.set.Move(s.Oldest, main)

@@ -3,11 +3,11 @@ package s3fifo
 import (
 	"bytes"
 	"errors"
-	"slices"
+	"fmt"
 	"testing"
 	"time"
 
-	"github.com/imgcache/imgcache-host/plugins/builtin/internal/policytest"
+	"github.com/imgcache/imgcache-host/plugins/builtin/policytest"
 	"github.com/imgcache/imgcache-host/sdk"
 	"github.com/imgcache/imgcache-host/sdk/sdktest"
 )
@@ -17,118 +17,39 @@ func TestConformance(t *testing.T) {
 	sdktest.Stateful(t, func(*testing.T) sdk.Stateful { return New() })
 }
 
-// textbook is S3-FIFO on three slices, the newest first.
-type textbook struct {
-	capacity uint64
-	refuse   policytest.Refusal
-	requests int
-	s, m, g  []object
-	promoted int // images that went from s to m
-	returned int // images that were admitted to m because of their ghost
-}
-
-type object struct {
-	policytest.Request
-	freq int
-}
-
-func bytesOf(list []object) (n uint64) {
-	for _, o := range list {
-		n += o.Size
-	}
-	return n
-}
-
-func find(list []object, key sdk.Key) int {
-	return slices.IndexFunc(list, func(o object) bool { return o.Key == key })
-}
-
-func push(list *[]object, o object) { *list = slices.Insert(*list, 0, o) }
-
-func pop(list *[]object) object {
-	last := len(*list) - 1
-	o := (*list)[last]
-	*list = (*list)[:last]
-	return o
-}
-
-func (b *textbook) Request(r policytest.Request) (left []sdk.Key) {
-	defer func() { b.requests++ }()
-	for _, list := range [][]object{b.s, b.m} {
-		if i := find(list, r.Key); i >= 0 {
-			list[i].freq = min(list[i].freq+1, 3)
-			return nil
-		}
-	}
-	refused := 0
-	for b.full(r.Size) && refused < policytest.Patience {
-		key, gone := b.step()
-		if gone {
-			left = append(left, key)
-		} else if key != nobody {
-			refused++
-		}
-	}
-	if b.full(r.Size) {
-		return left
-	}
-	o := object{Request: r}
-	if i := find(b.g, r.Key); i >= 0 {
-		b.g = slices.Delete(b.g, i, i+1)
-		push(&b.m, o)
-		b.returned++
-	} else {
-		push(&b.s, o)
-	}
-	return left
-}
-
-func (b *textbook) full(more uint64) bool { return bytesOf(b.s)+bytesOf(b.m)+more > b.capacity }
-
-const nobody = ^sdk.Key(0)
-
-// step takes one image from the end of s or m and reports who left, or who
-// was to leave and was refused.
-func (b *textbook) step() (key sdk.Key, gone bool) {
-	if len(b.s) > 0 && (len(b.m) == 0 || float64(bytesOf(b.s)) >= 0.1*float64(b.capacity)) {
-		switch o := pop(&b.s); {
-		case o.freq > 1:
-			push(&b.m, o)
-			b.promoted++
-			return nobody, false
-		case b.refuse(b.requests, o.Key):
-			push(&b.s, o)
-			return o.Key, false
-		default:
-			push(&b.g, o)
-			for float64(bytesOf(b.g)) > 0.9*float64(b.capacity) {
-				pop(&b.g)
-			}
-			return o.Key, true
-		}
-	}
-	switch o := pop(&b.m); {
-	case o.freq > 0:
-		o.freq--
-		push(&b.m, o)
-		return nobody, false
-	case b.refuse(b.requests, o.Key):
-		push(&b.m, o)
-		return o.Key, false
-	default:
-		return o.Key, true
-	}
-}
-
+// TestAgreesWithTextbook has the parameters of the paper, and others.
 func TestAgreesWithTextbook(t *testing.T) {
-	const capacity = 10_000
-	policytest.Each(t, func(t *testing.T, seed uint64, refuse policytest.Refusal) {
-		book := &textbook{capacity: capacity, refuse: refuse}
-		policytest.Agree(t, New(), book, capacity, policytest.Trace(seed, 5000, capacity/64), refuse)
-		if book.promoted < 20 || book.returned < 100 {
-			t.Errorf("%d images were promoted and %d came back: the trace proves little", book.promoted, book.returned)
-		}
-	})
+	for _, c := range []struct {
+		options sdk.Config
+		book    policytest.S3FIFO
+	}{
+		{nil, policytest.S3FIFO{Small: 0.1, Ghost: 0.9, Threshold: 2}},
+		{sdk.Config{"small": "0.4", "ghost": "0.3", "promote": "1"}, policytest.S3FIFO{Small: 0.4, Ghost: 0.3, Threshold: 1}},
+		{sdk.Config{"small": "0.05", "ghost": "3", "promote": "3"}, policytest.S3FIFO{Small: 0.05, Ghost: 3, Threshold: 3}},
+	} {
+		t.Run(fmt.Sprint(c.options), func(t *testing.T) {
+			open := func(t *testing.T) sdk.Stateful {
+				p := New()
+				if err := p.Configure(t.Context(), sdk.Settings{Options: c.options}); err != nil {
+					t.Fatal(err)
+				}
+				return p
+			}
+			var books []*policytest.S3FIFO
+			policytest.Agree(t, 30_000, open, func() policytest.Textbook {
+				book := c.book
+				books = append(books, &book)
+				return &book
+			})
+			promoted, returned := 0, 0
+			for _, book := range books {
+				promoted, returned = promoted+book.Promoted, returned+book.Returned
+			}
+			if promoted < 100 || returned < 100 {
+				t.Errorf("%d images were promoted and %d came back: the traces prove little", promoted, returned)
+			}
+		})
+	}
 }
 
 func observe(t *testing.T, p *Policy, events ...sdk.Event) {
@@ -186,6 +107,10 @@ func TestConfigure(t *testing.T) {
 		{sdk.Config{"small": "NaN"}, true},
 		{sdk.Config{"ghost": "-1"}, true},
 		{sdk.Config{"ghost": "+Inf"}, true},
+		{sdk.Config{"promote": "3"}, false},
+		{sdk.Config{"promote": "0"}, true},
+		{sdk.Config{"promote": "4"}, true},
+		{sdk.Config{"promote": "1.5"}, true},
 	} {
 		err := New().Configure(t.Context(), sdk.Settings{Options: tt.options})
 		if errors.Is(err, sdk.ErrInvalid) != tt.bad || (err == nil) == tt.bad {

@@ -7,7 +7,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/imgcache/imgcache-host/plugins/builtin/internal/policytest"
+	"github.com/imgcache/imgcache-host/plugins/builtin/policytest"
 	"github.com/imgcache/imgcache-host/plugins/builtin/sieve"
 	"github.com/imgcache/imgcache-host/sdk"
 	"github.com/imgcache/imgcache-host/sdk/sdktest"
@@ -18,63 +18,8 @@ func TestConformance(t *testing.T) {
 	sdktest.Stateful(t, func(*testing.T) sdk.Stateful { return sieve.New() })
 }
 
-// textbook is SIEVE on a slice, the newest first, as figure 1 of the paper
-// draws it.
-type textbook struct {
-	capacity, used uint64
-	refuse         policytest.Refusal
-	requests       int
-	queue          []object
-	hand           int // index into queue; -1: at the tail
-}
-
-type object struct {
-	policytest.Request
-	visited bool
-}
-
-func (b *textbook) Request(r policytest.Request) (left []sdk.Key) {
-	defer func() { b.requests++ }()
-	for i := range b.queue {
-		if b.queue[i].Key == r.Key {
-			b.queue[i].visited = true
-			return nil
-		}
-	}
-	refused := 0
-	for b.used+r.Size > b.capacity && refused < policytest.Patience {
-		if b.hand < 0 {
-			b.hand = len(b.queue) - 1
-		}
-		o := &b.queue[b.hand]
-		switch {
-		case o.visited:
-			o.visited = false
-		case b.refuse(b.requests, o.Key):
-			refused++
-		default:
-			left = append(left, o.Key)
-			b.used -= o.Size
-			b.queue = slices.Delete(b.queue, b.hand, b.hand+1)
-		}
-		b.hand-- // to the next newer one
-	}
-	if b.used+r.Size <= b.capacity {
-		b.queue = slices.Insert(b.queue, 0, object{Request: r})
-		b.used += r.Size
-		if b.hand >= 0 {
-			b.hand++
-		}
-	}
-	return left
-}
-
 func TestAgreesWithTextbook(t *testing.T) {
-	const capacity = 10_000
-	policytest.Each(t, func(t *testing.T, seed uint64, refuse policytest.Refusal) {
-		book := &textbook{capacity: capacity, refuse: refuse, hand: -1}
-		policytest.Agree(t, sieve.New(), book, capacity, policytest.Trace(seed, 5000, capacity/16), refuse)
-	})
+	policytest.Agree(t, 30_000, func(*testing.T) sdk.Stateful { return sieve.New() }, policytest.SIEVE)
 }
 
 // TestExample is the walk of the hand on seven images.
