@@ -1,14 +1,15 @@
 package cache
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"math"
 	"slices"
 	"time"
 
+	"github.com/imgcache/imgcache-host/host/ranking"
 	"github.com/imgcache/imgcache-host/sdk"
 )
 
@@ -52,45 +53,27 @@ type advisor struct {
 	built bool // a stateful policy has seen everything up to the last take
 }
 
-// candidate is an image as the policy and the host judge it.
-type candidate struct {
-	im     *image
-	record sdk.Record
-	score  float64
+// candidates are images as the policy and the host judge them: records[i] is
+// that of images[i].
+type candidates struct {
+	images  []*image
+	records []sdk.Record
 }
 
-// byAccess is least-recently-used order: the host's own policy when the
-// plugin cannot be asked, and how equal scores are decided.
-func byAccess(a, b candidate) int {
-	return cmp.Or(cmp.Compare(a.record.Accessed, b.record.Accessed), cmp.Compare(a.record.Key, b.record.Key))
+func (c *candidates) add(im *image) {
+	c.images, c.records = append(c.images, im), append(c.records, im.record())
 }
 
-func byScore(a, b candidate) int {
-	return cmp.Or(cmp.Compare(a.score, b.score), byAccess(a, b))
-}
-
-// rank returns the candidates in the order in which a scoring policy lets
-// them go.
-func (a *advisor) rank(ctx context.Context, list []candidate) error {
-	records := make([]sdk.Record, min(len(list), sdk.MaxBatch))
-	scores := make([]float64, len(records))
-	now := a.now()
-	for chunk := range slices.Chunk(list, sdk.MaxBatch) {
-		for i := range chunk {
-			records[i] = chunk[i].record
-		}
-		if err := a.policy.Scorer.Score(ctx, now, records[:len(chunk)], scores[:len(chunk)]); err != nil {
-			return fmt.Errorf("score %d images: %w", len(chunk), err)
-		}
-		for i := range chunk {
-			if math.IsNaN(scores[i]) {
-				return fmt.Errorf("%w: a score is NaN", errAdvice)
+// byAccess yields the images in least-recently-used order: the host's own
+// policy when the plugin cannot be asked.
+func (c *candidates) byAccess() iter.Seq[*image] {
+	return func(yield func(*image) bool) {
+		for i := range ranking.Order(c.records, nil) {
+			if !yield(c.images[i]) {
+				return
 			}
-			chunk[i].score = scores[i]
 		}
 	}
-	slices.SortFunc(list, byScore)
-	return nil
 }
 
 // observe brings a stateful policy up to date, from the events since the last
@@ -123,21 +106,21 @@ func (a *advisor) observe(ctx context.Context, refused []*image) error {
 }
 
 func (a *advisor) replay() []sdk.Event {
-	var list []candidate
+	var list candidates
 	a.index.mu.Lock()
 	a.events.take() // what happened up to here is in the index
 	for _, im := range a.index.images {
-		list = append(list, candidate{im: im, record: im.record()})
+		list.add(im)
 	}
 	a.index.mu.Unlock()
-	slices.SortFunc(list, byAccess)
 	events := []sdk.Event{{Kind: sdk.EventCapacity, Size: uint64(a.max), At: a.now().UnixNano()}}
-	for _, c := range list {
-		events = append(events, sdk.Event{Kind: sdk.EventAdmitted, Key: c.record.Key, Size: c.record.Size, At: c.record.Admitted})
-		if c.record.Hits > 0 {
+	for i := range ranking.Order(list.records, nil) {
+		r := &list.records[i]
+		events = append(events, sdk.Event{Kind: sdk.EventAdmitted, Key: r.Key, Size: r.Size, At: r.Admitted})
+		if r.Hits > 0 {
 			events = append(events, sdk.Event{
-				Kind: sdk.EventAccessed, Key: c.record.Key, Size: c.record.Size, At: c.record.Accessed,
-				Count: uint32(min(c.record.Hits, math.MaxUint32)),
+				Kind: sdk.EventAccessed, Key: r.Key, Size: r.Size, At: r.Accessed,
+				Count: uint32(min(r.Hits, math.MaxUint32)),
 			})
 		}
 	}

@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/imgcache/imgcache-host/host/ranking"
 	"github.com/imgcache/imgcache-host/host/store"
 	"github.com/imgcache/imgcache-host/sdk"
 )
@@ -139,12 +140,12 @@ func (e *evictor) may(im *image, r rule, now time.Time) bool {
 }
 
 // candidates returns the images that may leave, in no order.
-func (e *evictor) candidates(r rule) []candidate {
-	var list []candidate
+func (e *evictor) candidates(r rule) *candidates {
+	list := &candidates{}
 	now := e.now()
 	e.index.snapshot(func(im *image) {
 		if e.may(im, r, now) {
-			list = append(list, candidate{im: im, record: im.record()})
+			list.add(im)
 		}
 	})
 	return list
@@ -195,13 +196,11 @@ func (e *evictor) pick(n, short int64) (victims []victim, enough bool) {
 	default:
 	}
 	if short > 0 {
-		list := e.candidates(r)
-		slices.SortFunc(list, byAccess)
-		for _, c := range list {
+		for im := range e.candidates(r).byAccess() {
 			if short <= 0 {
 				break
 			}
-			take(victim{c.im, "least recently used; the standing list was empty"}, time.Time{})
+			take(victim{im, "least recently used; the standing list was empty"}, time.Time{})
 		}
 	}
 	return victims, short <= 0 || pending > 0 || len(victims) > 0
@@ -210,8 +209,8 @@ func (e *evictor) pick(n, short int64) (victims []victim, enough bool) {
 // evictable returns how many bytes could leave, or are leaving.
 func (e *evictor) evictable() int64 {
 	_, n := e.pool.state()
-	for _, c := range e.candidates(rule{minAge: e.minAge}) {
-		n += c.im.size
+	for _, im := range e.candidates(rule{minAge: e.minAge}).images {
+		n += im.size
 	}
 	return n
 }
@@ -513,11 +512,16 @@ func (c *choice) take(im *image, why string) {
 func (c *choice) byRank(ctx context.Context) error {
 	c.events().take()
 	list := c.candidates(c.rule)
-	if err := c.advisor.rank(ctx, list); err != nil {
+	policy := c.advisor.policy
+	scores, err := ranking.Score(ctx, policy.Scorer, c.now(), list.records)
+	if err != nil {
 		return err
 	}
-	for i := 0; c.need > 0 && i < len(list); i++ {
-		c.take(list[i].im, fmt.Sprintf("%s: score %g", c.advisor.policy.Name, list[i].score))
+	for i := range ranking.Order(list.records, scores) {
+		if c.need <= 0 {
+			break
+		}
+		c.take(list.images[i], fmt.Sprintf("%s: score %g", policy.Name, scores[i]))
 	}
 	return nil
 }
@@ -568,9 +572,10 @@ func (c *choice) accept(list []*image) (refused []*image) {
 }
 
 func (c *choice) byLRU() {
-	list := c.candidates(c.rule)
-	slices.SortFunc(list, byAccess)
-	for i := 0; c.need > 0 && i < len(list); i++ {
-		c.take(list[i].im, "least recently used")
+	for im := range c.candidates(c.rule).byAccess() {
+		if c.need <= 0 {
+			break
+		}
+		c.take(im, "least recently used")
 	}
 }
