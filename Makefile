@@ -31,15 +31,18 @@ WAZEVO    := github.com/tetratelabs/wazero/internal/engine/wazevo
 UNWATCHED := $(foreach p,backend/... frontend ssa,-gcflags=$(WAZEVO)/$(p)=-race=false)
 RACEFLAGS := $(if $(RACE),-race $(UNWATCHED))
 
+# A plugin that others may write is not run, whatever the user's umask.
+PRIVATE := umask 022
+
 .PHONY: build
 build:
-	CGO_ENABLED=$(if $(RACE),1,0) go build -trimpath -buildvcs=false $(RACEFLAGS) -ldflags '-X main.version=$(VERSION)' \
+	$(PRIVATE); CGO_ENABLED=$(if $(RACE),1,0) go build -trimpath -buildvcs=false $(RACEFLAGS) -ldflags '-X main.version=$(VERSION)' \
 		-o $(BIN)/imgcache-host ./cmd/imgcache-host
-	for driver in $(DRIVERS); do \
+	$(PRIVATE); for driver in $(DRIVERS); do \
 		CGO_ENABLED=1 go build -trimpath -buildvcs=false $(RACEFLAGS) \
 			-o $(BIN)/plugins/imgcache-driver-$$driver ./plugins/builtin/$$driver/imgcache-driver-$$driver; \
 	done
-	for policy in $(POLICIES); do \
+	$(PRIVATE); for policy in $(POLICIES); do \
 		GOOS=wasip1 GOARCH=wasm go build -trimpath -buildvcs=false -buildmode=c-shared -ldflags '-s -w' \
 			-o $(BIN)/plugins/$$policy.wasm ./plugins/builtin/$$policy/wasm; \
 	done
@@ -87,7 +90,7 @@ check: $(TOOLS)
 .PHONY: test
 test: setup-test check
 	$(MAKE) --no-print-directory build BIN=bin/race RACE=1
-	IMGCACHE_BIN=$(CURDIR)/bin/race go test -race $(UNWATCHED) -timeout $(if $(IMGCACHE_TEST_ALL),2h,25m) ./...
+	$(PRIVATE); IMGCACHE_BIN=$(CURDIR)/bin/race go test -race $(UNWATCHED) -timeout $(if $(IMGCACHE_TEST_ALL),2h,25m) ./...
 
 # The tests that are too long for every day look at IMGCACHE_TEST_ALL.
 .PHONY: test-all

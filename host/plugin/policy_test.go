@@ -150,7 +150,8 @@ func TestBusyModuleIsNotProbed(t *testing.T) {
 	t.Parallel()
 	s := newStage(t)
 	freezing := policySpec("freezing policy")
-	freezing.Path, freezing.Timeout = "/a.wasm", probeEvery+probeTimeout+time.Second
+	freezing.Path, freezing.Timeout = filepath.Join(t.TempDir(), "a.wasm"), probeEvery+probeTimeout+time.Second
+	write(t, freezing.Path, nil)
 	p := s.start(t, freezing)
 	if _, err := score(t.Context(), p, 1); !errors.Is(err, sdk.ErrUnavailable) || !strings.Contains(err.Error(), "no answer within") {
 		t.Errorf("got %v", err)

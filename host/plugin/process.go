@@ -43,6 +43,7 @@ const (
 
 // process is one running instance of a plugin.
 type process struct {
+	bin      *binary
 	client   *goplugin.Client
 	child    *child
 	conn     *grpc.ClientConn
@@ -61,23 +62,29 @@ type process struct {
 // kernel kills the child when the thread that forked it ends, which is how no
 // plugin outlives the host.
 func (s *Supervisor) start(ctx context.Context, spec Spec) (*process, error) {
-	if err := spec.checkSum(); err != nil {
+	bin, err := s.stage(spec)
+	if err != nil {
 		return nil, err
 	}
 	theirs, ours, err := os.Pipe()
 	if err != nil {
+		bin.remove()
 		return nil, fmt.Errorf("make lifeline: %w", err)
 	}
 	defer theirs.Close()
 	said := newTranscript(s.cfg.Log.With("plugin", spec.Name))
-	cmd := s.command(ctx, spec)
+	cmd := s.command(ctx, spec, bin)
 	cmd.ExtraFiles = []*os.File{theirs} // descriptor 3: serve.LifelineFD
+	if bin.file != nil {
+		cmd.ExtraFiles = append(cmd.ExtraFiles, bin.file) // descriptor 4: binaryFD
+	}
 	child, err := newChild(cmd, said)
 	if err != nil {
+		bin.remove()
 		_ = ours.Close()
 		return nil, err
 	}
-	p := &process{child: child, lifeline: ours, said: said, started: time.Now()}
+	p := &process{bin: bin, child: child, lifeline: ours, said: said, started: time.Now()}
 	p.client = goplugin.NewClient(&goplugin.ClientConfig{
 		HandshakeConfig: serve.Handshake,
 		Plugins:         goplugin.PluginSet{serve.PluginName: noPlugin{}},
@@ -110,8 +117,10 @@ func startTimeout(spec Spec) time.Duration {
 
 // command returns the command line of a plugin with the few variables that it
 // may see. Nothing of the host's environment is among them.
-func (s *Supervisor) command(ctx context.Context, spec Spec) *exec.Cmd {
-	cmd := exec.CommandContext(ctx, spec.Path, spec.Args...)
+func (s *Supervisor) command(ctx context.Context, spec Spec, bin *binary) *exec.Cmd {
+	program, args := bin.argv(spec.Args)
+	cmd := exec.CommandContext(ctx, program)
+	cmd.Args = args
 	env := map[string]string{
 		"PATH":            "/usr/local/bin:/usr/bin:/bin",
 		"LANG":            "C.UTF-8",
@@ -119,6 +128,7 @@ func (s *Supervisor) command(ctx context.Context, spec Spec) *exec.Cmd {
 	}
 	if spec.runtime() == runtimeWasm {
 		cmd = exec.CommandContext(ctx, s.cfg.Executable, "wasm-runner", spec.Path)
+		env["IMGCACHE_WASM_MODULE"] = bin.path
 		env["IMGCACHE_WASM_CACHE"] = s.cfg.CacheDir
 		if spec.Memory > 0 {
 			env["IMGCACHE_WASM_MEMORY"] = strconv.FormatInt(spec.Memory, 10)
@@ -142,7 +152,7 @@ func (p *process) handshake() (err error) {
 		}
 	}()
 	_, err = p.client.Start()
-	return err
+	return p.bin.named(err)
 }
 
 func (p *process) connect(ctx context.Context) error {
@@ -199,6 +209,7 @@ func (p *process) kill() {
 	case <-gone:
 	case <-time.After(killTimeout):
 	}
+	p.bin.remove()
 }
 
 // explain adds what the process last said to an error.

@@ -1,6 +1,7 @@
 package wasm
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -14,6 +15,7 @@ import (
 
 // The variables by which the host tells the runner how to run a module.
 const (
+	moduleEnv = "IMGCACHE_WASM_MODULE" // where the module is read from: the file that was hashed; empty: at its path
 	cacheEnv  = "IMGCACHE_WASM_CACHE"  // directory of compiled modules
 	memoryEnv = "IMGCACHE_WASM_MEMORY" // limit in bytes
 )
@@ -44,7 +46,7 @@ func loadFile(ctx context.Context, path string) (*Module, error) {
 		}
 		o.Memory = int64(limit)
 	}
-	code, err := readModule(path)
+	code, err := readModule(cmp.Or(os.Getenv(moduleEnv), path))
 	if err != nil {
 		return nil, err
 	}

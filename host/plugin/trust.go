@@ -1,0 +1,131 @@
+package plugin
+
+import (
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+)
+
+// trust says whose files are run: those that only root, the host's user, or
+// the owner of the host's own program can change. Whoever can change that
+// program needs no plugin, so the directories on the way to it are not looked
+// at.
+type trust struct {
+	owners []uint32
+	own    map[string]bool // directories on the way to the host's program
+}
+
+func newTrust(executable string) trust {
+	t := trust{owners: []uint32{0, uint32(os.Geteuid())}, own: map[string]bool{}}
+	if real, err := filepath.EvalSymlinks(executable); err == nil {
+		if info, err := os.Stat(real); err == nil {
+			t.owners = append(t.owners, owner(info))
+		}
+		for dir := filepath.Dir(real); !t.own[dir]; dir = filepath.Dir(dir) {
+			t.own[dir] = true
+		}
+	}
+	return t
+}
+
+func owner(info fs.FileInfo) uint32 { return info.Sys().(*syscall.Stat_t).Uid }
+
+// openTrusted opens a plugin's file. One that others may write, or may put
+// another file in the place of, is refused.
+func (s *Supervisor) openTrusted(path string) (*os.File, error) {
+	t := newTrust(s.cfg.Executable)
+	real, err := t.resolve(path)
+	if err != nil {
+		return nil, err
+	}
+	f, err := os.OpenFile(real, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0) // a pipe must not block
+	if err != nil {
+		return nil, err
+	}
+	info, err := f.Stat()
+	switch {
+	case err != nil:
+	case !info.Mode().IsRegular():
+		err = fmt.Errorf("%s is no regular file", real)
+	case info.Mode()&0o111 == 0 && !strings.HasSuffix(path, ".wasm"):
+		err = fmt.Errorf("%s is not executable: chmod +x %s", real, real)
+	default:
+		err = t.check(real, info)
+	}
+	if err != nil {
+		_ = f.Close()
+		return nil, err
+	}
+	return f, nil
+}
+
+// resolve follows the symbolic links of a path to their end, and checks each
+// link and each directory on the way.
+func (t trust) resolve(path string) (string, error) {
+	const maxLinks = 40 // the kernel's limit
+	path, err := filepath.Abs(path)
+	if err != nil {
+		return "", err
+	}
+	todo, at := names(path), "/"
+	for links := 0; len(todo) > 0; {
+		next := filepath.Join(at, todo[0])
+		todo = todo[1:]
+		info, err := os.Lstat(next)
+		if err != nil {
+			return "", err
+		}
+		if len(todo) == 0 && info.Mode().Type() != fs.ModeSymlink {
+			return next, nil // checked when it is open
+		}
+		if err := t.check(next, info); err != nil {
+			return "", fmt.Errorf("on the way to %s: %w", path, err)
+		}
+		if info.Mode().Type() != fs.ModeSymlink {
+			at = next
+			continue
+		}
+		if links++; links > maxLinks {
+			return "", fmt.Errorf("%s: %w", path, syscall.ELOOP)
+		}
+		target, err := os.Readlink(next)
+		if err != nil {
+			return "", err
+		}
+		if filepath.IsAbs(target) {
+			at = "/"
+		}
+		todo = append(names(target), todo...)
+	}
+	return at, nil
+}
+
+// names returns the elements of a path. An element ".." stays: it leaves the
+// directory that a link before it leads to.
+func names(path string) []string {
+	return slices.DeleteFunc(strings.Split(path, "/"), func(name string) bool { return name == "" || name == "." })
+}
+
+// check reports who else may change a file, link or directory, and the command
+// that mends it.
+func (t trust) check(path string, info fs.FileInfo) error {
+	what, mode := "the file", info.Mode()
+	if mode.IsDir() {
+		if what = "the directory"; t.own[path] {
+			return nil
+		}
+	}
+	if uid := owner(info); !slices.Contains(t.owners, uid) {
+		return fmt.Errorf("%s %s belongs to the user %d, who could change what runs: chown -h %d %s, or run the service as that user",
+			what, path, uid, os.Geteuid(), path)
+	}
+	// In a sticky directory, as /tmp, a file is safe from all but its owner.
+	if mode.Type() == fs.ModeSymlink || mode.IsDir() && mode&fs.ModeSticky != 0 || mode&0o022 == 0 {
+		return nil
+	}
+	return fmt.Errorf("%s %s may be written by others (%v), who could change what runs: chmod go-w %s", what, path, mode, path)
+}
