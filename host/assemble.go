@@ -123,6 +123,7 @@ func (h *Host) service() *httpd.Service {
 		},
 		Drivers:        h,
 		Plugins:        func() any { return h.plugins.List() },
+		Reload:         h.Reload,
 		PluginRestarts: h.restarts,
 		Schedules:      func() any { return h.schedules.Status() },
 		Nodes:          h.nodes,

@@ -79,21 +79,24 @@ func (h *Host) runPlugins(list ...*plugin.Plugin) {
 		if p == h.driver.Load() {
 			p.Run(h.cache.DriverUp)
 		} else {
-			p.Run(func() { h.cache.SetPolicy(h.policyForm()) })
+			p.Run(func() { h.cache.SetPolicy(h.policyForm(h.policy)) })
 		}
 	}
 	go func() { h.typos <- firstStarts(list) }()
 }
 
-// policyForm returns the policy in the form that it says it has.
-func (h *Host) policyForm() cache.Policy {
-	p := cache.Policy{Name: h.cfg.Cache.Policy.Plugin, Epoch: h.policy.Epoch}
-	if h.policy.Manifest().Has(sdk.CapStateful) {
-		p.Stateful = h.policy.Stateful()
-	} else {
-		p.Scorer = h.policy.Scorer()
+// policyForm returns a plugin as the policy, in the form that it says it has.
+func (h *Host) policyForm(p *plugin.Plugin) cache.Policy {
+	form, m := cache.Policy{Name: h.cfg.Cache.Policy.Plugin, Epoch: p.Epoch}, p.Manifest()
+	if !m.Has(sdk.CapStateful) {
+		form.Scorer = p.Scorer()
+		return form
 	}
-	return p
+	form.Stateful = p.Stateful()
+	if m.Has(sdk.CapSnapshot) {
+		form.Snapshotter = p.Snapshotter()
+	}
+	return form
 }
 
 // setup gives a plugin the options of its block, as it declares them at each

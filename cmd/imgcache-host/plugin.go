@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"io"
 
 	"github.com/imgcache/imgcache-host/host/client"
@@ -28,8 +29,26 @@ func (a *app) plugin() *cobra.Command {
 			})
 		}),
 	})
-	group.AddCommand(a.pluginCheck())
+	group.AddCommand(a.pluginReload(), a.pluginCheck())
 	return group
+}
+
+func (a *app) pluginReload() *cobra.Command {
+	return &cobra.Command{
+		Use:   "reload NAME",
+		Short: "Start a plugin anew from its file, without a failed request",
+		Long: "Start a plugin anew from its file as it is now, without a failed request. A policy hands its state on;\n" +
+			"calls of a driver wait for the moment of the exchange. When the new one does not start, refuses its\n" +
+			"configuration or fails when it is tried, the old one stays, and the error says why.",
+		Args: cobra.ExactArgs(1),
+		RunE: a.call(func(ctx context.Context, c *client.Client, names []string) error {
+			p, err := c.Reload(ctx, names[0])
+			if err != nil {
+				return fmt.Errorf("reload %s: %w", names[0], err)
+			}
+			return a.answer(p, func(w io.Writer) { row(w, "reloaded", p.Name, "version", p.Version, "pid", p.PID) })
+		}),
+	}
 }
 
 // needsCommand is the RunE of a command that only groups others.

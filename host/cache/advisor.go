@@ -16,9 +16,10 @@ import (
 // Policy is the eviction policy that advises the cache: exactly one of Scorer
 // and Stateful is set, or none while the policy is only known by name.
 type Policy struct {
-	Name     string
-	Scorer   sdk.Scorer
-	Stateful sdk.Stateful
+	Name        string
+	Scorer      sdk.Scorer
+	Stateful    sdk.Stateful
+	Snapshotter sdk.Snapshotter // of a stateful policy that has the ability; else nil
 	// Epoch counts the starts of the policy. When it changes a stateful
 	// policy has lost its state and is rebuilt. Nil: it never changes.
 	Epoch func() uint64
@@ -50,7 +51,8 @@ type advisor struct {
 	now    func() time.Time
 
 	epoch uint64
-	built bool // a stateful policy has seen everything up to the last take
+	built bool        // a stateful policy has seen everything up to the last take
+	owed  []sdk.Event // but for these, which come before what is taken next
 }
 
 // candidates are images as the policy and the host judge them: records[i] is
@@ -88,32 +90,44 @@ func (a *advisor) observe(ctx context.Context, refused []*image) error {
 		epoch = a.policy.Epoch()
 	}
 	list, lost, _ := a.events.take()
+	list, a.owed = append(a.owed, list...), nil
 	if !a.built || lost || epoch != a.epoch {
-		list, refused = a.replay(), nil
+		list, _, _ = a.replay()
+		refused = nil
 	}
 	at := a.now().UnixNano()
 	for _, im := range refused {
 		list = append(list, sdk.Event{Kind: sdk.EventRefused, Key: im.key, Size: uint64(im.size), At: at})
 	}
 	a.built = false // until the policy has taken them all
-	for chunk := range slices.Chunk(list, sdk.MaxBatch) {
-		if err := a.policy.Stateful.Observe(ctx, chunk); err != nil {
-			return fmt.Errorf("observe %d events: %w", len(chunk), err)
-		}
+	if err := a.observeAll(ctx, list); err != nil {
+		return err
 	}
 	a.built, a.epoch = true, epoch
 	return nil
 }
 
-func (a *advisor) replay() []sdk.Event {
+func (a *advisor) observeAll(ctx context.Context, list []sdk.Event) error {
+	for chunk := range slices.Chunk(list, sdk.MaxBatch) {
+		if err := a.policy.Stateful.Observe(ctx, chunk); err != nil {
+			return fmt.Errorf("observe %d events: %w", len(chunk), err)
+		}
+	}
+	return nil
+}
+
+// replay returns the images in order of access, as events. What happened up to
+// then is in them; missed are those of it that nobody had taken, and lost says
+// that there were more.
+func (a *advisor) replay() (events, missed []sdk.Event, lost bool) {
 	var list candidates
 	a.index.mu.Lock()
-	a.events.take() // what happened up to here is in the index
+	missed, lost, _ = a.events.take()
 	for _, im := range a.index.images {
 		list.add(im)
 	}
 	a.index.mu.Unlock()
-	events := []sdk.Event{{Kind: sdk.EventCapacity, Size: uint64(a.max), At: a.now().UnixNano()}}
+	events = []sdk.Event{{Kind: sdk.EventCapacity, Size: uint64(a.max), At: a.now().UnixNano()}}
 	for i := range ranking.Order(list.records, nil) {
 		r := &list.records[i]
 		events = append(events, sdk.Event{Kind: sdk.EventAdmitted, Key: r.Key, Size: r.Size, At: r.Admitted})
@@ -124,11 +138,12 @@ func (a *advisor) replay() []sdk.Event {
 			})
 		}
 	}
-	return events
+	return events, missed, lost
 }
 
 // propose asks a stateful policy for images worth need bytes. Keys that it
-// made up, or named twice, are counted against it.
+// made up, or named twice, are counted against it, but not those of images that
+// have left without its knowing yet.
 func (a *advisor) propose(ctx context.Context, need int64) (list []*image, foreign int, err error) {
 	keys, err := a.policy.Stateful.Select(ctx, a.now(), uint64(need), selectLimit)
 	if err != nil {
@@ -138,14 +153,16 @@ func (a *advisor) propose(ctx context.Context, need int64) (list []*image, forei
 	seen := map[sdk.Key]bool{}
 	a.index.mu.Lock()
 	defer a.index.mu.Unlock()
+	left := a.events.removed()
 	for _, key := range keys[:min(len(keys), selectLimit)] {
 		im := a.index.byKey[key]
-		if im == nil || seen[key] {
+		switch {
+		case seen[key], im == nil && !left[key]:
 			foreign++
-			continue
+		case im != nil:
+			list = append(list, im)
 		}
 		seen[key] = true
-		list = append(list, im)
 	}
 	return list, foreign, nil
 }

@@ -65,6 +65,19 @@ func (e *events) take() (list []sdk.Event, lost, changed bool) {
 	return list, lost, changed
 }
 
+// removed returns the keys of images that left since the last take.
+func (e *events) removed() map[sdk.Key]bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	keys := map[sdk.Key]bool{}
+	for _, ev := range e.list {
+		if ev.Kind == sdk.EventRemoved {
+			keys[ev.Key] = true
+		}
+	}
+	return keys
+}
+
 // pending reports whether anything happened since the last take.
 func (e *events) pending() bool {
 	e.mu.Lock()

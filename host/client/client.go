@@ -283,6 +283,13 @@ func (c *Client) Plugins(ctx context.Context) ([]Plugin, error) {
 	return out.Plugins, err
 }
 
+// Reload has the service start a plugin anew from its file.
+func (c *Client) Reload(ctx context.Context, name string) (Plugin, error) {
+	var out Plugin
+	err := c.call(ctx, http.MethodPost, "/v1/plugins/"+url.PathEscape(name)+"/reload", nil, &out)
+	return out, err
+}
+
 // Verify has the service read images, all when none is named, and check them.
 // Tell is called now and then. The report says what was found until an error.
 func (c *Client) Verify(ctx context.Context, ids []string, tell func(cache.ScrubProgress)) (cache.ScrubReport, error) {

@@ -23,35 +23,36 @@ const (
 func (s *Service) adminMux() *http.ServeMux {
 	mux := http.NewServeMux()
 	for path, m := range map[string]methods{
-		"/v1/images":            {http.MethodGet: s.listImages, http.MethodDelete: s.deleteImages},
-		"/v1/images/{id}":       {http.MethodGet: s.showImage, http.MethodDelete: s.deleteImage},
-		"/v1/images/{id}/data":  {http.MethodGet: s.imageData},
-		"/v1/images/{id}/nodes": {http.MethodGet: s.imageNodes},
-		"/v2/cache/nodes/{id}":  {http.MethodGet: s.nodeURLs},
-		"/v1/queue":             {http.MethodGet: s.listQueue, http.MethodDelete: s.clearQueue},
-		"/v1/queue/{id}":        {http.MethodPut: s.queueImage, http.MethodDelete: s.unqueueImage},
-		"/v1/pins":              {http.MethodGet: s.listPins},
-		"/v1/pins/{id}":         {http.MethodPut: s.pinImage, http.MethodDelete: s.unpinImage},
-		"/v1/usage":             {http.MethodGet: s.usage},
-		"/v1/fills":             {http.MethodGet: s.listFills},
-		"/v1/victims":           {http.MethodGet: s.victims},
-		"/v1/plugins":           {http.MethodGet: s.listPlugins},
-		"/v1/driver":            {http.MethodGet: s.showDriver},
-		"/v1/driver/migrate":    {http.MethodPost: s.migrate},
-		"/v1/schedules":         {http.MethodGet: s.listSchedules},
-		"/v1/prune":             {http.MethodPost: s.prune},
-		"/v1/clean":             {http.MethodPost: s.clean},
-		"/v1/verify":            {http.MethodPost: s.verify},
-		"/v1/writes":            {http.MethodPost: s.beginWrite},
-		"/v1/writes/{w}":        {http.MethodGet: s.showWrite},
-		"/v1/writes/{w}/data":   {http.MethodPut: s.writeData},
-		"/v1/writes/{w}/commit": {http.MethodPost: s.commitWrite},
-		"/v1/writes/{w}/abort":  {http.MethodPost: s.abortWrite},
-		"/debug/pprof/":         {http.MethodGet: pprof.Index},
-		"/debug/pprof/cmdline":  {http.MethodGet: pprof.Cmdline},
-		"/debug/pprof/profile":  {http.MethodGet: pprof.Profile},
-		"/debug/pprof/symbol":   {http.MethodGet: pprof.Symbol, http.MethodPost: pprof.Symbol},
-		"/debug/pprof/trace":    {http.MethodGet: pprof.Trace},
+		"/v1/images":                {http.MethodGet: s.listImages, http.MethodDelete: s.deleteImages},
+		"/v1/images/{id}":           {http.MethodGet: s.showImage, http.MethodDelete: s.deleteImage},
+		"/v1/images/{id}/data":      {http.MethodGet: s.imageData},
+		"/v1/images/{id}/nodes":     {http.MethodGet: s.imageNodes},
+		"/v2/cache/nodes/{id}":      {http.MethodGet: s.nodeURLs},
+		"/v1/queue":                 {http.MethodGet: s.listQueue, http.MethodDelete: s.clearQueue},
+		"/v1/queue/{id}":            {http.MethodPut: s.queueImage, http.MethodDelete: s.unqueueImage},
+		"/v1/pins":                  {http.MethodGet: s.listPins},
+		"/v1/pins/{id}":             {http.MethodPut: s.pinImage, http.MethodDelete: s.unpinImage},
+		"/v1/usage":                 {http.MethodGet: s.usage},
+		"/v1/fills":                 {http.MethodGet: s.listFills},
+		"/v1/victims":               {http.MethodGet: s.victims},
+		"/v1/plugins":               {http.MethodGet: s.listPlugins},
+		"/v1/plugins/{name}/reload": {http.MethodPost: s.reloadPlugin},
+		"/v1/driver":                {http.MethodGet: s.showDriver},
+		"/v1/driver/migrate":        {http.MethodPost: s.migrate},
+		"/v1/schedules":             {http.MethodGet: s.listSchedules},
+		"/v1/prune":                 {http.MethodPost: s.prune},
+		"/v1/clean":                 {http.MethodPost: s.clean},
+		"/v1/verify":                {http.MethodPost: s.verify},
+		"/v1/writes":                {http.MethodPost: s.beginWrite},
+		"/v1/writes/{w}":            {http.MethodGet: s.showWrite},
+		"/v1/writes/{w}/data":       {http.MethodPut: s.writeData},
+		"/v1/writes/{w}/commit":     {http.MethodPost: s.commitWrite},
+		"/v1/writes/{w}/abort":      {http.MethodPost: s.abortWrite},
+		"/debug/pprof/":             {http.MethodGet: pprof.Index},
+		"/debug/pprof/cmdline":      {http.MethodGet: pprof.Cmdline},
+		"/debug/pprof/profile":      {http.MethodGet: pprof.Profile},
+		"/debug/pprof/symbol":       {http.MethodGet: pprof.Symbol, http.MethodPost: pprof.Symbol},
+		"/debug/pprof/trace":        {http.MethodGet: pprof.Trace},
 	} {
 		mux.Handle(path, m)
 	}
@@ -158,6 +159,11 @@ func (s *Service) listFills(w http.ResponseWriter, _ *http.Request) {
 
 func (s *Service) listPlugins(w http.ResponseWriter, _ *http.Request) {
 	writeJSON(w, http.StatusOK, map[string]any{"plugins": s.plugins()})
+}
+
+func (s *Service) reloadPlugin(w http.ResponseWriter, r *http.Request) {
+	p, err := s.reload(r.Context(), r.PathValue("name"))
+	s.answer(w, r, p, err)
 }
 
 func (s *Service) listSchedules(w http.ResponseWriter, _ *http.Request) {

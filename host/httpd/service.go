@@ -8,6 +8,7 @@ package httpd
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net/http"
 	"path"
@@ -46,6 +47,11 @@ type Config struct {
 	// Nil: an empty list.
 	Plugins func() any
 
+	// Reload starts a plugin that runs anew, and returns it as encoding/json
+	// writes it. The error wraps cache.ErrNotFound when there is no such plugin,
+	// and cache.ErrConflict when it is being reloaded already. Nil: there is none.
+	Reload func(ctx context.Context, name string) (any, error)
+
 	// Schedules is the answer to GET /v1/schedules, as encoding/json writes
 	// it. Nil: an empty list.
 	Schedules func() any
@@ -75,6 +81,7 @@ type Service struct {
 	resolve   func(string) (string, error)
 	ready     func() (bool, []string)
 	plugins   func() any
+	reload    func(context.Context, string) (any, error)
 	schedules func() any
 	nodes     func(context.Context, string) ([]sdk.Node, error)
 	drivers   Drivers
@@ -90,6 +97,7 @@ func New(c Config) *Service {
 		resolve:   c.Resolve,
 		ready:     c.Ready,
 		plugins:   c.Plugins,
+		reload:    c.Reload,
 		schedules: c.Schedules,
 		nodes:     c.Nodes,
 		drivers:   c.Drivers,
@@ -111,6 +119,11 @@ func New(c Config) *Service {
 	none := func() any { return []any{} }
 	if s.plugins == nil {
 		s.plugins = none
+	}
+	if s.reload == nil {
+		s.reload = func(_ context.Context, name string) (any, error) {
+			return nil, fmt.Errorf("%w: no plugin %s runs", cache.ErrNotFound, name)
+		}
 	}
 	if s.schedules == nil {
 		s.schedules = none

@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc"
@@ -41,6 +42,7 @@ const (
 	stateRunning    = "running"
 	stateRestarting = "restarting"
 	stateBroken     = "broken"
+	stateReloading  = "reloading" // a driver, of which one at a time can run
 	stateStopped    = "stopped"
 )
 
@@ -56,15 +58,22 @@ type Plugin struct {
 	first chan error    // how the first start went
 	ended chan struct{} // closed when supervise has returned
 
+	reloads   chan reload
+	reloading atomic.Bool
+	bytes     *binary // to be started instead of the file, which was not accepted; nil: the file. Only supervise uses it
+
 	mu       sync.Mutex
 	proc     *process // nil while the plugin is down
 	settings *sdk.Settings
 	manifest sdk.Manifest
 	state    string
 	epoch    uint64
+	restarts uint64
 	failures int // in a row
 	lastErr  error
-	active   int // calls that have no answer yet
+	held     chan struct{} // calls wait until it is closed; nil: they do not
+	idle     chan struct{} // closed when no call is active; nil: nobody waits for that
+	active   int           // calls that have no answer yet
 	calls    uint64
 	errs     uint64
 }
@@ -72,6 +81,9 @@ type Plugin struct {
 // First returns how the first start goes: nil or why the plugin did not run
 // then. It is told once.
 func (p *Plugin) First() <-chan error { return p.first }
+
+// Name returns the name by which the configuration refers to the plugin.
+func (p *Plugin) Name() string { return p.spec.Name }
 
 // Manifest returns what the plugin says of itself.
 func (p *Plugin) Manifest() sdk.Manifest {
@@ -94,7 +106,7 @@ func (p *Plugin) Status() Status {
 	defer p.mu.Unlock()
 	s := Status{
 		Name: p.spec.Name, Kind: p.spec.Kind, Runtime: p.spec.runtime(), Path: p.spec.Path,
-		Version: p.manifest.Version, State: p.state, Restarts: max(p.epoch, 1) - 1, Calls: p.calls, Errors: p.errs,
+		Version: p.manifest.Version, State: p.state, Restarts: p.restarts, Calls: p.calls, Errors: p.errs,
 	}
 	if p.proc != nil {
 		s.PID, s.Started, s.Notes = p.proc.pid, p.proc.started, p.proc.notes
@@ -155,38 +167,97 @@ func (p *Plugin) Close() error {
 func (p *Plugin) supervise(ctx context.Context, keep bool) {
 	runtime.LockOSThread()
 	defer close(p.ended)
-	for first := true; ; first = false {
-		proc, err := p.launch(ctx)
-		if err == nil {
-			p.runs(proc)
-		}
-		if first {
-			p.first <- err
-			if err != nil && !keep {
-				return
-			}
-		}
-		if err == nil {
-			err = p.watch(ctx, proc)
-			p.down(ctx, proc, err)
-			proc.kill()
-		} else {
+	defer p.useFile()
+	proc, err := p.begin(ctx)
+	p.first <- err
+	if err != nil && !keep {
+		return
+	}
+	for {
+		switch {
+		case proc != nil:
+			proc = p.attend(ctx, proc)
+		case err != nil:
 			p.failed(ctx, err)
-		}
-		if ctx.Err() != nil {
+			err = nil
+		case ctx.Err() != nil:
 			return
-		}
-		select {
-		case <-time.After(p.backoff()):
-		case <-ctx.Done():
-			return
+		default:
+			proc, err = p.rest(ctx)
 		}
 	}
 }
 
-// launch starts a process and, if its settings are known, configures it.
-func (p *Plugin) launch(ctx context.Context) (*process, error) {
-	proc, err := p.sup.start(ctx, p.spec)
+// begin starts a process and makes it the plugin.
+func (p *Plugin) begin(ctx context.Context) (*process, error) {
+	proc, err := p.launch(ctx, p.bytes)
+	if err != nil {
+		return nil, err
+	}
+	p.runs(proc)
+	if p.up != nil {
+		p.up()
+	}
+	return proc, nil
+}
+
+// attend returns the process that has taken the place of this one, nil when
+// this one has ended.
+func (p *Plugin) attend(ctx context.Context, proc *process) *process {
+	r, err := p.watch(ctx, proc)
+	if r != nil {
+		return p.reload(ctx, proc, *r)
+	}
+	p.down(ctx, proc, err)
+	proc.kill()
+	if proc.bin != p.bytes {
+		proc.bin.remove()
+	}
+	return nil
+}
+
+// useFile makes the next start one of the plugin's file.
+func (p *Plugin) useFile() {
+	if p.bytes != nil {
+		p.bytes.remove()
+		p.bytes = nil
+	}
+}
+
+// rest waits until the plugin is worth another attempt, and makes it.
+func (p *Plugin) rest(ctx context.Context) (*process, error) {
+	select {
+	case <-time.After(p.backoff()):
+		if p.Status().State == stateBroken {
+			p.useFile() // whatever it is, these bytes do not run either
+		}
+		return p.begin(ctx)
+	case r := <-p.reloads:
+		return p.reload(ctx, nil, r), nil
+	case <-ctx.Done():
+		return nil, nil
+	}
+}
+
+// launch starts a process of these bytes, or if they are nil of the plugin's
+// file, and configures it if its settings are known.
+func (p *Plugin) launch(ctx context.Context, bytes *binary) (*process, error) {
+	if bytes != nil {
+		return p.launchBytes(ctx, bytes)
+	}
+	bytes, err := p.sup.stage(p.spec)
+	if err != nil {
+		return nil, err
+	}
+	proc, err := p.launchBytes(ctx, bytes)
+	if err != nil {
+		bytes.remove()
+	}
+	return proc, err
+}
+
+func (p *Plugin) launchBytes(ctx context.Context, bytes *binary) (*process, error) {
+	proc, err := p.sup.start(ctx, p.spec, bytes)
 	if err != nil {
 		return nil, err
 	}
@@ -224,32 +295,35 @@ func (p *Plugin) runs(proc *process) {
 	p.proc, p.manifest, p.state = proc, proc.manifest, stateRunning
 	p.epoch++
 	start := p.epoch
+	if start > 1 && !p.reloading.Load() {
+		p.restarts++
+	}
 	p.mu.Unlock()
 	p.log.Info("plugin runs", "pid", proc.pid, "version", proc.manifest.Version, "start", start)
-	if p.up != nil {
-		p.up()
-	}
 }
 
-// watch returns when the process has ended, hangs, or the context ends.
-func (p *Plugin) watch(ctx context.Context, proc *process) error {
+// watch returns when the process has ended, hangs, or the context ends, or with
+// a reload that is asked for.
+func (p *Plugin) watch(ctx context.Context, proc *process) (*reload, error) {
 	tick := time.NewTicker(probeEvery)
 	defer tick.Stop()
 	healthy := time.After(healthyAfter)
 	for {
 		select {
 		case <-proc.child.ended:
-			return proc.explain(proc.child.end())
+			return nil, proc.explain(proc.child.end())
 		case <-tick.C:
 			if err := p.probe(ctx, proc); err != nil {
-				return proc.explain(err)
+				return nil, proc.explain(err)
 			}
+		case r := <-p.reloads:
+			return &r, nil
 		case <-healthy:
 			p.mu.Lock()
 			p.failures = 0
 			p.mu.Unlock()
 		case <-ctx.Done():
-			return ctx.Err()
+			return nil, ctx.Err()
 		}
 	}
 }
@@ -348,19 +422,50 @@ func (p *Plugin) away() error {
 // call makes one call with a deadline. A plugin that lets the deadline pass is
 // killed; a caller that gives up sooner is no fault of the plugin.
 func (p *Plugin) call(ctx context.Context, name string, limit time.Duration, f func(context.Context, *grpc.ClientConn) error) error {
+	proc, err := p.enter(ctx)
+	if err == nil {
+		err = p.callProcess(ctx, proc, name, limit, f)
+	}
+	p.leave(err)
+	return err
+}
+
+// enter begins a call, which waits while the process is being replaced.
+func (p *Plugin) enter(ctx context.Context) (*process, error) {
 	p.mu.Lock()
-	proc := p.proc
+	defer p.mu.Unlock()
 	p.calls++
+	for p.held != nil {
+		held := p.held
+		p.mu.Unlock()
+		var err error
+		select {
+		case <-held:
+		case <-ctx.Done():
+			err = fmt.Errorf("%s: %w: it is being reloaded: %w", p.spec, sdk.ErrUnavailable, context.Cause(ctx))
+		}
+		p.mu.Lock()
+		if err != nil {
+			p.active++ // for leave
+			return nil, err
+		}
+	}
 	p.active++
-	p.mu.Unlock()
-	err := p.callProcess(ctx, proc, name, limit, f)
+	return p.proc, nil
+}
+
+// leave ends a call.
+func (p *Plugin) leave(err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.active--
+	if p.active == 0 && p.idle != nil {
+		close(p.idle)
+		p.idle = nil
+	}
 	if err != nil {
 		p.errs++
 	}
-	return err
 }
 
 func (p *Plugin) callProcess(ctx context.Context, proc *process, name string, limit time.Duration, f func(context.Context, *grpc.ClientConn) error) error {

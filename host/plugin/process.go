@@ -60,15 +60,10 @@ type process struct {
 // start runs the plugin and asks what it is. The process ends with the
 // context. The caller's OS thread must stay alive as long as the process: the
 // kernel kills the child when the thread that forked it ends, which is how no
-// plugin outlives the host.
-func (s *Supervisor) start(ctx context.Context, spec Spec) (*process, error) {
-	bin, err := s.stage(spec)
-	if err != nil {
-		return nil, err
-	}
+// plugin outlives the host. The bytes remain the caller's.
+func (s *Supervisor) start(ctx context.Context, spec Spec, bin *binary) (*process, error) {
 	theirs, ours, err := os.Pipe()
 	if err != nil {
-		bin.remove()
 		return nil, fmt.Errorf("make lifeline: %w", err)
 	}
 	defer theirs.Close()
@@ -80,7 +75,6 @@ func (s *Supervisor) start(ctx context.Context, spec Spec) (*process, error) {
 	}
 	child, err := newChild(cmd, said)
 	if err != nil {
-		bin.remove()
 		_ = ours.Close()
 		return nil, err
 	}
@@ -209,7 +203,6 @@ func (p *process) kill() {
 	case <-gone:
 	case <-time.After(killTimeout):
 	}
-	p.bin.remove()
 }
 
 // explain adds what the process last said to an error.

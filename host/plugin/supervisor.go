@@ -97,7 +97,7 @@ type Status struct {
 	Runtime   string    `json:"runtime"` // "process" or "wasm"
 	Path      string    `json:"path"`
 	Version   string    `json:"version"`
-	State     string    `json:"state"` // "starting", "running", "restarting", "broken" or "stopped"
+	State     string    `json:"state"` // "starting", "running", "restarting", "reloading", "broken" or "stopped"
 	PID       int       `json:"pid"`
 	Restarts  uint64    `json:"restarts"`
 	LastError string    `json:"last_error"`
@@ -153,7 +153,7 @@ type Setup func(m sdk.Manifest, configure func(sdk.Settings) error) error
 func (s *Supervisor) Plugin(spec Spec, setup Setup) *Plugin {
 	return &Plugin{
 		spec: spec, sup: s, log: s.cfg.Log.With("plugin", spec.Name), setup: setup,
-		first: make(chan error, 1), ended: make(chan struct{}), state: stateStarting,
+		first: make(chan error, 1), ended: make(chan struct{}), reloads: make(chan reload), state: stateStarting,
 	}
 }
 
