@@ -41,6 +41,7 @@ func TestGoGuest(t *testing.T) {
 	code, dir := build(t, "./testdata/faults"), filepath.Join(t.TempDir(), "compiled")
 	t.Run("faults", func(t *testing.T) { testFaults(t, code, dir) })
 	t.Run("batches", func(t *testing.T) { testBatches(t, code, dir) })
+	t.Run("garbage", func(t *testing.T) { testGarbage(t, code, dir) })
 	if info, err := os.Stat(dir); err != nil || info.Mode().Perm() != 0o700 {
 		t.Errorf("the directory of compiled code: %v, %v, want mode 0700", info, err)
 	}
@@ -72,6 +73,17 @@ func testBatches(t *testing.T, code []byte, dir string) {
 	}
 	if from != len(records) || !slices.Equal(got, want) {
 		t.Errorf("%d scores are not those of the native policy", from)
+	}
+}
+
+// testGarbage: a guest whose calls leave garbage runs for ever in memory for
+// little more than twice what it keeps.
+func testGarbage(t *testing.T, code []byte, dir string) {
+	p := load(t, code, Options{Memory: 16 << 20, CacheDir: dir}).Policy().(sdk.Scorer)
+	for call := range 800 {
+		if err := p.Score(t.Context(), time.Now(), []sdk.Record{{Key: 13}}, make([]float64, 1)); err != nil {
+			t.Fatalf("call %d: %v", call, err)
+		}
 	}
 }
 

@@ -1,6 +1,7 @@
 package guest
 
 import (
+	"runtime"
 	"unsafe"
 
 	"github.com/imgcache/imgcache-host/pluginproto/abi"
@@ -29,13 +30,36 @@ func writeManifest(buf unsafe.Pointer, size uint32) int32 {
 	return exported.writeManifest(view(buf, uint64(size)))
 }
 
+// heapSlack is how many bytes of garbage do not matter.
+const heapSlack = 4 << 20
+
+// live is how many bytes of the heap were in use after the last collection.
+var live uint64
+
+// collect removes garbage when there is as much as there is of use. The
+// collector of the runtime works beside the program, in shares of a time that
+// does not pass in a module: a collection that one call has begun may not end in
+// the next ones either, while they take memory until there is none.
+func collect() {
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	if m.HeapAlloc <= 2*live+heapSlack {
+		return
+	}
+	runtime.GC()
+	runtime.ReadMemStats(&m)
+	live = m.HeapAlloc
+}
+
 //go:wasmexport imgcache_configure
 func configure(options unsafe.Pointer, size uint32) uint32 {
+	defer collect()
 	return uint32(exported.configure(view(options, uint64(size))))
 }
 
 //go:wasmexport imgcache_score
 func score(records, scores unsafe.Pointer) uint32 {
+	defer collect()
 	frame := frameAt(records)
 	h, err := abi.ParseHeader(frame, abi.RecordSize)
 	if err != nil {
@@ -46,21 +70,25 @@ func score(records, scores unsafe.Pointer) uint32 {
 
 //go:wasmexport imgcache_observe
 func observe(events unsafe.Pointer) uint32 {
+	defer collect()
 	return uint32(exported.observe(frameAt(events)))
 }
 
 //go:wasmexport imgcache_select
 func choose(need uint64, now int64, keys unsafe.Pointer, limit uint32) int32 {
+	defer collect()
 	return exported.choose(need, now, view(keys, 8*uint64(limit)))
 }
 
 //go:wasmexport imgcache_snapshot
 func snapshot(buf unsafe.Pointer, size uint32) int32 {
+	defer collect()
 	return exported.writeSnapshot(view(buf, uint64(size)))
 }
 
 //go:wasmexport imgcache_restore
 func restore(buf unsafe.Pointer, size uint32) uint32 {
+	defer collect()
 	return uint32(exported.restore(view(buf, uint64(size))))
 }
 

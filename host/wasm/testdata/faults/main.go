@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/imgcache/imgcache-host/plugins/builtin/lru"
@@ -25,6 +26,8 @@ func main() {}
 type policy struct {
 	base  float64
 	calls int
+	state []*int // of 13, and a copy of it
+	copy  []*int
 }
 
 func (p *policy) Configure(_ context.Context, s sdk.Settings) error {
@@ -74,6 +77,13 @@ func (p *policy) Score(ctx context.Context, now time.Time, records []sdk.Record,
 		}
 	case 12:
 		return lru.New().Score(ctx, now, records, scores)
+	case 13: // works on a copy of what it keeps
+		if p.state == nil {
+			for i := range 50_000 {
+				p.state = append(p.state, &i)
+			}
+		}
+		p.copy = slices.Clone(p.state)
 	}
 	return nil
 }
