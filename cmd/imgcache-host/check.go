@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 	"time"
 
 	"github.com/dustin/go-humanize/english"
@@ -29,18 +28,11 @@ func (a *app) pluginCheck() *cobra.Command {
 			"take one that is there for the check.",
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			var err error
-			if c.Options, err = a.pluginOptions(); err != nil {
+			if err := a.locate(&c, args[0]); err != nil {
 				return err
-			}
-			if c.Path, err = filepath.Abs(args[0]); err != nil {
-				return err
-			}
-			if c.Executable, err = os.Executable(); err != nil {
-				return fmt.Errorf("find this program: %w", err)
 			}
 			r := checkReport{path: args[0]}
-			err = c.Run(cmd.Context(), func(c conformance.Case) {
+			err := c.Run(cmd.Context(), func(c conformance.Case) {
 				r.add(c)
 				if !a.output.json {
 					r.print(a.stdout, c)

@@ -186,6 +186,34 @@ func TestCheckPolicies(t *testing.T) {
 	}
 }
 
+// TestBench measures a policy and a driver.
+func TestBench(t *testing.T) {
+	dir, err := built()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for plugin, things := range map[string][]string{
+		"lru.wasm":               {"start and configure", "score 65536 records"},
+		"sieve.wasm":             {"observe 1000 accesses", "select 3276 of 65536 images", "restore, in bytes"},
+		"imgcache-driver-sqlite": {"apply 1000 touches", "list 2000 records"},
+	} {
+		t.Run(plugin, func(t *testing.T) {
+			cmd := exec.CommandContext(t.Context(), filepath.Join(dir, "imgcache-host"), "plugin", "bench", "--time", "20ms", "--entries", "2000",
+				"--output", "json", filepath.Join(dir, "plugins", plugin))
+			out, err := cmd.Output()
+			var answer struct{ Measures []conformance.Measure }
+			if err == nil {
+				err = json.Unmarshal(out, &answer)
+			}
+			for _, thing := range things {
+				if !slices.ContainsFunc(answer.Measures, func(m conformance.Measure) bool { return m.Name == thing && m.Calls > 0 && m.Median > 0 }) {
+					t.Errorf("%v; %s was not measured: %s", err, thing, out)
+				}
+			}
+		})
+	}
+}
+
 // TestCheckOfNoDriver says what is wrong with what cannot be checked.
 func TestCheckOfNoDriver(t *testing.T) {
 	config := filepath.Join(t.TempDir(), "plugin.hcl")

@@ -29,7 +29,7 @@ func (a *app) plugin() *cobra.Command {
 			})
 		}),
 	})
-	group.AddCommand(a.pluginReload(), a.pluginCheck())
+	group.AddCommand(a.pluginReload(), a.pluginCheck(), a.pluginBench())
 	return group
 }
 

@@ -5,11 +5,7 @@ package conformance
 import (
 	"cmp"
 	"context"
-	"errors"
-	"fmt"
-	"io/fs"
 	"log/slog"
-	"os"
 	"strings"
 	"time"
 
@@ -49,12 +45,9 @@ const Timeout = 2 * time.Minute
 // tell after each. It runs in a process of its own, as a service runs it. The
 // error says why it could not be checked: it does not start, or is no plugin.
 func (c Check) Run(ctx context.Context, tell func(Case)) error {
-	if _, err := os.Stat(c.Path); errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("%w: there is no such file", sdk.ErrNotFound)
-	}
-	w, err := newWorkshop(c)
+	w, err := c.workshop()
 	if err != nil {
-		return fmt.Errorf("make a directory for the check: %w", err)
+		return err
 	}
 	defer w.clear()
 	first, err := w.open(ctx) // whatever is wrong with all cases is told once

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -23,14 +24,17 @@ type workshop struct {
 	made  int
 }
 
-func newWorkshop(c Check) (*workshop, error) {
+func (c Check) workshop() (*workshop, error) {
+	if _, err := os.Stat(c.Path); errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("%w: there is no such file", sdk.ErrNotFound)
+	}
 	run, err := os.MkdirTemp("/tmp", "imgcache-check")
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("make a directory for sockets: %w", err)
 	}
 	dir, err := os.MkdirTemp(c.Dir, "imgcache-check")
 	if err != nil {
-		return nil, errors.Join(err, os.Remove(run))
+		return nil, errors.Join(fmt.Errorf("make a directory: %w", err), os.Remove(run))
 	}
 	return &workshop{check: c, run: run, dir: dir}, nil
 }

@@ -24,10 +24,7 @@ func (w *workshop) scorer(report *sdktest.Report) {
 	sdktest.Scorer(report, func(r *sdktest.Report) sdk.Scorer { return w.mustOpen(r).p.Scorer() })
 	report.Run(inBudget, func(r *sdktest.Report) {
 		p := w.mustOpen(r).p.Scorer()
-		records := make([]sdk.Record, sdk.MaxBatch)
-		for i := range records {
-			records[i] = sdk.Record{Key: sdk.Key(i), Size: uint64(i), Hits: uint64(i % 100), Admitted: int64(i), Accessed: int64(2 * i)}
-		}
+		records := benchRecords(sdk.MaxBatch)
 		scores := make([]float64, len(records))
 		w.within(r, "Score", func(ctx context.Context) error { return p.Score(ctx, time.Now(), records, scores) })
 	})
