@@ -5,9 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
-	"log/slog"
 	"net/url"
-	"os"
 	"path/filepath"
 	"time"
 
@@ -62,11 +60,7 @@ func (p *plan) drivers(ctx context.Context, s *stage, t *table) error {
 
 // startDriver runs the driver sqlite as the host does, until stop.
 func (p *plan) startDriver(ctx context.Context, path string) (_ sdk.Driver, stop func(), err error) {
-	run := filepath.Join(p.dir, "run")
-	if err := os.MkdirAll(run, 0o700); err != nil {
-		return nil, nil, err
-	}
-	sup, err := plugin.New(plugin.Config{RunDir: run, Log: slog.New(slog.DiscardHandler)})
+	sup, err := p.supervisor()
 	if err != nil {
 		return nil, nil, err
 	}
@@ -92,7 +86,7 @@ func timed(want int, f func() (int, error)) (float64, error) {
 	if err == nil && got != want {
 		err = fmt.Errorf("%d records, want %d", got, want)
 	}
-	return float64(took.Microseconds()) / 1000, err
+	return ms(took), err
 }
 
 // listBare reads all records as directly as a Go program can.

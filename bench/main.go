@@ -44,7 +44,7 @@ func main() {
 	dir := flag.String("dir", os.TempDir(), "where a directory for all files is made; it takes five times the image")
 	form := flag.String("form", "whole", "whole or short")
 	rounds := flag.Int("rounds", 0, "rounds, instead of those of the form")
-	only := flag.String("only", "", "one part: hits, misses, crowd, prune or drivers; default: all")
+	only := flag.String("only", "", "one part: hits, misses, crowd, prune, drivers or policies; default: all")
 	profiles := flag.String("profiles", "", "directory for CPU profiles of imgcache-host, each taken in a further, uncounted round; default: none")
 	sender := flag.String("sender", "", "be the bare sender of this file, instead of measuring")
 	flag.Parse()
@@ -100,7 +100,7 @@ func (p *plan) measure(ctx context.Context, t *table) error {
 		name string
 		run  func(context.Context, *stage, *table) error
 	}{
-		{"hits", p.hits}, {"misses", p.misses}, {"crowd", p.crowd}, {"prune", p.prune}, {"drivers", p.drivers},
+		{"hits", p.hits}, {"misses", p.misses}, {"crowd", p.crowd}, {"prune", p.prune}, {"drivers", p.drivers}, {"policies", p.policies},
 	} {
 		if p.only != "" && p.only != part.name {
 			continue

@@ -46,8 +46,8 @@ const (
 const MaxBatch = 65536
 
 // Scorer is the scoring form of a policy: a pure function of one record, the
-// configuration and now. The host sorts, and applies pins, open readers and
-// minimum age.
+// configuration and now. A plugin is called from one goroutine at a time. The
+// host sorts, and applies pins, open readers and minimum age.
 type Scorer interface {
 	// Score writes one score for each record into scores, which has the
 	// length of records. The lowest leaves first; equal scores leave by older

@@ -92,7 +92,10 @@ func (s *Supervisor) start(ctx context.Context, spec Spec, bin *binary) (*proces
 		Logger:           hclog.NewNullLogger(), // it says what the supervisor says
 		SyncStdout:       &lines{to: said},      // what Go code prints after the handshake
 		SyncStderr:       &lines{to: said},
-		GRPCDialOptions:  []grpc.DialOption{grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(serve.MaxMessage))},
+		GRPCDialOptions: []grpc.DialOption{
+			grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(serve.MaxMessage)),
+			grpc.WithInitialWindowSize(serve.Window), grpc.WithInitialConnWindowSize(serve.Window),
+		},
 		UnixSocketConfig: &goplugin.UnixSocketConfig{TempDir: s.sockets},
 	})
 	if err := p.connect(ctx); err != nil {

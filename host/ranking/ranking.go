@@ -11,21 +11,42 @@ import (
 	"math"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/imgcache/imgcache-host/sdk"
 )
 
 // ErrNaN says that the policy gave a record no number for a score.
 var ErrNaN = errors.New("the policy's answer is refused: a score is NaN")
 
+const (
+	// batch is how many records go into a call: a message of less than a MiB,
+	// for which gRPC has buffers ready and the processor room in its cache.
+	batch = sdk.MaxBatch / 4
+	// ahead is how many calls are under way: while the policy works on one,
+	// the next is written, and the one before is read. Together they are less
+	// than the largest call, so that none waits longer than one may take.
+	ahead = 3
+)
+
 // Score asks the policy for the score of each record, in as many calls as it
-// takes.
+// takes, a few at a time. The policy must bear that, as all of package plugin
+// and package wasm do.
 func Score(ctx context.Context, p sdk.Scorer, now time.Time, records []sdk.Record) ([]float64, error) {
 	scores := make([]float64, len(records))
-	for from := 0; from < len(records); from += sdk.MaxBatch {
-		to := min(from+sdk.MaxBatch, len(records))
-		if err := p.Score(ctx, now, records[from:to], scores[from:to]); err != nil {
-			return nil, fmt.Errorf("score %d images: %w", to-from, err)
-		}
+	calls, ctx := errgroup.WithContext(ctx)
+	calls.SetLimit(ahead)
+	for from := 0; from < len(records); from += batch {
+		to := min(from+batch, len(records))
+		calls.Go(func() error {
+			if err := p.Score(ctx, now, records[from:to], scores[from:to]); err != nil {
+				return fmt.Errorf("score %d images: %w", to-from, err)
+			}
+			return nil
+		})
+	}
+	if err := calls.Wait(); err != nil {
+		return nil, err
 	}
 	for i := range scores {
 		if math.IsNaN(scores[i]) {

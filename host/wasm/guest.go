@@ -18,9 +18,8 @@ import (
 type guest struct {
 	mod    api.Module
 	output *output
-	in     block  // frames, options, snapshots to restore
-	out    block  // scores, keys, snapshots
-	frame  []byte // the last frame; its memory is used again
+	in     block // frames, options, snapshots to restore
+	out    block // scores, keys, snapshots
 }
 
 func (g *guest) close(ctx context.Context) { _ = g.mod.Close(context.WithoutCancel(ctx)) }
@@ -86,29 +85,29 @@ func (g *guest) configure(ctx context.Context, options sdk.Config) error {
 	return g.status(ctx, abi.FuncConfigure, p, uint64(len(text)))
 }
 
-func (g *guest) score(ctx context.Context, now time.Time, records []sdk.Record, scores []float64) error {
-	out, err := g.room(ctx, 8*len(records))
+// score scores a frame of as many records as there is room for scores.
+func (g *guest) score(ctx context.Context, frame []byte, scores []float64) error {
+	out, err := g.room(ctx, 8*len(scores))
 	if err != nil {
 		return err
 	}
-	g.frame = abi.AppendRecords(g.frame[:0], now.UnixNano(), records)
-	in, err := g.give(ctx, g.frame)
+	in, err := g.give(ctx, frame)
 	if err != nil {
 		return err
 	}
 	if err := g.status(ctx, abi.FuncScore, in, out); err != nil {
 		return err
 	}
-	b := g.taken(8 * len(records))
+	b := g.taken(8 * len(scores))
 	for i := range scores {
 		scores[i] = math.Float64frombits(binary.LittleEndian.Uint64(b[8*i:]))
 	}
 	return nil
 }
 
-func (g *guest) observe(ctx context.Context, events []sdk.Event) error {
-	g.frame = abi.AppendEvents(g.frame[:0], 0, events)
-	in, err := g.give(ctx, g.frame)
+// observe passes on a frame of events.
+func (g *guest) observe(ctx context.Context, frame []byte) error {
+	in, err := g.give(ctx, frame)
 	if err != nil {
 		return err
 	}

@@ -37,30 +37,34 @@ type scorer struct{ *Module }
 
 // Score implements [sdk.Scorer].
 func (p scorer) Score(ctx context.Context, now time.Time, records []sdk.Record, scores []float64) error {
-	if len(scores) != len(records) {
-		return fmt.Errorf("%w: room for %d scores of %d records", sdk.ErrInvalid, len(scores), len(records))
-	}
-	if err := checkBatch(len(records)); err != nil {
-		return err
-	}
-	return p.use(ctx, func(g *guest) error { return g.score(ctx, now, records, scores) })
+	return p.ScoreFrame(ctx, abi.AppendRecords(nil, now.UnixNano(), records), scores)
 }
 
-func checkBatch(n int) error {
-	if n > sdk.MaxBatch {
-		return fmt.Errorf("%w: batch of %d, at most %d are sent at once", sdk.ErrInvalid, n, sdk.MaxBatch)
+// ScoreFrame implements [serve.FrameScorer].
+func (p scorer) ScoreFrame(ctx context.Context, frame []byte, scores []float64) error {
+	h, err := abi.ParseHeader(frame, abi.RecordSize)
+	if err != nil {
+		return err
 	}
-	return nil
+	if len(scores) != int(h.Count) {
+		return fmt.Errorf("%w: room for %d scores of %d records", sdk.ErrInvalid, len(scores), h.Count)
+	}
+	return p.use(ctx, func(g *guest) error { return g.score(ctx, frame, scores) })
 }
 
 type stateful struct{ *Module }
 
 // Observe implements [sdk.Stateful].
 func (p stateful) Observe(ctx context.Context, events []sdk.Event) error {
-	if err := checkBatch(len(events)); err != nil {
+	return p.ObserveFrame(ctx, abi.AppendEvents(nil, 0, events))
+}
+
+// ObserveFrame implements [serve.FrameObserver].
+func (p stateful) ObserveFrame(ctx context.Context, frame []byte) error {
+	if _, err := abi.ParseHeader(frame, abi.EventSize); err != nil {
 		return err
 	}
-	return p.use(ctx, func(g *guest) error { return g.observe(ctx, events) })
+	return p.use(ctx, func(g *guest) error { return g.observe(ctx, frame) })
 }
 
 // Select implements [sdk.Stateful].

@@ -12,6 +12,7 @@ package abi
 import (
 	"encoding/binary"
 	"fmt"
+	"slices"
 
 	"github.com/imgcache/imgcache-host/sdk"
 )
@@ -75,8 +76,10 @@ type Header struct {
 	Need   uint64 // reserved for the bytes wanted; 0 in version 1
 }
 
+// appendHeader appends a header, and leaves room for the elements.
 func appendHeader(b []byte, stride, count int, now int64) []byte {
 	le := binary.LittleEndian
+	b = slices.Grow(b, HeaderSize+count*stride)
 	b = le.AppendUint32(b, HeaderSize)
 	b = le.AppendUint32(b, uint32(stride))
 	b = le.AppendUint32(b, uint32(count))
@@ -91,13 +94,15 @@ func AppendRecords(b []byte, now int64, records []sdk.Record) []byte {
 	le := binary.LittleEndian
 	for i := range records {
 		r := &records[i]
-		b = le.AppendUint64(b, uint64(r.Key))
-		b = le.AppendUint64(b, r.Size)
-		b = le.AppendUint64(b, r.Hits)
-		b = le.AppendUint64(b, uint64(r.Admitted))
-		b = le.AppendUint64(b, uint64(r.Accessed))
-		b = le.AppendUint32(b, r.FetchMS)
-		b = le.AppendUint32(b, uint32(r.Flags))
+		b = b[:len(b)+RecordSize]
+		p := b[len(b)-RecordSize:]
+		le.PutUint64(p[0:], uint64(r.Key))
+		le.PutUint64(p[8:], r.Size)
+		le.PutUint64(p[16:], r.Hits)
+		le.PutUint64(p[24:], uint64(r.Admitted))
+		le.PutUint64(p[32:], uint64(r.Accessed))
+		le.PutUint32(p[40:], r.FetchMS)
+		le.PutUint32(p[44:], uint32(r.Flags))
 	}
 	return b
 }
@@ -173,17 +178,18 @@ func Records(dst []sdk.Record, frame []byte) (int64, []sdk.Record, error) {
 		return 0, dst, err
 	}
 	le := binary.LittleEndian
+	dst = slices.Grow(dst, int(h.Count))
 	for i := range h.Count {
-		p := frame[h.Size+i*h.Stride:]
-		dst = append(dst, sdk.Record{
-			Key:      sdk.Key(le.Uint64(p[0:])),
-			Size:     le.Uint64(p[8:]),
-			Hits:     le.Uint64(p[16:]),
-			Admitted: int64(le.Uint64(p[24:])),
-			Accessed: int64(le.Uint64(p[32:])),
-			FetchMS:  le.Uint32(p[40:]),
-			Flags:    sdk.Flags(le.Uint32(p[44:])),
-		})
+		p := (*[RecordSize]byte)(frame[h.Size+i*h.Stride:])
+		dst = dst[:len(dst)+1]
+		r := &dst[len(dst)-1]
+		r.Key = sdk.Key(le.Uint64(p[0:]))
+		r.Size = le.Uint64(p[8:])
+		r.Hits = le.Uint64(p[16:])
+		r.Admitted = int64(le.Uint64(p[24:]))
+		r.Accessed = int64(le.Uint64(p[32:]))
+		r.FetchMS = le.Uint32(p[40:])
+		r.Flags = sdk.Flags(le.Uint32(p[44:]))
 	}
 	return h.Now, dst, nil
 }
@@ -196,6 +202,7 @@ func Events(dst []sdk.Event, frame []byte) (int64, []sdk.Event, error) {
 		return 0, dst, err
 	}
 	le := binary.LittleEndian
+	dst = slices.Grow(dst, int(h.Count))
 	for i := range h.Count {
 		p := frame[h.Size+i*h.Stride:]
 		e := sdk.Event{

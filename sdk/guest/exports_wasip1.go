@@ -5,6 +5,7 @@ import (
 	"unsafe"
 
 	"github.com/imgcache/imgcache-host/pluginproto/abi"
+	"github.com/imgcache/imgcache-host/sdk"
 )
 
 // rooms holds what the host has allocated, by address: it keeps the garbage
@@ -65,8 +66,25 @@ func score(records, scores unsafe.Pointer) uint32 {
 	if err != nil {
 		return uint32(answer(err))
 	}
-	return uint32(exported.score(frame, unsafe.Slice((*float64)(scores), h.Count)))
+	out := unsafe.Slice((*float64)(scores), h.Count)
+	if h.Stride != abi.RecordSize {
+		return uint32(exported.score(frame, out))
+	}
+	first := (*sdk.Record)(unsafe.Add(records, h.Size))
+	return uint32(exported.scoreRecords(h.Now, unsafe.Slice(first, h.Count), out))
 }
+
+// An sdk.Record lies in memory as in a frame whose elements have just these
+// fields, so that most frames need no copy.
+const (
+	_ = -(unsafe.Sizeof(sdk.Record{}) ^ abi.RecordSize)
+	_ = -(unsafe.Offsetof(sdk.Record{}.Size) ^ 8)
+	_ = -(unsafe.Offsetof(sdk.Record{}.Hits) ^ 16)
+	_ = -(unsafe.Offsetof(sdk.Record{}.Admitted) ^ 24)
+	_ = -(unsafe.Offsetof(sdk.Record{}.Accessed) ^ 32)
+	_ = -(unsafe.Offsetof(sdk.Record{}.FetchMS) ^ 40)
+	_ = -(unsafe.Offsetof(sdk.Record{}.Flags) ^ 44)
+)
 
 //go:wasmexport imgcache_observe
 func observe(events unsafe.Pointer) uint32 {

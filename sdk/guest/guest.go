@@ -118,8 +118,7 @@ func (m *module) configure(options []byte) abi.Status {
 
 // score writes the scores of a frame of records.
 func (m *module) score(frame []byte, scores []float64) abi.Status {
-	p, ok := m.policy.(sdk.Scorer)
-	if !ok {
+	if _, ok := m.policy.(sdk.Scorer); !ok {
 		return m.lacks()
 	}
 	now, records, err := abi.Records(m.records[:0], frame)
@@ -129,6 +128,14 @@ func (m *module) score(frame []byte, scores []float64) abi.Status {
 	}
 	if err != nil {
 		return answer(err)
+	}
+	return m.scoreRecords(now, records, scores)
+}
+
+func (m *module) scoreRecords(now int64, records []sdk.Record, scores []float64) abi.Status {
+	p, ok := m.policy.(sdk.Scorer)
+	if !ok {
+		return m.lacks()
 	}
 	return answer(p.Score(context.Background(), time.Unix(0, now), records, scores))
 }

@@ -27,3 +27,8 @@ const LifelineEnv = "IMGCACHE_LIFELINE"
 // sends are frames of 3 MiB and batches of 5; gRPC's own limit of 4 MiB would
 // refuse the latter.
 const MaxMessage = 64 << 20
+
+// Window is how many bytes of a message one side of gRPC sends before it waits
+// for the other to have read some: more than a frame or a batch has, because
+// waiting doubles the time that a million records take.
+const Window = 8 << 20

@@ -51,7 +51,8 @@ func Main(m sdk.Manifest, impl any) {
 		Plugins:         goplugin.PluginSet{PluginName: &services{manifest: m, impl: impl}},
 		Logger:          hclog.NewNullLogger(), // go-plugin has nothing to say that a host would miss
 		GRPCServer: func(opts []grpc.ServerOption) *grpc.Server {
-			return grpc.NewServer(append(opts, grpc.MaxRecvMsgSize(MaxMessage), grpc.MaxSendMsgSize(MaxMessage))...)
+			return grpc.NewServer(append(opts, grpc.MaxRecvMsgSize(MaxMessage), grpc.MaxSendMsgSize(MaxMessage),
+				grpc.InitialWindowSize(Window), grpc.InitialConnWindowSize(Window))...)
 		},
 	})
 	os.Exit(0)

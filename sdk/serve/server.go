@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"google.golang.org/grpc"
@@ -111,10 +112,24 @@ func (s *driverServer) Heartbeat(ctx context.Context, _ *pluginv1.HeartbeatReque
 	return &pluginv1.HeartbeatResponse{}, pluginproto.FromError(h.Heartbeat(ctx))
 }
 
+// FrameScorer is implemented by a scoring policy that takes the frame of
+// records as it came from the host, with whatever a later host has appended.
+type FrameScorer interface {
+	// ScoreFrame is sdk.Scorer's Score, and may be called concurrently;
+	// scores has the length that the header says.
+	ScoreFrame(ctx context.Context, frame []byte, scores []float64) error
+}
+
+// FrameObserver is the same for a stateful policy.
+type FrameObserver interface {
+	ObserveFrame(ctx context.Context, frame []byte) error
+}
+
 // policyServer serves an sdk.Scorer or sdk.Stateful.
 type policyServer struct {
 	pluginv1.UnimplementedPolicyServiceServer
 	impl any
+	turn sync.Mutex // of a scoring policy: a host sends the next call before it has the answer
 }
 
 func unsupported(c sdk.Capability) error {
@@ -126,15 +141,27 @@ func (s *policyServer) Score(ctx context.Context, in *pluginv1.ScoreRequest) (*p
 	if !ok {
 		return nil, unsupported(sdk.CapScore)
 	}
-	now, records, err := abi.Records(nil, in.GetRecords())
+	scores, err := s.score(ctx, p, in.GetRecords())
+	return &pluginv1.ScoreResponse{Scores: scores}, pluginproto.FromError(err)
+}
+
+func (s *policyServer) score(ctx context.Context, p sdk.Scorer, frame []byte) ([]float64, error) {
+	if whole, ok := p.(FrameScorer); ok {
+		h, err := abi.ParseHeader(frame, abi.RecordSize)
+		if err != nil {
+			return nil, err
+		}
+		scores := make([]float64, h.Count)
+		return scores, whole.ScoreFrame(ctx, frame, scores)
+	}
+	now, records, err := abi.Records(nil, frame)
 	if err != nil {
-		return nil, pluginproto.FromError(err)
+		return nil, err
 	}
 	scores := make([]float64, len(records))
-	if err := p.Score(ctx, time.Unix(0, now), records, scores); err != nil {
-		return nil, pluginproto.FromError(err)
-	}
-	return &pluginv1.ScoreResponse{Scores: scores}, nil
+	s.turn.Lock()
+	defer s.turn.Unlock()
+	return scores, p.Score(ctx, time.Unix(0, now), records, scores)
 }
 
 func (s *policyServer) Observe(ctx context.Context, in *pluginv1.ObserveRequest) (*pluginv1.ObserveResponse, error) {
@@ -142,11 +169,18 @@ func (s *policyServer) Observe(ctx context.Context, in *pluginv1.ObserveRequest)
 	if !ok {
 		return nil, unsupported(sdk.CapStateful)
 	}
-	_, events, err := abi.Events(nil, in.GetEvents())
-	if err == nil {
-		err = p.Observe(ctx, events)
+	return &pluginv1.ObserveResponse{}, pluginproto.FromError(observe(ctx, p, in.GetEvents()))
+}
+
+func observe(ctx context.Context, p sdk.Stateful, frame []byte) error {
+	if whole, ok := p.(FrameObserver); ok {
+		return whole.ObserveFrame(ctx, frame)
 	}
-	return &pluginv1.ObserveResponse{}, pluginproto.FromError(err)
+	_, events, err := abi.Events(nil, frame)
+	if err != nil {
+		return err
+	}
+	return p.Observe(ctx, events)
 }
 
 func (s *policyServer) Select(ctx context.Context, in *pluginv1.SelectRequest) (*pluginv1.SelectResponse, error) {

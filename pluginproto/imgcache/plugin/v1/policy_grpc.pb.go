@@ -34,8 +34,8 @@ const (
 // frames of pluginproto/abi/ABI.md, the same bytes that a WebAssembly policy
 // sees: a fixed little-endian layout needs no decoder per record.
 type PolicyServiceClient interface {
-	// Score answers one score per record, the lowest leaves first. Capability
-	// "score".
+	// Score answers one score per record, the lowest leaves first. A host may
+	// have several calls on their way at once. Capability "score".
 	Score(ctx context.Context, in *ScoreRequest, opts ...grpc.CallOption) (*ScoreResponse, error)
 	// Observe takes a frame of events. Capability "stateful".
 	Observe(ctx context.Context, in *ObserveRequest, opts ...grpc.CallOption) (*ObserveResponse, error)
@@ -113,8 +113,8 @@ func (c *policyServiceClient) Restore(ctx context.Context, in *RestoreRequest, o
 // frames of pluginproto/abi/ABI.md, the same bytes that a WebAssembly policy
 // sees: a fixed little-endian layout needs no decoder per record.
 type PolicyServiceServer interface {
-	// Score answers one score per record, the lowest leaves first. Capability
-	// "score".
+	// Score answers one score per record, the lowest leaves first. A host may
+	// have several calls on their way at once. Capability "score".
 	Score(context.Context, *ScoreRequest) (*ScoreResponse, error)
 	// Observe takes a frame of events. Capability "stateful".
 	Observe(context.Context, *ObserveRequest) (*ObserveResponse, error)
