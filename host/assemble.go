@@ -10,6 +10,7 @@ import (
 	"github.com/imgcache/imgcache-host/host/httpd"
 	"github.com/imgcache/imgcache-host/host/origin"
 	"github.com/imgcache/imgcache-host/sdk"
+	"github.com/prometheus/client_golang/prometheus"
 )
 
 // openOrigins makes the origins of the configuration, with other nodes in front
@@ -121,13 +122,13 @@ func (h *Host) service() *httpd.Service {
 			id, _, _, err := h.origins.ByPath(path)
 			return id, err
 		},
-		Drivers:        h,
-		Plugins:        func() any { return h.plugins.List() },
-		Reload:         h.Reload,
-		PluginRestarts: h.restarts,
-		Schedules:      func() any { return h.schedules.Status() },
-		Nodes:          h.nodes,
-		Peers:          h.peerStats,
+		Drivers:   h,
+		Plugins:   func() any { return h.plugins.List() },
+		Reload:    h.Reload,
+		Metrics:   []prometheus.Collector{h.plugins},
+		Schedules: func() any { return h.schedules.Status() },
+		Nodes:     h.nodes,
+		Peers:     h.peerStats,
 	})
 }
 
@@ -178,7 +179,8 @@ func (h *Host) ready() (bool, []string) {
 	}
 	for _, p := range h.plugins.List() {
 		if p.State != "running" {
-			reasons = append(reasons, strings.TrimSuffix(fmt.Sprintf("%s plugin %s: %s: %s", p.Kind, p.Name, p.State, p.LastError), ": "))
+			why := strings.TrimSuffix(p.State+": "+p.LastError, ": ")
+			reasons = append(reasons, fmt.Sprintf("%s plugin %s: %s; meanwhile %s", p.Kind, p.Name, why, p.StandIn))
 		}
 	}
 	return len(reasons) == 0, reasons

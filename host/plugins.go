@@ -187,12 +187,3 @@ func (h *Host) find(c config.PluginConfig) (plugin.Spec, error) {
 	}
 	return spec, err
 }
-
-// restarts counts the restarts of each plugin by its name.
-func (h *Host) restarts() map[string]uint64 {
-	counts := map[string]uint64{}
-	for _, p := range h.plugins.List() {
-		counts[p.Name] += p.Restarts
-	}
-	return counts
-}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"time"
 
 	"github.com/imgcache/imgcache-host/host/client"
 	"github.com/spf13/cobra"
@@ -22,9 +23,10 @@ func (a *app) plugin() *cobra.Command {
 				return err
 			}
 			return a.answer(map[string]any{"plugins": plugins}, func(w io.Writer) {
-				row(w, "NAME", "KIND", "RUNTIME", "VERSION", "STATE", "PID", "RESTARTS", "CALLS", "ERRORS", "LAST ERROR")
+				row(w, "NAME", "KIND", "RUNTIME", "VERSION", "STATE", "PID", "RESTARTS", "BREAKER", "CALLS", "ERRORS", "P99", "MEMORY", "CPU", "LAST ERROR")
 				for _, p := range plugins {
-					row(w, p.Name, p.Kind, p.Runtime, p.Version, p.State, p.PID, p.Restarts, p.Calls, p.Errors, p.LastError)
+					row(w, p.Name, p.Kind, p.Runtime, p.Version, p.State, p.PID, p.Restarts, p.Breaker, p.Calls, p.Errors,
+						seconds(p.P99), humanBytes(int64(p.Memory)), seconds(p.CPU), p.LastError)
 				}
 			})
 		}),
@@ -32,6 +34,9 @@ func (a *app) plugin() *cobra.Command {
 	group.AddCommand(a.pluginReload(), a.pluginCheck(), a.pluginBench())
 	return group
 }
+
+// seconds writes a time for people.
+func seconds(s float64) string { return time.Duration(s * float64(time.Second)).String() }
 
 func (a *app) pluginReload() *cobra.Command {
 	return &cobra.Command{

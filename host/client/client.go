@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/imgcache/imgcache-host/host/cache"
+	"github.com/imgcache/imgcache-host/host/plugin"
 	"github.com/imgcache/imgcache-host/host/schedule"
 )
 
@@ -249,21 +250,7 @@ func (c *Client) Clean(ctx context.Context, stall *time.Duration) (cache.Result,
 }
 
 // Plugin is a plugin of the service.
-type Plugin struct {
-	Name      string `json:"name"`
-	Kind      string `json:"kind"`    // "driver" or "policy"
-	Runtime   string `json:"runtime"` // "process" or "wasm"
-	Path      string `json:"path"`
-	Version   string `json:"version"`
-	State     string `json:"state"`
-	PID       int    `json:"pid"`
-	Restarts  int    `json:"restarts"`
-	LastError string `json:"last_error,omitempty"`
-	Calls     uint64 `json:"calls"`
-	Errors    uint64 `json:"errors"`
-
-	Notes []string `json:"notes,omitempty"` // what the plugin says of how it works as it is configured
-}
+type Plugin = plugin.Status
 
 // Schedules returns the schedules and how they do.
 func (c *Client) Schedules(ctx context.Context) ([]schedule.Status, error) {

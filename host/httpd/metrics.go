@@ -41,8 +41,9 @@ func newMetrics(c Config) *metrics {
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(
 		m.requests, m.aborted, m.sent, m.running, build,
-		&engineCollector{engine: c.Engine, restarts: c.PluginRestarts, peers: c.Peers},
+		&engineCollector{engine: c.Engine, peers: c.Peers},
 	)
+	registry.MustRegister(c.Metrics...)
 	// Their successors in package collectors would link database/sql.
 	//lint:ignore SA1019 see above
 	registry.MustRegister(prometheus.NewGoCollector())
@@ -104,8 +105,6 @@ var usageMetrics = []usageMetric{
 		func(u cache.Usage) float64 { return float64(u.BytesFetched) }),
 }
 
-var restartsDesc = prometheus.NewDesc("imgcache_plugin_restarts_total", "Times that a plugin was started anew.", []string{"plugin"}, nil)
-
 // peerMetric is a metric of what other nodes sent.
 type peerMetric struct {
 	desc  *prometheus.Desc
@@ -144,9 +143,8 @@ func truth(b bool) float64 {
 
 // engineCollector asks the engine when it is asked.
 type engineCollector struct {
-	engine   cache.Engine
-	restarts func() map[string]uint64
-	peers    func() origin.PeerStats
+	engine cache.Engine
+	peers  func() origin.PeerStats
 }
 
 // Describe implements [prometheus.Collector].
@@ -154,7 +152,6 @@ func (c *engineCollector) Describe(descs chan<- *prometheus.Desc) {
 	for _, m := range usageMetrics {
 		descs <- m.desc
 	}
-	descs <- restartsDesc
 	for _, m := range peerMetrics {
 		descs <- m.desc
 	}
@@ -165,11 +162,6 @@ func (c *engineCollector) Collect(values chan<- prometheus.Metric) {
 	usage := c.engine.Usage()
 	for _, m := range usageMetrics {
 		values <- prometheus.MustNewConstMetric(m.desc, m.kind, m.value(usage))
-	}
-	if c.restarts != nil {
-		for name, n := range c.restarts() {
-			values <- prometheus.MustNewConstMetric(restartsDesc, prometheus.CounterValue, float64(n), name)
-		}
 	}
 	if c.peers != nil {
 		stats := c.peers()

@@ -9,17 +9,19 @@ import (
 	"testing"
 
 	"github.com/imgcache/imgcache-host/host/cache"
+	"github.com/prometheus/client_golang/prometheus"
 )
 
 func TestMetrics(t *testing.T) {
 	e := newEngine()
 	e.images["img"] = newContent(content(1000))
 	e.images["bad"] = newContent(content(1000)).failAt(10, cache.ErrVerify)
+	more := prometheus.NewGauge(prometheus.GaugeOpts{Name: "imgcache_of_another"})
 	s := New(Config{
-		Engine:         e,
-		Log:            slog.New(slog.DiscardHandler),
-		PluginRestarts: func() map[string]uint64 { return map[string]uint64{"sqlite": 3} },
-		Version:        "1.2.3",
+		Engine:  e,
+		Log:     slog.New(slog.DiscardHandler),
+		Metrics: []prometheus.Collector{more},
+		Version: "1.2.3",
 	})
 	h := s.Handler(everything)
 	do(h, "GET", "/images/img")
@@ -42,7 +44,7 @@ func TestMetrics(t *testing.T) {
 		`imgcache_cache_misses_total 5`,
 		`imgcache_cache_disk_ok 1`,
 		`imgcache_records_unsent 7`,
-		`imgcache_plugin_restarts_total{plugin="sqlite"} 3`,
+		`imgcache_of_another 0`,
 		`imgcache_build_info{version="1.2.3"} 1`,
 		`imgcache_http_sent_bytes_total{face="images"} 1046`, // 1000, 10, 10 and an error of 26
 	} {

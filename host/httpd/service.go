@@ -18,6 +18,7 @@ import (
 	"github.com/imgcache/imgcache-host/host/cache"
 	"github.com/imgcache/imgcache-host/host/origin"
 	"github.com/imgcache/imgcache-host/sdk"
+	"github.com/prometheus/client_golang/prometheus"
 )
 
 // bodyStall is how long a client that sends a body may send nothing: as long
@@ -67,9 +68,8 @@ type Config struct {
 	// which there are.
 	Drivers Drivers
 
-	// PluginRestarts counts, since start and by name of plugin, how often a
-	// plugin was started anew. Nil: no such metric.
-	PluginRestarts func() map[string]uint64
+	// Metrics are shown beside those of the service.
+	Metrics []prometheus.Collector
 
 	Version string // of the program, for the metrics; may be empty
 }

@@ -25,6 +25,8 @@ const (
 	logRate  = 20
 	// maxSaid is what is kept of the line that explains an end.
 	maxSaid = 300
+	// maxPanic is how many lines are kept of a panic: what it was, and where.
+	maxPanic = 12
 )
 
 // transcript logs what a process says, and remembers what explains its end.
@@ -37,8 +39,8 @@ type transcript struct {
 	allowance float64 // lines that may still be logged
 	at        time.Time
 	dropped   int
-	panicked  string // the first line of a panic
-	last      string // the last line that is no structured log
+	panicked  []string // the first lines of a panic
+	last      string   // the last line that is no structured log
 }
 
 func newTranscript(log *slog.Logger) *transcript {
@@ -69,12 +71,24 @@ func (t *transcript) line(text []byte) {
 // that follow that of a panic are as bad as it.
 func (t *transcript) remember(r *logLine) {
 	t.last = cut(r.message, maxSaid)
-	if t.panicked == "" && (strings.HasPrefix(r.message, "panic:") || strings.HasPrefix(r.message, "fatal error:")) {
-		t.panicked = t.last
+	if len(t.panicked) == 0 && !tellsOfPanic(r.message) {
+		return
 	}
-	if t.panicked != "" {
-		r.level = slog.LevelError
+	r.level = slog.LevelError
+	if len(t.panicked) < maxPanic {
+		t.panicked = append(t.panicked, t.last)
 	}
+}
+
+// tellsOfPanic reports whether a line is the first of a panic, as Go, Rust and
+// Python write it.
+func tellsOfPanic(line string) bool {
+	for _, begin := range []string{"panic:", "fatal error:", "Traceback (most recent call last)"} {
+		if strings.HasPrefix(line, begin) {
+			return true
+		}
+	}
+	return strings.HasPrefix(line, "thread '") && strings.Contains(line, "' panicked at ")
 }
 
 func (t *transcript) allowed() bool {
@@ -107,10 +121,17 @@ func (t *transcript) end() {
 func (t *transcript) summary() string {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.panicked != "" {
-		return t.panicked
+	if len(t.panicked) > 0 && !strings.HasPrefix(t.panicked[0], "Traceback") { // whose last line says what it was
+		return t.panicked[0]
 	}
 	return t.last
+}
+
+// panicText returns the first lines of the panic that was told, or "".
+func (t *transcript) panicText() string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return strings.Join(t.panicked, "\n")
 }
 
 // logLine is a line as it is logged. The handler of slog escapes it, so that

@@ -27,6 +27,9 @@ const (
 	// healthyAfter is how long a plugin must have run for its earlier
 	// failures to be forgotten.
 	healthyAfter = time.Minute
+	// forgivenAfter is how long it must have run for its last panic to be
+	// shown no more.
+	forgivenAfter = 24 * time.Hour
 	// breakerTrips is how many failures in a row open the breaker: from then
 	// on the plugin is called broken and tried every maxBackoff.
 	breakerTrips = 6
@@ -45,6 +48,19 @@ const (
 	stateReloading  = "reloading" // a driver, of which one at a time can run
 	stateStopped    = "stopped"
 )
+
+// The states of the breaker of a plugin.
+const (
+	breakerClosed   = "closed"
+	breakerOpen     = "open"
+	breakerHalfOpen = "half-open"
+)
+
+// standIns say what does a plugin's work while it is away.
+var standIns = map[sdk.Kind]string{
+	sdk.KindDriver: "the record log keeps the records",
+	sdk.KindPolicy: "the host lets the least recently used image leave",
+}
 
 // Plugin is a plugin that is kept running. Its methods may be called
 // concurrently.
@@ -71,11 +87,13 @@ type Plugin struct {
 	restarts uint64
 	failures int // in a row
 	lastErr  error
-	held     chan struct{} // calls wait until it is closed; nil: they do not
-	idle     chan struct{} // closed when no call is active; nil: nobody waits for that
-	active   int           // calls that have no answer yet
-	calls    uint64
-	errs     uint64
+	// lastPanic is how a process ended, if by a panic.
+	lastPanic *Panic
+	held      chan struct{} // calls wait until it is closed; nil: they do not
+	idle      chan struct{} // closed when no call is active; nil: nobody waits for that
+	active    int           // calls that have no answer yet
+	calls     uint64
+	meter     *meter
 }
 
 // First returns how the first start goes: nil or why the plugin did not run
@@ -102,19 +120,48 @@ func (p *Plugin) Epoch() uint64 {
 
 // Status returns what is known of the plugin.
 func (p *Plugin) Status() Status {
+	s := p.status()
+	s.Memory, s.CPU = footprint(s.PID)
+	s.Methods = p.meter.methods()
+	var latency Latency
+	for _, m := range s.Methods {
+		s.Calls += m.Calls
+		s.Errors += m.Errors
+		latency.add(m.Latency)
+	}
+	s.P99 = latency.within(.99).Seconds()
+	return s
+}
+
+func (p *Plugin) status() Status {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	s := Status{
 		Name: p.spec.Name, Kind: p.spec.Kind, Runtime: p.spec.runtime(), Path: p.spec.Path,
-		Version: p.manifest.Version, State: p.state, Restarts: p.restarts, Calls: p.calls, Errors: p.errs,
+		Version: p.manifest.Version, State: p.state, Restarts: p.restarts, Breaker: p.breaker(), StandIn: standIns[p.spec.Kind],
+		LastPanic: p.lastPanic,
 	}
 	if p.proc != nil {
 		s.PID, s.Started, s.Notes = p.proc.pid, p.proc.started, p.proc.notes
+		if time.Since(s.Started) > forgivenAfter {
+			s.LastPanic = nil
+		}
 	}
 	if p.lastErr != nil {
 		s.LastError = p.lastErr.Error()
 	}
 	return s
+}
+
+// breaker returns the state of the breaker. The caller holds mu.
+func (p *Plugin) breaker() string {
+	switch {
+	case p.failures < breakerTrips:
+		return breakerClosed
+	case p.state == stateBroken:
+		return breakerOpen
+	}
+	return breakerHalfOpen
 }
 
 // Configure gives the plugin its settings, and again after each restart. An
@@ -216,6 +263,15 @@ func (p *Plugin) attend(ctx context.Context, proc *process) *process {
 	return nil
 }
 
+// tryAgain notes that the next attempt begins, and reports whether it is one
+// of a broken plugin.
+func (p *Plugin) tryAgain() (broken bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	broken, p.state = p.state == stateBroken, stateRestarting
+	return broken
+}
+
 // useFile makes the next start one of the plugin's file.
 func (p *Plugin) useFile() {
 	if p.bytes != nil {
@@ -228,7 +284,7 @@ func (p *Plugin) useFile() {
 func (p *Plugin) rest(ctx context.Context) (*process, error) {
 	select {
 	case <-time.After(p.backoff()):
-		if p.Status().State == stateBroken {
+		if p.tryAgain() {
 			p.useFile() // whatever it is, these bytes do not run either
 		}
 		return p.begin(ctx)
@@ -373,6 +429,9 @@ func (p *Plugin) down(ctx context.Context, proc *process, err error) {
 	if proc.condemned != nil {
 		err = proc.condemned
 	}
+	if text := proc.said.panicText(); text != "" {
+		p.lastPanic = &Panic{Time: time.Now(), Text: text}
+	}
 	p.mu.Unlock()
 	p.failed(ctx, err)
 }
@@ -426,7 +485,8 @@ func (p *Plugin) call(ctx context.Context, name string, limit time.Duration, f f
 	if err == nil {
 		err = p.callProcess(ctx, proc, name, limit, f)
 	}
-	p.leave(err)
+	p.leave()
+	p.meter.count(name, err)
 	return err
 }
 
@@ -455,16 +515,13 @@ func (p *Plugin) enter(ctx context.Context) (*process, error) {
 }
 
 // leave ends a call.
-func (p *Plugin) leave(err error) {
+func (p *Plugin) leave() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.active--
 	if p.active == 0 && p.idle != nil {
 		close(p.idle)
 		p.idle = nil
-	}
-	if err != nil {
-		p.errs++
 	}
 }
 
@@ -476,6 +533,7 @@ func (p *Plugin) callProcess(ctx context.Context, proc *process, name string, li
 	limited, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	err := pluginproto.ToError(f(limited, proc.conn))
+	p.meter.took(name, time.Since(begun))
 	if err == nil {
 		return nil
 	}

@@ -83,7 +83,7 @@ func (p *Plugin) reload(ctx context.Context, old *process, r reload) *process {
 	if err != nil {
 		p.lastErr = fmt.Errorf("reload: %w", err)
 	} else {
-		p.lastErr, p.failures = nil, 0
+		p.lastErr, p.lastPanic, p.failures = nil, nil, 0
 	}
 	p.mu.Unlock()
 	if err != nil {
@@ -158,7 +158,10 @@ func (p *Plugin) tried(ctx context.Context, try Trial) (*process, error) {
 
 // candidate returns a process that is not the plugin yet, as a plugin.
 func (p *Plugin) candidate(proc *process) *Plugin {
-	return &Plugin{spec: p.spec, sup: p.sup, log: p.log, proc: proc, manifest: proc.manifest, state: stateRunning, epoch: 1}
+	return &Plugin{
+		spec: p.spec, sup: p.sup, log: p.log, meter: p.meter,
+		proc: proc, manifest: proc.manifest, state: stateRunning, epoch: 1,
+	}
 }
 
 // hold lets calls wait until release. The channel is closed when those that

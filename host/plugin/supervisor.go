@@ -99,12 +99,25 @@ type Status struct {
 	Version   string    `json:"version"`
 	State     string    `json:"state"` // "starting", "running", "restarting", "reloading", "broken" or "stopped"
 	PID       int       `json:"pid"`
-	Restarts  uint64    `json:"restarts"`
-	LastError string    `json:"last_error"`
+	Restarts  uint64    `json:"restarts"`   // without reloads
+	Breaker   string    `json:"breaker"`    // "closed", "open": tried now and then only, or "half-open": it proves itself again
+	StandIn   string    `json:"stand_in"`   // what does the plugin's work while it is away
+	LastError string    `json:"last_error"` // since the last reload
+	LastPanic *Panic    `json:"last_panic,omitempty"`
 	Notes     []string  `json:"notes,omitempty"` // what the plugin says of how it works as it is configured
 	Started   time.Time `json:"started"`
 	Calls     uint64    `json:"calls"`
 	Errors    uint64    `json:"errors"`
+	P99       float64   `json:"p99_seconds"`       // within which 99 of 100 calls ended, as exactly as the classes of latency are
+	Memory    uint64    `json:"memory_bytes"`      // resident, of the process
+	CPU       float64   `json:"cpu_seconds"`       // of the process
+	Methods   []Method  `json:"methods,omitempty"` // by name
+}
+
+// Panic is what a process said last.
+type Panic struct {
+	Time time.Time `json:"time"`
+	Text string    `json:"text"` // with the first lines of the stack
 }
 
 // List returns the state of all plugins, by kind and name.
@@ -153,7 +166,7 @@ type Setup func(m sdk.Manifest, configure func(sdk.Settings) error) error
 func (s *Supervisor) Plugin(spec Spec, setup Setup) *Plugin {
 	return &Plugin{
 		spec: spec, sup: s, log: s.cfg.Log.With("plugin", spec.Name), setup: setup,
-		first: make(chan error, 1), ended: make(chan struct{}), reloads: make(chan reload), state: stateStarting,
+		first: make(chan error, 1), ended: make(chan struct{}), reloads: make(chan reload), state: stateStarting, meter: newMeter(),
 	}
 }
 

@@ -295,8 +295,13 @@ func TestPluginThatEnds(t *testing.T) {
 				t.Errorf("the call ended with %v", err)
 			}
 			until(t, "the plugin is back", func() bool { st := p.Status(); return st.State == stateRunning && st.PID != pid })
-			if st := p.Status(); st.Restarts != 1 || !strings.Contains(st.LastError, tt.why) || p.Epoch() != epoch+1 {
+			st := p.Status()
+			if st.Restarts != 1 || !strings.Contains(st.LastError, tt.why) || p.Epoch() != epoch+1 {
 				t.Errorf("status %+v, epoch %d; want one restart because of %q", st, p.Epoch(), tt.why)
+			}
+			if panicked := st.LastPanic != nil && strings.Contains(st.LastPanic.Text, "crashes as told\n") &&
+				strings.Contains(st.LastPanic.Text, "goroutine "); panicked != (tt.role == "crash") {
+				t.Errorf("its last panic is %+v", st.LastPanic)
 			}
 			until(t, "the old process is gone", func() bool { return syscall.Kill(pid, 0) != nil })
 			if tt.role == "environment" {
@@ -399,7 +404,9 @@ func TestNothingIsInherited(t *testing.T) {
 // TestFloodIsLimited has a plugin write 200 000 lines that look like ours.
 func TestFloodIsLimited(t *testing.T) {
 	s := newStage(t)
-	p := s.play(t, "flood")
+	flood := spec("flood")
+	flood.Timeout = patience // the pipe is read as fast as the machine can, and no faster
+	p := s.start(t, flood)
 	if err := p.Driver().Apply(t.Context(), now()); err != nil {
 		t.Fatal(err)
 	}
@@ -430,8 +437,21 @@ func TestBreaker(t *testing.T) {
 		}
 		return st.State == stateBroken
 	})
-	if p.Status().Restarts < breakerTrips-2 {
-		t.Errorf("broken after %d restarts", p.Status().Restarts)
+	st := p.Status()
+	if st.Restarts < breakerTrips-2 || st.Breaker != breakerOpen || st.StandIn == "" {
+		t.Errorf("a broken plugin: %+v", st)
+	}
+	p.mu.Lock()
+	p.state = stateRunning // as after an attempt that went well
+	p.mu.Unlock()
+	if st := p.Status(); st.Breaker != breakerHalfOpen {
+		t.Errorf("a plugin that proves itself: %+v", st)
+	}
+	if err := p.Reload(t.Context(), accept); err != nil {
+		t.Error(err)
+	}
+	if st := p.Status(); st.Breaker != breakerClosed {
+		t.Errorf("after a reload: %+v", st)
 	}
 }
 

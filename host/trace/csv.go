@@ -1,0 +1,94 @@
+package trace
+
+import (
+	"encoding/csv"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/imgcache/imgcache-host/sdk"
+)
+
+// Columns are the places of the fields in a line of a CSV file, from 1.
+type Columns struct{ Time, ID, Size int }
+
+// String returns what [Columns.Set] reads.
+func (c *Columns) String() string {
+	return fmt.Sprintf("time=%d,id=%d,size=%d", c.Time, c.ID, c.Size)
+}
+
+// Type names the value of a flag.
+func (c *Columns) Type() string { return "columns" }
+
+// Set reads time=2,id=5,size=4. All three are wanted.
+func (c *Columns) Set(text string) error {
+	*c = Columns{}
+	for part := range strings.SplitSeq(text, ",") {
+		name, number, _ := strings.Cut(part, "=")
+		n, err := strconv.Atoi(number)
+		if err != nil || n < 1 {
+			return fmt.Errorf("%q: want NAME=NUMBER, the first column is 1", part)
+		}
+		switch name {
+		case "time":
+			c.Time = n
+		case "id":
+			c.ID = n
+		case "size":
+			c.Size = n
+		default:
+			return fmt.Errorf("%q is none of time, id and size", name)
+		}
+	}
+	if c.Time == 0 || c.ID == 0 || c.Size == 0 {
+		return errors.New("time, id and size must all be named")
+	}
+	return nil
+}
+
+// readCSV reads lines in which times are seconds, with fractions or without,
+// and sizes bytes. A first line without a number in the place of the time names
+// the columns.
+func readCSV(r io.Reader, c Columns, take func(Access)) error {
+	lines := csv.NewReader(r)
+	lines.FieldsPerRecord = -1
+	lines.ReuseRecord = true
+	lines.TrimLeadingSpace = true
+	for first := true; ; first = false {
+		fields, err := lines.Read()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("%w: %w", sdk.ErrInvalid, err)
+		}
+		a, err := c.access(fields)
+		if err != nil && first {
+			continue // the names
+		}
+		if err != nil {
+			line, _ := lines.FieldPos(0)
+			return fmt.Errorf("%w: line %d: %w", sdk.ErrInvalid, line, err)
+		}
+		take(a)
+	}
+}
+
+func (c Columns) access(fields []string) (Access, error) {
+	if n := max(c.Time, c.ID, c.Size); len(fields) < n {
+		return Access{}, fmt.Errorf("it has %d columns, %s is wanted", len(fields), c.String())
+	}
+	seconds, err := strconv.ParseFloat(fields[c.Time-1], 64)
+	if err != nil || math.Abs(seconds) > math.MaxInt64/float64(time.Second)/2 {
+		return Access{}, fmt.Errorf("the time %q is no number of seconds", fields[c.Time-1])
+	}
+	size, err := strconv.ParseUint(fields[c.Size-1], 10, 64)
+	if err != nil {
+		return Access{}, fmt.Errorf("the size %q is no number of bytes", fields[c.Size-1])
+	}
+	return Access{At: int64(seconds * float64(time.Second)), Key: sdk.KeyOf(fields[c.ID-1]), Size: size}, nil
+}

@@ -1,0 +1,137 @@
+// Package trace reads and writes traces of requests: the service's own form,
+// CSV, and the binary form oracleGeneral of libCacheSim. Each may be compressed
+// with zstd.
+package trace
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/klauspost/compress/zstd"
+
+	"github.com/imgcache/imgcache-host/sdk"
+)
+
+// Access is one request.
+type Access struct {
+	At      int64 // Unix nanoseconds
+	Key     sdk.Key
+	Size    uint64  // bytes
+	Outcome Outcome // what came of it where it was recorded; 0: not known
+}
+
+// Outcome is what came of a request.
+type Outcome uint32
+
+// The outcomes of requests.
+const (
+	Hit    Outcome = 1 // answered from the cache
+	Stored Outcome = 2 // a miss, whose image was stored
+	Passed Outcome = 3 // a miss, whose image was not stored
+)
+
+// Format is a form of traces.
+type Format string
+
+// The formats.
+const (
+	Own           Format = "own"
+	CSV           Format = "csv"
+	OracleGeneral Format = "oraclegeneral"
+)
+
+// Formats are all of them.
+var Formats = []Format{Own, CSV, OracleGeneral}
+
+// zstdMagic begins every frame of zstd (RFC 8878, section 3.1.1).
+var zstdMagic = []byte{0x28, 0xb5, 0x2f, 0xfd}
+
+// ReadFile reads a whole trace. Without a format it is found by the first bytes,
+// and else by the name: *.csv, *.oracleGeneral*, with .zst or without. Columns
+// are those of a CSV file.
+func ReadFile(name string, format Format, columns Columns) ([]Access, error) {
+	f, err := os.Open(name)
+	if err != nil {
+		return nil, fmt.Errorf("open trace: %w", err)
+	}
+	defer f.Close()
+	list, err := readAll(f, name, format, columns)
+	if err != nil {
+		return nil, fmt.Errorf("read trace %s: %w", name, err)
+	}
+	return list, nil
+}
+
+func readAll(r io.Reader, name string, format Format, columns Columns) ([]Access, error) {
+	b := bufio.NewReaderSize(r, 1<<16)
+	if start, _ := b.Peek(len(zstdMagic)); bytes.Equal(start, zstdMagic) {
+		z, err := zstd.NewReader(b, zstd.WithDecoderMaxMemory(256<<20))
+		if err != nil {
+			return nil, err
+		}
+		defer z.Close()
+		b = bufio.NewReaderSize(z, 1<<16)
+	}
+	if format == "" {
+		format = guess(b, name)
+	}
+	var list []Access
+	take := func(a Access) { list = append(list, a) }
+	var err error
+	switch format {
+	case Own:
+		err = readOwn(b, take)
+	case CSV:
+		err = readCSV(b, columns, take)
+	case OracleGeneral:
+		err = readOracle(b, take)
+	default:
+		return nil, fmt.Errorf("%w: the format is not known by its name or first bytes; name one of %v", sdk.ErrInvalid, Formats)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if len(list) == 0 {
+		return nil, fmt.Errorf("%w: it holds no request", sdk.ErrInvalid)
+	}
+	return list, nil
+}
+
+// guess returns the format that a file seems to have, or "".
+func guess(b *bufio.Reader, name string) Format {
+	if start, _ := b.Peek(len(magic)); string(start) == magic {
+		return Own
+	}
+	name = strings.ToLower(name)
+	switch parts := strings.Split(name, "."); {
+	case slices.Contains(parts, "csv"):
+		return CSV
+	case strings.Contains(name, "oraclegeneral"):
+		return OracleGeneral
+	}
+	return ""
+}
+
+// readRecords calls take with each record of size bytes. What is left of one at
+// the end is a record that was being written, and is no error.
+func readRecords(r io.Reader, size int, take func([]byte) error) error {
+	record := make([]byte, size)
+	for {
+		_, err := io.ReadFull(r, record)
+		switch {
+		case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+			return nil
+		case err != nil:
+			return err
+		}
+		if err := take(record); err != nil {
+			return err
+		}
+	}
+}
