@@ -82,6 +82,7 @@ check: $(TOOLS)
 	go vet ./...
 	.tools/staticcheck ./...
 	cd pluginproto && ../.tools/buf lint
+	cd pluginproto && ../.tools/buf breaking --against v1.binpb
 	$(MAKE) --no-print-directory generate
 	git diff --exit-code -- pluginproto testdata/wasm
 	go mod tidy -diff
