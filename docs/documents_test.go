@@ -17,7 +17,7 @@ import (
 func documents(t *testing.T) map[string]string {
 	t.Helper()
 	texts := map[string]string{}
-	for _, pattern := range []string{"../*.md", "*.md", "../pluginproto/abi/*.md"} {
+	for _, pattern := range []string{"../*.md", "*.md", "plugins/*.md", "../pluginproto/abi/*.md"} {
 		paths, err := filepath.Glob(pattern)
 		if err != nil {
 			t.Fatal(err)
@@ -95,9 +95,13 @@ func TestConfigurationOfReadme(t *testing.T) {
 // TestMetricsAreDocumented compares the names of metrics in the code with
 // those of operating.md, in both directions.
 func TestMetricsAreDocumented(t *testing.T) {
-	code, err := os.ReadFile("../host/httpd/metrics.go")
-	if err != nil {
-		t.Fatal(err)
+	var code []byte
+	for _, file := range []string{"../host/httpd/metrics.go", "../host/plugin/metrics.go"} {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		code = append(code, text...)
 	}
 	name := regexp.MustCompile(`"(?:imgcache_)?([a-z]+(?:_[a-z]+)+)"`)
 	inCode := map[string]bool{}

@@ -51,9 +51,15 @@ func (a *app) root() *cobra.Command {
 		Short: "A cache of machine images, with plugins for its records and its eviction",
 		Long: "imgcache-host stands in front of a slow or far origin of machine images, streams each image\n" +
 			"through once, keeps a verified copy, and serves every later request from it.",
-		SilenceErrors:    true, // run reports them
-		SilenceUsage:     true, // a wrong word should not scroll the reason away
-		PersistentPreRun: func(*cobra.Command, []string) { a.begun = true },
+		SilenceErrors: true, // run reports them
+		SilenceUsage:  true, // a wrong word should not scroll the reason away
+		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error {
+			if a.output.svg && cmd.Annotations[draws] == "" {
+				return fmt.Errorf(`--output: "svg" is neither table nor json`)
+			}
+			a.begun = true
+			return nil
+		},
 	}
 	flags := root.PersistentFlags()
 	flags.StringArrayVar(&a.configs, "config", nil, "configuration `file or directory`; may be repeated")
@@ -66,7 +72,7 @@ func (a *app) root() *cobra.Command {
 		a.queue(), a.prefetch(), a.fills(),
 		a.pin(), a.unpin(),
 		a.remove(), a.clear(), a.prune(), a.clean(), a.verify(),
-		a.schedules(), a.driver(), a.plugin(), a.config(),
+		a.schedules(), a.driver(), a.plugin(), a.policy(), a.config(),
 		a.version(), a.wasmRunner(),
 	)
 	return root

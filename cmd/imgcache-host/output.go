@@ -12,21 +12,27 @@ import (
 )
 
 // format is how answers are written; the zero value is a table.
-type format struct{ json bool }
+type format struct {
+	json bool
+	svg  bool // of a command that draws
+}
 
 func (f *format) Type() string { return "format" }
 
 func (f *format) String() string {
-	if f.json {
+	switch {
+	case f.json:
 		return "json"
+	case f.svg:
+		return "svg"
 	}
 	return "table"
 }
 
 func (f *format) Set(s string) error {
 	switch s {
-	case "table", "json":
-		f.json = s == "json"
+	case "table", "json", "svg":
+		f.json, f.svg = s == "json", s == "svg"
 		return nil
 	default:
 		return fmt.Errorf("%q is neither table nor json", s)

@@ -1,0 +1,137 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/dustin/go-humanize"
+	"github.com/dustin/go-humanize/english"
+	"github.com/spf13/cobra"
+
+	"github.com/imgcache/imgcache-host/host/simulate"
+	"github.com/imgcache/imgcache-host/host/trace"
+)
+
+func (a *app) policy() *cobra.Command {
+	group := &cobra.Command{Use: "policy", Short: "Compare eviction policies", Args: cobra.NoArgs, RunE: needsCommand}
+	group.AddCommand(a.policySimulate())
+	return group
+}
+
+// draws marks the commands whose answer can be a picture.
+const draws = "draws"
+
+// simulation is what `policy simulate` is asked to do.
+type simulation struct {
+	trace    string
+	format   string
+	columns  trace.Columns
+	policies []string
+	sizes    []string
+}
+
+func (a *app) policySimulate() *cobra.Command {
+	s := simulation{columns: trace.Columns{Time: 1, ID: 2, Size: 3}}
+	cmd := &cobra.Command{
+		Use:   "simulate --trace FILE --policy NAME|FILE.wasm[?OPTION=VALUE&...] ... --size SIZE[,SIZE...] ...",
+		Short: "Replay a trace of requests through policies, and compare their misses",
+		Long: "Replays a trace through each policy, with each size of the cache, and through Belady's rule, which knows the\n" +
+			"future: a reference, the best there can be where all objects have one size. An object is admitted on a miss,\n" +
+			"and objects leave only as needed to fit it; one that is larger than the cache is not admitted.\n\n" +
+			"Traces are those that the service records, CSV files (see --columns; times in seconds, sizes in bytes), and\n" +
+			"libCacheSim's oracleGeneral; each may be compressed with zstd. A policy is a module that ships with this\n" +
+			"program, lies in the plugin_dir of --config, or is named by its file; sizes among its options are bytes.",
+		Example: "  imgcache-host policy simulate --trace requests.csv --columns time=2,id=5,size=4 \\\n" +
+			"    --policy lru --policy sieve --policy ./mine.wasm --size 10GiB,20GiB,40GiB",
+		Args:        cobra.NoArgs,
+		Annotations: map[string]string{draws: "svg"},
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return a.simulate(cmd.Context(), s, cmd.CommandPath())
+		},
+	}
+	flags := cmd.Flags()
+	flags.StringVar(&s.trace, "trace", "", "`file` with the requests")
+	flags.StringVar(&s.format, "format", "", "`form` of the trace: own, csv or oraclegeneral (default: found by its beginning and its name)")
+	flags.Var(&s.columns, "columns", "places of the fields in a line of a CSV file")
+	flags.StringArrayVar(&s.policies, "policy", nil, "`policy` to try; may be repeated")
+	flags.StringSliceVar(&s.sizes, "size", nil, "`size` of the cache, such as 10GiB; may be repeated")
+	return cmd
+}
+
+func (a *app) simulate(ctx context.Context, s simulation, command string) error {
+	if s.trace == "" || len(s.policies) == 0 || len(s.sizes) == 0 {
+		return usageError{errors.New("--trace, --policy and --size are needed"), command}
+	}
+	format := trace.Format(strings.ToLower(s.format))
+	if format != "" && !slices.Contains(trace.Formats, format) {
+		return usageError{fmt.Errorf("--format: %q is none of own, csv and oraclegeneral", s.format), command}
+	}
+	var sizes []uint64
+	for _, text := range s.sizes {
+		n, err := parseBytes(text)
+		if err != nil || n <= 0 {
+			return usageError{fmt.Errorf("--size: %q is no size of a cache; write such as 10GiB", text), command}
+		}
+		sizes = append(sizes, uint64(n))
+	}
+	dirs, err := a.moduleDirs()
+	if err != nil {
+		return err
+	}
+	compiled, err := os.MkdirTemp("", "imgcache-simulate") // each module is compiled once
+	if err != nil {
+		return fmt.Errorf("make a directory for compiled modules: %w", err)
+	}
+	defer os.RemoveAll(compiled)
+	var policies []simulate.Policy
+	for _, text := range s.policies {
+		p, err := simulate.Module(text, dirs, compiled)
+		if err != nil {
+			return err
+		}
+		policies = append(policies, p)
+	}
+	requests, err := trace.ReadFile(s.trace, format, s.columns)
+	if err != nil {
+		return err
+	}
+	results, err := simulate.Run(ctx, requests, policies, sizes)
+	if err != nil {
+		return err
+	}
+	if a.output.svg {
+		title := fmt.Sprintf("%s: %s", filepath.Base(s.trace), english.Plural(len(requests), "request", ""))
+		return simulate.Chart(a.stdout, title, results)
+	}
+	return a.answer(map[string]any{"trace": s.trace, "results": results}, func(w io.Writer) {
+		row(w, "POLICY", "SIZE", "REQUESTS", "MISSES", "MISS RATIO", "BYTE MISS RATIO")
+		for _, r := range results {
+			row(w, r.Policy, humanize.IBytes(r.Size), r.Requests, r.Misses, fmt.Sprintf("%.4f", r.MissRatio), fmt.Sprintf("%.4f", r.ByteMissRatio))
+		}
+	})
+}
+
+// moduleDirs returns the directories in which a service finds modules.
+func (a *app) moduleDirs() ([]string, error) {
+	executable, err := os.Executable()
+	if err != nil {
+		return nil, fmt.Errorf("find this program: %w", err)
+	}
+	dirs := []string{filepath.Join(filepath.Dir(executable), "plugins")}
+	if len(a.configs) > 0 {
+		c, err := a.load(a.configs)
+		if err != nil {
+			return nil, err
+		}
+		if c.PluginDir != "" {
+			dirs = append(dirs, c.PluginDir)
+		}
+	}
+	return dirs, nil
+}
