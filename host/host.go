@@ -24,6 +24,7 @@ import (
 	"github.com/imgcache/imgcache-host/host/plugin"
 	"github.com/imgcache/imgcache-host/host/schedule"
 	"github.com/imgcache/imgcache-host/host/store"
+	"github.com/imgcache/imgcache-host/host/trace"
 )
 
 // Host is an assembled service.
@@ -42,7 +43,8 @@ type Host struct {
 	peers   *origin.Peers // nil: other nodes are not asked
 	heart   heartbeat     // of this node, to the driver
 	cache   *cache.Cache
-	faces   []face // opened listeners
+	trace   *trace.Recorder // nil: requests are not recorded
+	faces   []face          // opened listeners
 
 	schedules *schedule.Scheduler
 	migrating sync.Mutex // held while records move to another driver
@@ -122,7 +124,9 @@ func (h *Host) assemble(settings cache.Config) error {
 	if h.origins, err = openOrigins(h.cfg.Origins, peers); err != nil {
 		return err
 	}
+	h.openWatchers()
 	settings.Store, settings.Origins, settings.Log = h.store, h.origins, h.log
+	settings.Watch = h.watch()
 	settings.Driver, settings.Policy.Name = h.driver.Load().Driver(), h.cfg.Cache.Policy.Plugin
 	if h.cache, err = cache.New(settings); err != nil {
 		return err

@@ -27,6 +27,7 @@ func WithClient(ctx context.Context, name string) context.Context {
 type request struct {
 	client string // "": nobody in particular
 	wanted bool   // the image is stored in any case
+	queued bool   // it is the queue that asks
 }
 
 // requestOf says who asks for an image that is not cached. One that is pinned,
@@ -118,7 +119,7 @@ func (c *Cache) admits(size int64) error {
 func (c *Cache) passThrough(id string, o origin.Origin, name string, why error) *fill {
 	ctx, cancel := context.WithCancelCause(c.ctx)
 	f := newFill(c, id, o, name, cancel)
-	f.refused, f.clients = why, 1
+	f.refused, f.clients, f.asked, f.askedFor = why, 1, 1, true
 	c.work.Go(func() { f.run(ctx) })
 	return f
 }

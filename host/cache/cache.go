@@ -22,6 +22,7 @@ import (
 
 	"github.com/imgcache/imgcache-host/host/origin"
 	"github.com/imgcache/imgcache-host/host/store"
+	"github.com/imgcache/imgcache-host/host/trace"
 	"github.com/imgcache/imgcache-host/sdk"
 )
 
@@ -42,6 +43,10 @@ type Config struct {
 	Driver  sdk.Driver // nil: no records are kept; it need not answer yet: see [Cache.DriverUp]
 	Policy  Policy     // zero: least recently used leaves first; see [Cache.SetPolicy]
 	Log     *slog.Logger
+
+	// Watch is told of each request for an image; see requests. It is called
+	// under mutexes and must not wait. Nil: nobody watches.
+	Watch func(trace.Access)
 
 	// DriverName is how the configuration refers to the driver. Each name has
 	// a record log of its own.
@@ -201,6 +206,7 @@ func New(cfg Config) (*Cache, error) {
 	p := newPool(cfg.MaxSize, cfg.Hard)
 	ev := &events{keep: cfg.Policy.Stateful != nil, changed: true}
 	x := newIndex(cfg.Now, p, j, ev)
+	x.requests.watch = cfg.Watch
 	c := &Cache{
 		cfg: cfg, store: cfg.Store, log: cfg.Log, pool: p, index: x,
 		history: newHistory(cfg), pins: newPins(cfg), disk: &disk{now: cfg.Now, log: cfg.Log},
@@ -551,6 +557,9 @@ func (c *Cache) follow(id string, o origin.Origin, name string, stale *image, r 
 	if f := c.fills[id]; f != nil {
 		f.mu.Lock()
 		f.clients++
+		if !r.queued {
+			f.asked++
+		}
 		f.mu.Unlock()
 		return f, true
 	}
@@ -564,7 +573,12 @@ func (c *Cache) follow(id string, o origin.Origin, name string, stale *image, r 
 		}
 	}
 	f = c.begin(id, o, name, r.client)
+	f.mu.Lock()
 	f.clients = 1
+	if !r.queued {
+		f.asked, f.askedFor = 1, true
+	}
+	f.mu.Unlock()
 	return f, false
 }
 

@@ -59,6 +59,8 @@ type fill struct {
 	rest     *fetch    // detached: the origin's stream from state.have on, for the first taker
 	image    *image    // done: what was stored, held open; nil: nothing
 	wanted   bool      // the queue wants the image, whether clients stay or not
+	asked    int       // requests of which nobody was told yet; see requests
+	askedFor bool      // the one that began the fill is among them
 	finished bool      // run has ended
 
 	ended   func()      // called when the fill is over; run's own
@@ -326,6 +328,7 @@ func (f *fill) commit() {
 	if err != nil {
 		f.c.storeFailed(f.id, err)
 	}
+	f.tell(im != nil)
 	f.update(func() {
 		f.image = im
 		f.state.committed()
@@ -391,6 +394,9 @@ func (f *fill) finish() {
 	f.c.free.end(&f.claim)
 	if f.staged != nil && f.image == nil {
 		f.putAway()
+	}
+	if f.state.phase != failed {
+		f.tell(f.image != nil)
 	}
 	f.mu.Lock()
 	f.finished = true

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/imgcache/imgcache-host/host/store"
+	"github.com/imgcache/imgcache-host/host/trace"
 	"github.com/imgcache/imgcache-host/sdk"
 )
 
@@ -95,6 +96,8 @@ type index struct {
 	log logs
 	// events are told, under mu, what the policy has to learn.
 	events *events
+	// requests are told, under mu, of each hit.
+	requests requests
 }
 
 // fileID names a file that an image is in, as long as its bytes are charged.
@@ -393,6 +396,7 @@ func (x *index) enrich(im *image, info store.Info) {
 func (x *index) access(im *image, now time.Time) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
+	x.requests.tell(im.key, im.size, trace.Hit, now)
 	if im.removed {
 		return
 	}

@@ -281,7 +281,7 @@ func (c *Cache) prefetch(ctx context.Context, id string) error {
 	if err != nil {
 		return err
 	}
-	f, _ := c.follow(id, o, name, nil, request{wanted: true})
+	f, _ := c.follow(id, o, name, nil, request{wanted: true, queued: true})
 	if f == nil {
 		return c.store.Dequeue(id)
 	}

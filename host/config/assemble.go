@@ -104,7 +104,7 @@ func (d *decoder) cache(c *Cache, b *hcl.Block) {
 	}
 	at := d.decode(b.Body, b.DefRange, c.body())
 	d.checkCache(*c, at)
-	d.verifyReads = at.of("verify_reads")
+	d.cacheAt = at
 }
 
 func (d *decoder) origin(c *Config, b *hcl.Block) {

@@ -124,6 +124,7 @@ func (c *Cache) body() body {
 			{name: "fill", body: c.Fill.body()},
 			{name: "prefetch", body: c.Prefetch.body()},
 			{name: "scrub", body: c.Scrub.body()},
+			{name: "trace", body: c.Trace.body()},
 		},
 	}
 }
@@ -156,6 +157,17 @@ func (p *Prefetch) body() body {
 func (s *Scrub) body() body {
 	return body{args: []arg{{name: "bandwidth", into: size(&s.Bandwidth, 0)}}}
 }
+
+func (t *Trace) body() body {
+	return body{args: []arg{
+		{name: "path", into: path(&t.Path), required: true},
+		{name: "max_size", into: size(&t.MaxSize, minTrace)},
+		{name: "files", into: count(&t.Files, 2)},
+	}}
+}
+
+// minTrace keeps the files of a trace from changing several times a second.
+const minTrace = 64 << 10
 
 func (o *Origin) body() body {
 	both := []arg{

@@ -250,7 +250,8 @@ func (d *decoder) checkKinds(c *Config) {
 	}
 }
 
-// checkPaths complains about an origin inside the cache, which would be pruned.
+// checkPaths complains about an origin inside the cache, which would be pruned,
+// and about a trace there.
 func (d *decoder) checkPaths(c *Config) {
 	for _, o := range c.Origins {
 		if o.Path == "" || c.Cache.Dir == "" {
@@ -261,13 +262,17 @@ func (d *decoder) checkPaths(c *Config) {
 				"The cache removes files below %s, so the originals must not lie there.", c.Cache.Dir)
 		}
 	}
+	if c.Cache.Dir != "" && strings.HasPrefix(c.Cache.Trace.Path, c.Cache.Dir+"/") {
+		d.errorAt(d.cacheAt.of("trace.path"), "Trace inside the cache",
+			"Files in %s are images to the cache, so the trace must not lie there.", c.Cache.Dir)
+	}
 }
 
 // checkScrubbed complains about images that nothing ever checks.
 func (d *decoder) checkScrubbed(c *Config) {
 	scrubbed := slices.ContainsFunc(c.Schedules, func(s Schedule) bool { return slices.Contains(s.Run, TaskScrub) })
 	if c.Cache.VerifyReads == "never" && !scrubbed {
-		d.warnAt(d.verifyReads, "Images are never checked",
+		d.warnAt(d.cacheAt.of("verify_reads"), "Images are never checked",
 			`With "never" a block that goes bad on the disk is found by a scrub alone, and no schedule has "scrub" in run. Add one, or call imgcache-host verify now and then.`)
 	}
 }

@@ -133,6 +133,7 @@ type Cache struct {
 	Fill     Fill
 	Prefetch Prefetch
 	Scrub    Scrub
+	Trace    Trace
 }
 
 // Prune is the automatic eviction.
@@ -284,6 +285,13 @@ type Log struct {
 type Shutdown struct {
 	DrainTimeout time.Duration // running transfers have so long to end
 	Fills        string        // what becomes of those from origins: "checkpoint" or "abort"
+}
+
+// Trace is the record of all requests for images.
+type Trace struct {
+	Path    string // of the newest file; empty: nothing is recorded
+	MaxSize int64  // bytes of a file
+	Files   int    // that are kept, with the newest; at least 2
 }
 
 // AdminSocket returns the path of the unix socket on which the command line

@@ -29,8 +29,8 @@ type decoder struct {
 	refs      []pendingReference
 	wanted    []wantedImages
 
-	verifyReads hcl.Range // where the option stands
-	peersAt     hcl.Range // the block of the type OriginPeer
+	cacheAt positions // the cache block
+	peersAt hcl.Range // the block of the type OriginPeer
 }
 
 func newDecoder() *decoder {

@@ -95,6 +95,7 @@ func defaultCache() Cache {
 		Prune:         Prune{Interval: time.Minute, HighWatermark: 1, LowWatermark: 1},
 		Fill:          Fill{Retries: 5, KeepFilling: true, RangesInFill: "stream"},
 		Prefetch:      Prefetch{Workers: 2}, // one may wait for a slow origin while the other works
+		Trace:         Trace{MaxSize: 64 << 20, Files: 4},
 	}
 }
 

@@ -8,9 +8,7 @@ import (
 	"github.com/imgcache/imgcache-host/sdk"
 )
 
-// The service's own form: a header of 16 bytes, the magic and the size of a
-// record, and records of i64 time, u64 key, u64 size, u32 outcome and u32 0, all
-// little-endian. A later version may append fields to the record.
+// The service's own form; the package comment has its layout.
 const (
 	magic      = "IMGTRAC1"
 	headerSize = 16

@@ -1,6 +1,25 @@
 // Package trace reads and writes traces of requests: the service's own form,
 // CSV, and the binary form oracleGeneral of libCacheSim. Each may be compressed
 // with zstd.
+//
+// The service's own form is little-endian throughout. A file begins with a
+// header of 16 bytes:
+//
+//	0  8  "IMGTRAC1": the last digit is the version
+//	8  4  size of a record: 32, or more where a later program appended fields
+//	12 4  0
+//
+// and goes on with records, in the order of their times:
+//
+//	0  8  time of the request in Unix nanoseconds, signed
+//	8  8  key of the image: see sdk.KeyOf
+//	16 8  size of the image in bytes
+//	24 4  what came of it: see [Outcome]
+//	28 4  0
+//
+// The end of a file may be torn where the machine or the disk gave out. What is
+// left of a record there is no request: reading ends before it without an error,
+// and a [Recorder] that goes on with the file overwrites it.
 package trace
 
 import (

@@ -1,0 +1,55 @@
+package cache
+
+import (
+	"sync"
+	"time"
+
+	"github.com/imgcache/imgcache-host/host/trace"
+	"github.com/imgcache/imgcache-host/sdk"
+)
+
+// requests tells whoever watches the cache of each request for an image, in one
+// order: a hit when it begins, and what had to be fetched when it is clear
+// whether the image is stored. No two have the same time.
+//
+// What is no request is not told: HEAD, prefetches and written images. Nor is
+// one that the origin could not serve, or of an image that was not stored and
+// whose size nobody knew.
+type requests struct {
+	watch func(trace.Access) // nil: nobody watches
+
+	mu   sync.Mutex
+	last int64 // the time of the newest
+}
+
+func (r *requests) tell(key sdk.Key, size int64, outcome trace.Outcome, now time.Time) {
+	if r.watch == nil {
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.last = max(now.UnixNano(), r.last+1)
+	r.watch(trace.Access{At: r.last, Key: key, Size: uint64(size), Outcome: outcome})
+}
+
+// tell tells of the requests that have come to the fill so far. The one that
+// began it missed; for those that followed it the origin was not asked again, so
+// that they are hits if the image is stored.
+func (f *fill) tell(stored bool) {
+	f.mu.Lock()
+	n, began, size := f.asked, f.askedFor, f.state.size
+	f.asked, f.askedFor = 0, false
+	f.mu.Unlock()
+	for i := range n {
+		outcome := trace.Hit
+		switch {
+		case size < 0:
+			return
+		case !stored:
+			outcome = trace.Passed
+		case began && i == 0:
+			outcome = trace.Stored
+		}
+		f.c.index.requests.tell(sdk.KeyOf(f.id), size, outcome, f.c.cfg.Now())
+	}
+}
