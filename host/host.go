@@ -20,6 +20,7 @@ import (
 	"github.com/imgcache/imgcache-host/host/cache"
 	"github.com/imgcache/imgcache-host/host/config"
 	"github.com/imgcache/imgcache-host/host/httpd"
+	"github.com/imgcache/imgcache-host/host/lock"
 	"github.com/imgcache/imgcache-host/host/origin"
 	"github.com/imgcache/imgcache-host/host/plugin"
 	"github.com/imgcache/imgcache-host/host/schedule"
@@ -36,7 +37,8 @@ type Host struct {
 
 	store   *store.Store
 	plugins *plugin.Supervisor
-	driver  atomic.Pointer[plugin.Plugin] // the one that keeps the records
+	admit   func(lock.Guard, plugin.Candidate) (string, error) // which plugins may run; nil: lock.Guard.Admit
+	driver  atomic.Pointer[plugin.Plugin]                      // the one that keeps the records
 	policy  *plugin.Plugin
 	typos   chan error // what the first starts of the plugins say of their options
 	origins *origin.Set

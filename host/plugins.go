@@ -10,6 +10,7 @@ import (
 
 	"github.com/imgcache/imgcache-host/host/cache"
 	"github.com/imgcache/imgcache-host/host/config"
+	"github.com/imgcache/imgcache-host/host/lock"
 	"github.com/imgcache/imgcache-host/host/plugin"
 	"github.com/imgcache/imgcache-host/host/store"
 	"github.com/imgcache/imgcache-host/sdk"
@@ -27,13 +28,22 @@ func (h *Host) openPlugins() error {
 	if err != nil {
 		return fmt.Errorf("find this program: %w", err)
 	}
-	dirs := []string{filepath.Join(filepath.Dir(executable), "plugins")}
+	shipped := filepath.Join(filepath.Dir(executable), "plugins")
+	dirs := []string{shipped}
 	if h.cfg.PluginDir != "" {
 		dirs = append(dirs, h.cfg.PluginDir)
+	}
+	if h.admit == nil {
+		h.admit = lock.Guard.Admit
+	}
+	guard := lock.Guard{Keys: h.cfg.TrustedKeys, Shipped: shipped}
+	if h.cfg.Locked {
+		guard.Lock = h.cfg.PluginLock
 	}
 	h.plugins, err = plugin.New(plugin.Config{
 		Dirs: dirs, RunDir: h.cfg.Node.RunDir, Executable: executable, Log: h.log,
 		CacheDir: filepath.Join(h.cfg.Node.DataDir, "wasm"),
+		Admit:    func(c plugin.Candidate) (string, error) { return h.admit(guard, c) },
 	})
 	if err != nil {
 		return err

@@ -14,9 +14,15 @@ import (
 
 // FromManifest returns the message that carries m.
 func FromManifest(m sdk.Manifest) *pluginv1.DescribeResponse {
-	out := &pluginv1.DescribeResponse{Name: m.Name, Version: m.Version, Kind: string(m.Kind)}
+	out := &pluginv1.DescribeResponse{
+		Name: m.Name, Version: m.Version, Kind: string(m.Kind),
+		MinProtocol: uint32(m.MinProtocol), MaxProtocol: uint32(m.MaxProtocol),
+	}
 	for _, c := range m.Capabilities {
 		out.Capabilities = append(out.Capabilities, string(c))
+	}
+	for _, g := range m.Requests {
+		out.Requests = append(out.Requests, string(g))
 	}
 	for _, o := range m.Options {
 		out.Options = append(out.Options, &pluginv1.Option{
@@ -29,9 +35,15 @@ func FromManifest(m sdk.Manifest) *pluginv1.DescribeResponse {
 
 // ToManifest returns the manifest that in carries. It is not validated.
 func ToManifest(in *pluginv1.DescribeResponse) sdk.Manifest {
-	m := sdk.Manifest{Name: in.GetName(), Version: in.GetVersion(), Kind: sdk.Kind(in.GetKind())}
+	m := sdk.Manifest{
+		Name: in.GetName(), Version: in.GetVersion(), Kind: sdk.Kind(in.GetKind()),
+		MinProtocol: int(in.GetMinProtocol()), MaxProtocol: int(in.GetMaxProtocol()),
+	}
 	for _, c := range in.GetCapabilities() {
 		m.Capabilities = append(m.Capabilities, sdk.Capability(c))
+	}
+	for _, g := range in.GetRequests() {
+		m.Requests = append(m.Requests, sdk.Grant(g))
 	}
 	for _, o := range in.GetOptions() {
 		m.Options = append(m.Options, sdk.Option{

@@ -30,6 +30,21 @@ const (
 	CapHeartbeat Capability = "heartbeat" // driver: [Heartbeater]
 )
 
+// Grant names something that the host keeps from a module unless the
+// configuration of the plugin grants it, with grant = ["clock"].
+type Grant string
+
+// The grants known to this version.
+const (
+	GrantClock  Grant = "clock"  // the time of day, instead of a clock that only ticks
+	GrantRandom Grant = "random" // random numbers that nobody foretells, instead of ones that repeat
+	GrantKV     Grant = "kv"     // a store of keys and values that survives a restart
+)
+
+// Protocol is the version of the contract that this package describes. It
+// counts incompatible changes; fields that are added change nothing.
+const Protocol = 1
+
 // Manifest is what a plugin says of itself before it is configured. It is a
 // constant of the plugin: it must not depend on configuration or environment.
 type Manifest struct {
@@ -37,7 +52,38 @@ type Manifest struct {
 	Version      string       `json:"version"` // semantic version of the plugin, informative
 	Kind         Kind         `json:"kind"`
 	Capabilities []Capability `json:"capabilities,omitempty"`
-	Options      []Option     `json:"options,omitempty"` // the schema of its config block
+	Options      []Option     `json:"options,omitempty"`  // the schema of its config block
+	Requests     []Grant      `json:"requests,omitempty"` // what a module would use if it were granted
+
+	// The versions of the contract that the plugin speaks, first and last.
+	// Without a first it is version 1, without a last only the first.
+	MinProtocol int `json:"min_protocol,omitempty"`
+	MaxProtocol int `json:"max_protocol,omitempty"`
+}
+
+// Protocols returns the versions of the contract that the plugin speaks.
+func (m Manifest) Protocols() (first, last int) {
+	first = max(m.MinProtocol, 1)
+	return first, max(m.MaxProtocol, first)
+}
+
+// Speaks reports, wrapping [ErrInvalid], that the plugin does not speak a
+// version of the contract.
+func (m Manifest) Speaks(version int) error {
+	first, last := m.Protocols()
+	speaks := strconv.Itoa(first)
+	if last > first {
+		speaks += " to " + strconv.Itoa(last)
+	}
+	switch {
+	case version > last:
+		return fmt.Errorf("%w: the plugin is too old: it speaks version %s of the plugin protocol, this host version %d; "+
+			"install a newer build of the plugin", ErrInvalid, speaks, version)
+	case version < first:
+		return fmt.Errorf("%w: the plugin is too new: it speaks version %s of the plugin protocol, this host version %d; "+
+			"update imgcache-host, or install an older build of the plugin", ErrInvalid, speaks, version)
+	}
+	return nil
 }
 
 // Has reports whether the manifest declares c.
@@ -78,6 +124,9 @@ func (m Manifest) Validate() error {
 	}
 	if m.Kind == KindPolicy && m.Has(CapScore) == m.Has(CapStateful) {
 		return fmt.Errorf("%w: a policy declares either %q or %q", ErrInvalid, CapScore, CapStateful)
+	}
+	if m.MinProtocol < 0 || m.MaxProtocol < 0 || m.MaxProtocol > 0 && m.MaxProtocol < max(m.MinProtocol, 1) {
+		return fmt.Errorf("%w: protocol %d to %d", ErrInvalid, m.MinProtocol, m.MaxProtocol)
 	}
 	seen := map[string]bool{}
 	for _, o := range m.Options {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"os"
+	"path/filepath"
 	"testing"
 
 	"github.com/imgcache/imgcache-host/host/cache"
@@ -15,9 +16,20 @@ func TestMain(m *testing.M) {
 	testscript.Main(tidy{m}, map[string]func(){"imgcache-host": main, mortalCommand: mortalMain})
 }
 
-// TestScripts runs the command as users do.
+// TestScripts runs the command as users do. What starts plugins is run
+// from BIN; MODULES are small ones.
 func TestScripts(t *testing.T) {
+	bin, err := built()
+	if err != nil {
+		t.Fatal(err)
+	}
 	testscript.Run(t, testscript.Params{
+		Setup: func(e *testscript.Env) error {
+			e.Setenv("BIN", bin)
+			modules, err := filepath.Abs(filepath.Join("..", "..", "testdata", "wasm"))
+			e.Setenv("MODULES", modules)
+			return err
+		},
 		Dir:                 "testdata/script",
 		RequireExplicitExec: true,
 		Cmds:                map[string]func(*testscript.TestScript, bool, []string){"exitcode": execCode},

@@ -59,7 +59,11 @@ var topLevel = []hcl.BlockHeaderSchema{
 }
 
 func (c *Config) body() body {
-	return body{args: []arg{{name: "plugin_dir", into: path(&c.PluginDir)}}}
+	return body{args: []arg{
+		{name: "plugin_dir", into: path(&c.PluginDir)},
+		{name: "plugin_lock", into: path(&c.PluginLock)},
+		{name: "trusted_keys", into: paths(&c.TrustedKeys)},
+	}}
 }
 
 func (n *Node) body() body {

@@ -42,6 +42,10 @@ type Config struct {
 	Log       Log
 	Shutdown  Shutdown
 
+	PluginLock  string   // the lock file of the plugins; by default beside the first file of the configuration
+	Locked      bool     // it counts: it is named, or is there
+	TrustedKeys []string // files with public keys, one of which must have signed each plugin; none: nobody needs to
+
 	// Warnings says what is allowed but is hardly meant; nil when nothing is.
 	Warnings *Diagnostics
 }

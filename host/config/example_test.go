@@ -15,6 +15,7 @@ import (
 // something, with what the example says of it instead of a value.
 var computed = map[string]string{
 	"plugin_dir":                "none",
+	"plugin_lock":               "plugins.lock.json beside the first of the files, if it is there at the start",
 	"node.name":                 "the name of the host",
 	"node.advertise":            "none",
 	"node.data_dir":             "/var/lib/imgcache for root, else ~/.local/share/imgcache",

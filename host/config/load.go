@@ -83,8 +83,20 @@ func load(sources []source) (*Config, error) {
 	if d.diags.HasErrors() { // what follows a syntax error is guesswork
 		return nil, newDiagnostics(d.diags, d.files)
 	}
-	return d.config(files)
+	c, err := d.config(files)
+	if err != nil {
+		return nil, err
+	}
+	if c.Locked = c.PluginLock != ""; !c.Locked {
+		c.PluginLock = filepath.Join(sources[0].dir, lockFile)
+		_, absent := os.Lstat(c.PluginLock)
+		c.Locked = absent == nil
+	}
+	return c, nil
 }
+
+// lockFile is the name of the lock file of a configuration that names none.
+const lockFile = "plugins.lock.json"
 
 func (d *decoder) parse(sources []source) (files []*hcl.File) {
 	parser := hclparse.NewParser()

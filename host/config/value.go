@@ -101,6 +101,26 @@ func (p pathValue) set(v cty.Value, dir string) error {
 	return nil
 }
 
+// pathsValue is a list of paths.
+type pathsValue struct{ target *[]string }
+
+func paths(target *[]string) value { return pathsValue{target} }
+
+func (p pathsValue) String() string { return texts(p.target).String() }
+
+func (p pathsValue) set(v cty.Value, dir string) error {
+	list, err := listOf(v)
+	for i := range list {
+		if err == nil {
+			err = path(&list[i]).set(cty.StringVal(list[i]), dir)
+		}
+	}
+	if err == nil {
+		*p.target = list
+	}
+	return err
+}
+
 // choiceValue is one of a few words.
 type choiceValue[T ~string] struct {
 	target *T

@@ -7,7 +7,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strings"
 	"time"
 
 	"github.com/imgcache/imgcache-host/host/plugin"
@@ -90,7 +89,7 @@ func (i *instance) start(ctx context.Context) (err error) {
 	if i.sup, err = plugin.New(c); err != nil {
 		return err
 	}
-	spec := plugin.Spec{Name: pluginName(i.check.Path), Kind: i.kind, Path: i.check.Path}
+	spec := plugin.Spec{Name: plugin.NameOf(i.check.Path), Kind: i.kind, Path: i.check.Path}
 	i.p, err = i.sup.Start(ctx, spec)
 	if err == nil {
 		err = i.configure(ctx)
@@ -126,16 +125,4 @@ func (i *instance) restart(ctx context.Context) error {
 
 func (i *instance) close() error {
 	return errors.Join(i.sup.Close(), os.RemoveAll(i.dir))
-}
-
-// pluginName is what the plugin in a file is called in messages.
-func pluginName(path string) string {
-	name := strings.TrimSuffix(filepath.Base(path), ".wasm")
-	for _, kind := range []sdk.Kind{sdk.KindDriver, sdk.KindPolicy} {
-		name = strings.TrimPrefix(name, fmt.Sprintf("imgcache-%s-", kind))
-	}
-	if sdk.ValidName(name) {
-		return name
-	}
-	return "plugin"
 }

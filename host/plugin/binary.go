@@ -14,6 +14,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/imgcache/imgcache-host/sdk"
 )
 
 // binary is the very bytes that were hashed, ready to be run: whatever happens
@@ -26,13 +28,14 @@ type binary struct {
 	file        *os.File // the sealed copy of a program or module, to be descriptor binaryFD of the process; nil: a script
 	interpreter []string // of a script: the program and at most one argument
 	sum         string   // SHA-256 in lower-case hex
+	signature   string   // what Config.Admit says of it
 }
 
 const (
 	// binaryFD is the descriptor of the sealed copy in the process.
 	binaryFD = 4
 	// maxBinary bounds what is read into memory.
-	maxBinary = 1 << 30
+	maxBinary = 512 << 20
 	// shebang begins a script.
 	shebang = "#!"
 	// maxShebang is what the kernel reads of the first line of a script.
@@ -51,11 +54,37 @@ func (s *Supervisor) stage(spec Spec) (*binary, error) {
 	if err != nil {
 		return nil, fmt.Errorf("prepare %s to be run: %w", spec.Path, err)
 	}
-	if err := spec.checkSum(b.sum); err != nil {
+	if err := s.admit(spec, b); err != nil {
 		b.remove()
 		return nil, err
 	}
 	return b, nil
+}
+
+// Candidate is a plugin whose bytes are about to run.
+type Candidate struct {
+	Name    string
+	Kind    sdk.Kind // empty: unknown
+	Path    string
+	SHA256  string                 // lower-case hex
+	Content func() ([]byte, error) // the bytes themselves
+}
+
+// admit asks the configuration whether these bytes may run.
+func (s *Supervisor) admit(spec Spec, b *binary) (err error) {
+	if err := spec.checkSum(b.sum); err != nil || s.cfg.Admit == nil {
+		return err
+	}
+	b.signature, err = s.cfg.Admit(Candidate{spec.Name, spec.Kind, spec.Path, b.sum, b.content})
+	return err
+}
+
+// content returns the bytes that were hashed.
+func (b *binary) content() ([]byte, error) {
+	if b.file == nil {
+		return os.ReadFile(b.path)
+	}
+	return io.ReadAll(io.NewSectionReader(b.file, 0, maxBinary))
 }
 
 // copyOf copies a file as its kind wants it.
@@ -64,6 +93,11 @@ func (s *Supervisor) copyOf(f *os.File, spec Spec) (*binary, error) {
 	head, err := in.Peek(maxShebang)
 	if err != nil && !errors.Is(err, io.EOF) {
 		return nil, err
+	}
+	if info, err := f.Stat(); err != nil {
+		return nil, err
+	} else if info.Size() > maxBinary { // before all that is copied
+		return nil, fmt.Errorf("it is larger than %d bytes", maxBinary)
 	}
 	b := &binary{name: spec.Path}
 	switch {

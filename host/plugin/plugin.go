@@ -143,6 +143,7 @@ func (p *Plugin) status() Status {
 	}
 	if p.proc != nil {
 		s.PID, s.Started, s.Notes = p.proc.pid, p.proc.started, p.proc.notes
+		s.SHA256, s.Signature = p.proc.bin.sum, p.proc.bin.signature
 		if time.Since(s.Started) > forgivenAfter {
 			s.LastPanic = nil
 		}

@@ -149,7 +149,24 @@ func (p *process) handshake() (err error) {
 		}
 	}()
 	_, err = p.client.Start()
-	return p.bin.named(err)
+	return p.bin.named(otherProtocol(err))
+}
+
+// otherProtocol names what is behind go-plugin's words about a plugin that
+// speaks no version of the contract that this host speaks.
+func otherProtocol(err error) error {
+	if err == nil {
+		return nil
+	}
+	var theirs int
+	_, after, _ := strings.Cut(err.Error(), "Plugin version: ")
+	if _, unread := fmt.Sscanf(after, "%d,", &theirs); unread != nil {
+		return err
+	}
+	if other := (sdk.Manifest{MinProtocol: theirs, MaxProtocol: theirs}).Speaks(sdk.Protocol); other != nil {
+		return other
+	}
+	return err
 }
 
 func (p *process) connect(ctx context.Context) error {
@@ -169,6 +186,9 @@ func (p *process) connect(ctx context.Context) error {
 		return fmt.Errorf("describe: %w", pluginproto.ToError(err))
 	}
 	p.manifest = pluginproto.ToManifest(out)
+	if err := p.manifest.Speaks(sdk.Protocol); err != nil {
+		return err
+	}
 	return p.manifest.Validate()
 }
 

@@ -75,6 +75,19 @@ func pluginName(kind sdk.Kind, file string) string {
 	return ""
 }
 
+// NameOf returns the name of the plugin in a file, as far as the name of the
+// file tells it.
+func NameOf(path string) string {
+	name := strings.TrimSuffix(filepath.Base(path), ".wasm")
+	for _, kind := range []sdk.Kind{sdk.KindDriver, sdk.KindPolicy} {
+		name = strings.TrimPrefix(name, fmt.Sprintf("imgcache-%s-", kind))
+	}
+	if sdk.ValidName(name) {
+		return name
+	}
+	return "plugin"
+}
+
 // Find looks a plugin up by name in the plugin directories, the first of
 // which wins. The error wraps sdk.ErrNotFound when none has it.
 func (s *Supervisor) Find(kind sdk.Kind, name string) (Spec, error) {

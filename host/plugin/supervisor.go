@@ -29,6 +29,10 @@ type Config struct {
 	CacheDir   string   // of compiled modules; created, for the owner only
 	Executable string   // imgcache-host itself, which runs modules
 	Log        *slog.Logger
+
+	// Admit, unless it is nil, says why bytes may not run, or what is known of
+	// their signature.
+	Admit func(Candidate) (signature string, err error)
 }
 
 // Supervisor runs plugins.
@@ -96,6 +100,8 @@ type Status struct {
 	Kind      sdk.Kind  `json:"kind"`
 	Runtime   string    `json:"runtime"` // "process" or "wasm"
 	Path      string    `json:"path"`
+	SHA256    string    `json:"sha256"`              // of the bytes that run
+	Signature string    `json:"signature,omitempty"` // of these; what Config.Admit says
 	Version   string    `json:"version"`
 	State     string    `json:"state"` // "starting", "running", "restarting", "reloading", "broken" or "stopped"
 	PID       int       `json:"pid"`

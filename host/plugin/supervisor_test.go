@@ -53,6 +53,13 @@ func TestMain(m *testing.M) {
 	case "certificate":
 		fmt.Printf("1|1|unix|/nonexistent|grpc|%s\n", base64.RawStdEncoding.EncodeToString(certificate()))
 		select {}
+	case "future":
+		fmt.Println("1|7|unix|/nonexistent|grpc|")
+		select {}
+	case "later":
+		m := manifest
+		m.MinProtocol, m.MaxProtocol = 3, 5
+		serve.Main(m, &actor{role: role})
 	case "host":
 		actAsHost()
 	case "runner":
@@ -334,7 +341,11 @@ func TestCallsFailAtOnceWhileDown(t *testing.T) {
 func TestPluginThatCannotStart(t *testing.T) {
 	t.Parallel()
 	s := newStage(t)
-	for role, why := range map[string]string{"mute": "timeout", "garbage": "start", "certificate": "makes no sense"} {
+	for role, why := range map[string]string{
+		"mute": "timeout", "garbage": "start", "certificate": "makes no sense",
+		"future": "too new: it speaks version 7 of the plugin protocol, this host version 1",
+		"later":  "too new: it speaks version 3 to 5 of the plugin protocol",
+	} {
 		if _, err := s.Start(t.Context(), spec(role)); err == nil || !strings.Contains(err.Error(), why) {
 			t.Errorf("%s: %v, want an error with %q", role, err, why)
 		}

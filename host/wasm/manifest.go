@@ -1,7 +1,6 @@
 package wasm
 
 import (
-	"context"
 	"encoding/binary"
 	"encoding/json"
 	"fmt"
@@ -10,27 +9,24 @@ import (
 	"github.com/imgcache/imgcache-host/sdk"
 )
 
-// ReadManifest returns the manifest of a module. A module that has it in the
-// custom section is not compiled and not run. Errors wrap sdk.ErrInvalid.
-func ReadManifest(ctx context.Context, code []byte) (sdk.Manifest, error) {
-	text, ok, err := manifestSection(code)
-	if err != nil {
-		return sdk.Manifest{}, err
+// ReadManifest returns the manifest in the custom section of a module, and
+// whether it has one. The module is neither compiled nor run. Errors wrap
+// sdk.ErrInvalid.
+func ReadManifest(code []byte) (m sdk.Manifest, declared bool, err error) {
+	text, declared, err := manifestSection(code)
+	if declared {
+		m, err = parseManifest(text)
 	}
-	if ok {
-		return parseManifest(text)
-	}
-	m, err := Load(ctx, code, Options{Interruptible: true})
-	if err != nil {
-		return sdk.Manifest{}, err
-	}
-	return m.Manifest(), m.Close(ctx)
+	return m, declared, err
 }
 
 func parseManifest(text []byte) (sdk.Manifest, error) {
 	var m sdk.Manifest
 	if err := json.Unmarshal(text, &m); err != nil {
 		return m, fmt.Errorf("%w: manifest: %w", sdk.ErrInvalid, err)
+	}
+	if err := m.Speaks(abi.Version); err != nil {
+		return m, err
 	}
 	if err := m.Validate(); err != nil {
 		return m, fmt.Errorf("manifest: %w", err)

@@ -29,18 +29,19 @@ func TestReadManifest(t *testing.T) {
 		code []byte
 		want string // name of the plugin, or text of the error
 	}{
-		"export":        {misbehaved(t, "foreign"), "foreign"},
 		"section":       {withSection([]byte(preamble), abi.ManifestSection, sieveManifest), "sieve"},
 		"section first": {withSection(misbehaved(t, "foreign"), abi.ManifestSection, sieveManifest), "sieve"},
-		"other section": {withSection(misbehaved(t, "foreign"), "imgcache.other", sieveManifest), "foreign"},
+		"no range":      {withSection([]byte(preamble), abi.ManifestSection, strings.Replace(sieveManifest, "{", `{"max_protocol":-1,`, 1)), "protocol 0 to -1"},
+		"too new":       {withSection([]byte(preamble), abi.ManifestSection, `{"min_protocol":2,"max_protocol":3}`), "too new: it speaks version 2 to 3 of the plugin protocol, this host version 1"},
+		"export":        {misbehaved(t, "foreign"), ""},
+		"other section": {withSection(misbehaved(t, "foreign"), "imgcache.other", sieveManifest), ""},
 		"no JSON":       {withSection([]byte(preamble), abi.ManifestSection, "{"), "manifest: unexpected end of JSON"},
 		"bad name":      {withSection([]byte(preamble), abi.ManifestSection, strings.Replace(sieveManifest, "sieve", "S", 1)), `"S"`},
 		"driver":        {withSection([]byte(preamble), abi.ManifestSection, `{"name":"a","kind":"driver"}`), "driver"},
-		"neither":       {[]byte(preamble), "memory"},
 		"cut":           {withSection([]byte(preamble), abi.ManifestSection, sieveManifest)[:20], "middle of a section"},
 	} {
-		m, err := ReadManifest(t.Context(), c.code)
-		if err == nil && m.Name != c.want || err != nil && (!errors.Is(err, sdk.ErrInvalid) || !strings.Contains(err.Error(), c.want)) {
+		m, declared, err := ReadManifest(c.code)
+		if declared != (c.want != "") && err == nil || err == nil && m.Name != c.want || err != nil && (!errors.Is(err, sdk.ErrInvalid) || !strings.Contains(err.Error(), c.want)) {
 			t.Errorf("%s: ReadManifest() = %+v, %v, want %s", name, m, err, c.want)
 		}
 	}

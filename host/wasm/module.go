@@ -81,11 +81,9 @@ func Load(ctx context.Context, code []byte, o Options) (*Module, error) {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
 	m := &Module{opts: o, output: newOutput(o.Log)}
-	section, declared, err := manifestSection(code)
-	if err == nil && declared { // what is wrong with it is said before any of its code runs
-		m.manifest, err = parseManifest(section)
-	}
-	if err != nil {
+	var declared bool
+	var err error
+	if m.manifest, declared, err = ReadManifest(code); err != nil { // before any of its code runs
 		return nil, err
 	}
 	if err := m.compile(ctx, code); err != nil {

@@ -2,13 +2,15 @@ package serve
 
 import (
 	goplugin "github.com/hashicorp/go-plugin"
+
+	"github.com/imgcache/imgcache-host/sdk"
 )
 
 // Handshake is what host and plugin agree on before the first call. The
 // cookie keeps a plugin that is started by hand from waiting for a host; it is
 // no secret. ProtocolVersion counts incompatible versions of the contract.
 var Handshake = goplugin.HandshakeConfig{
-	ProtocolVersion:  1,
+	ProtocolVersion:  sdk.Protocol,
 	MagicCookieKey:   "IMGCACHE_PLUGIN",
 	MagicCookieValue: "5d0e2d1c-imgcache-host-plugin",
 }

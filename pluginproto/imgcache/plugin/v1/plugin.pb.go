@@ -72,8 +72,15 @@ type DescribeResponse struct {
 	// "driver" or "policy".
 	Kind string `protobuf:"bytes,3,opt,name=kind,proto3" json:"kind,omitempty"`
 	// Names such as "score", "stateful", "snapshot"; unknown ones are ignored.
-	Capabilities  []string  `protobuf:"bytes,4,rep,name=capabilities,proto3" json:"capabilities,omitempty"`
-	Options       []*Option `protobuf:"bytes,5,rep,name=options,proto3" json:"options,omitempty"`
+	Capabilities []string  `protobuf:"bytes,4,rep,name=capabilities,proto3" json:"capabilities,omitempty"`
+	Options      []*Option `protobuf:"bytes,5,rep,name=options,proto3" json:"options,omitempty"`
+	// The versions of this contract that the plugin speaks; 0: version 1, and
+	// the first alone.
+	MinProtocol uint32 `protobuf:"varint,6,opt,name=min_protocol,json=minProtocol,proto3" json:"min_protocol,omitempty"`
+	MaxProtocol uint32 `protobuf:"varint,7,opt,name=max_protocol,json=maxProtocol,proto3" json:"max_protocol,omitempty"`
+	// What a module would use if it were granted: "clock", "random", "kv".
+	// Unknown ones are ignored.
+	Requests      []string `protobuf:"bytes,8,rep,name=requests,proto3" json:"requests,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -139,6 +146,27 @@ func (x *DescribeResponse) GetCapabilities() []string {
 func (x *DescribeResponse) GetOptions() []*Option {
 	if x != nil {
 		return x.Options
+	}
+	return nil
+}
+
+func (x *DescribeResponse) GetMinProtocol() uint32 {
+	if x != nil {
+		return x.MinProtocol
+	}
+	return 0
+}
+
+func (x *DescribeResponse) GetMaxProtocol() uint32 {
+	if x != nil {
+		return x.MaxProtocol
+	}
+	return 0
+}
+
+func (x *DescribeResponse) GetRequests() []string {
+	if x != nil {
+		return x.Requests
 	}
 	return nil
 }
@@ -367,13 +395,16 @@ var File_imgcache_plugin_v1_plugin_proto protoreflect.FileDescriptor
 const file_imgcache_plugin_v1_plugin_proto_rawDesc = "" +
 	"\n" +
 	"\x1fimgcache/plugin/v1/plugin.proto\x12\x12imgcache.plugin.v1\"\x11\n" +
-	"\x0fDescribeRequest\"\xae\x01\n" +
+	"\x0fDescribeRequest\"\x90\x02\n" +
 	"\x10DescribeResponse\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\x12\x12\n" +
 	"\x04kind\x18\x03 \x01(\tR\x04kind\x12\"\n" +
 	"\fcapabilities\x18\x04 \x03(\tR\fcapabilities\x124\n" +
-	"\aoptions\x18\x05 \x03(\v2\x1a.imgcache.plugin.v1.OptionR\aoptions\"\xa6\x01\n" +
+	"\aoptions\x18\x05 \x03(\v2\x1a.imgcache.plugin.v1.OptionR\aoptions\x12!\n" +
+	"\fmin_protocol\x18\x06 \x01(\rR\vminProtocol\x12!\n" +
+	"\fmax_protocol\x18\a \x01(\rR\vmaxProtocol\x12\x1a\n" +
+	"\brequests\x18\b \x03(\tR\brequests\"\xa6\x01\n" +
 	"\x06Option\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04type\x18\x02 \x01(\tR\x04type\x12\x18\n" +
