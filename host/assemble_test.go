@@ -91,7 +91,7 @@ shutdown {
 		t.Errorf("-want +got:\n%s", diff)
 	}
 	// What the host adds when it has opened it, or works for a command.
-	opened := map[string]bool{"Store": true, "Origins": true, "Driver": true, "Policy": true, "Log": true, "Now": true, "Offline": true, "ForeignDriver": true}
+	opened := map[string]bool{"Store": true, "Origins": true, "Driver": true, "Policy": true, "Log": true, "Now": true, "Watch": true, "Offline": true, "ForeignDriver": true}
 	for _, f := range reflect.VisibleFields(reflect.TypeFor[cache.Config]()) {
 		if set := !reflect.ValueOf(got).FieldByIndex(f.Index).IsZero(); !set && !opened[f.Name] {
 			t.Errorf("no option sets %s", f.Name)
