@@ -17,7 +17,7 @@ import (
 func documents(t *testing.T) map[string]string {
 	t.Helper()
 	texts := map[string]string{}
-	for _, pattern := range []string{"../*.md", "*.md", "plugins/*.md", "../pluginproto/abi/*.md"} {
+	for _, pattern := range []string{"../*.md", "*.md", "plugins/*.md", "../pluginproto/abi/*.md", "../testdata/*/*.md"} {
 		paths, err := filepath.Glob(pattern)
 		if err != nil {
 			t.Fatal(err)
@@ -95,18 +95,18 @@ func TestConfigurationOfReadme(t *testing.T) {
 // TestMetricsAreDocumented compares the names of metrics in the code with
 // those of operating.md, in both directions.
 func TestMetricsAreDocumented(t *testing.T) {
-	var code []byte
-	for _, file := range []string{"../host/httpd/metrics.go", "../host/plugin/metrics.go"} {
-		text, err := os.ReadFile(file)
+	inCode := map[string]bool{}
+	for _, where := range []struct{ path, name, prefix string }{
+		{"../host/httpd/metrics.go", `"(?:imgcache_)?([a-z]+(?:_[a-z]+)+)"`, ""},
+		{"../host/plugin/metrics.go", `describe\("([a-z_]+)"`, "plugin_"},
+	} {
+		code, err := os.ReadFile(where.path)
 		if err != nil {
 			t.Fatal(err)
 		}
-		code = append(code, text...)
-	}
-	name := regexp.MustCompile(`"(?:imgcache_)?([a-z]+(?:_[a-z]+)+)"`)
-	inCode := map[string]bool{}
-	for _, m := range name.FindAllStringSubmatch(string(code), -1) {
-		inCode[strings.TrimPrefix(m[1], "http_")] = true
+		for _, m := range regexp.MustCompile(where.name).FindAllStringSubmatch(string(code), -1) {
+			inCode[where.prefix+strings.TrimPrefix(m[1], "http_")] = true
+		}
 	}
 	inText := map[string]bool{}
 	for line := range strings.Lines(documents(t)["operating.md"]) {
