@@ -104,7 +104,7 @@ func (h *Host) policyForm(p *plugin.Plugin) cache.Policy {
 	}
 	form.Stateful = p.Stateful()
 	if m.Has(sdk.CapSnapshot) {
-		form.Snapshotter = p.Snapshotter()
+		form.Snapshotter, form.Identity, form.Discard = p.Snapshotter(), p.Identity(), p.Discard
 	}
 	return form
 }

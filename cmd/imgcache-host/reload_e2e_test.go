@@ -133,6 +133,11 @@ func TestSwapPolicy(t *testing.T) {
 	d.eventually("all records are sent", func() bool { return d.usage().Unsent == 0 })
 	d.wantHits(steady.hits.Load())
 	t.Logf("%d hits were served and recorded", steady.hits.Load())
+	d.stop()
+	d.restart()
+	d.eventually("the policy has its state again", func() bool {
+		return strings.Contains(d.logs[1].String(), `"msg":"the policy has its state again"`)
+	})
 }
 
 // TestSwapDriver exchanges the driver again and again under load, and now and

@@ -5,11 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"log/slog"
 	"math"
 	"slices"
 	"time"
 
 	"github.com/imgcache/imgcache-host/host/ranking"
+	"github.com/imgcache/imgcache-host/host/store"
 	"github.com/imgcache/imgcache-host/sdk"
 )
 
@@ -23,6 +25,12 @@ type Policy struct {
 	// Epoch counts the starts of the policy. When it changes a stateful
 	// policy has lost its state and is rebuilt. Nil: it never changes.
 	Epoch func() uint64
+	// Identity names the version of the policy, with its options, of which it
+	// takes a snapshot back.
+	Identity string
+	// Discard ends an instance whose state is unknown; another is brought then.
+	// Nil: it is told everything from the beginning.
+	Discard func(why error)
 }
 
 // missing says why there is nobody to ask, or nil.
@@ -49,10 +57,16 @@ type advisor struct {
 	events *events
 	max    int64
 	now    func() time.Time
+	log    *slog.Logger
+	fs     store.FS
+	path   string // of the saved state
 
 	epoch uint64
 	built bool        // a stateful policy has seen everything up to the last take
 	owed  []sdk.Event // but for these, which come before what is taken next
+
+	position uint64      // of the events that it has seen
+	saved    *savedState // nil: there is no use in it
 }
 
 // candidates are images as the policy and the host judge them: records[i] is
@@ -89,17 +103,25 @@ func (a *advisor) observe(ctx context.Context, refused []*image) error {
 	if a.policy.Epoch != nil {
 		epoch = a.policy.Epoch()
 	}
-	list, lost, _ := a.events.take()
-	list, a.owed = append(a.owed, list...), nil
-	if !a.built || lost || epoch != a.epoch {
-		list, _, _ = a.replay()
-		refused = nil
-	}
+	a.settle()
+	list, lost, position := a.events.take()
+	list, a.owed, a.position = append(a.owed, list...), nil, position
 	at := a.now().UnixNano()
 	for _, im := range refused {
 		list = append(list, sdk.Event{Kind: sdk.EventRefused, Key: im.key, Size: uint64(im.size), At: at})
 	}
+	saved := a.saved.tell(list)
+	if a.saved = saved; lost {
+		a.saved = nil
+	}
+	whole := a.built && !lost && epoch == a.epoch
 	a.built = false // until the policy has taken them all
+	if !whole {
+		var err error
+		if list, err = a.rebuild(ctx); err != nil {
+			return err
+		}
+	}
 	if err := a.observeAll(ctx, list); err != nil {
 		return err
 	}
@@ -122,12 +144,12 @@ func (a *advisor) observeAll(ctx context.Context, list []sdk.Event) error {
 func (a *advisor) replay() (events, missed []sdk.Event, lost bool) {
 	var list candidates
 	a.index.mu.Lock()
-	missed, lost, _ = a.events.take()
+	missed, lost, a.position = a.events.take()
 	for _, im := range a.index.images {
 		list.add(im)
 	}
 	a.index.mu.Unlock()
-	events = []sdk.Event{{Kind: sdk.EventCapacity, Size: uint64(a.max), At: a.now().UnixNano()}}
+	events = []sdk.Event{a.capacity()}
 	for i := range ranking.Order(list.records, nil) {
 		r := &list.records[i]
 		events = append(events, sdk.Event{Kind: sdk.EventAdmitted, Key: r.Key, Size: r.Size, At: r.Admitted})
@@ -139,6 +161,10 @@ func (a *advisor) replay() (events, missed []sdk.Event, lost bool) {
 		}
 	}
 	return events, missed, lost
+}
+
+func (a *advisor) capacity() sdk.Event {
+	return sdk.Event{Kind: sdk.EventCapacity, Size: uint64(a.max), At: a.now().UnixNano()}
 }
 
 // propose asks a stateful policy for images worth need bytes. Keys that it

@@ -204,7 +204,7 @@ func New(cfg Config) (*Cache, error) {
 	}
 	ctx, stop := context.WithCancelCause(context.Background())
 	p := newPool(cfg.MaxSize, cfg.Hard)
-	ev := &events{keep: cfg.Policy.Stateful != nil, changed: true}
+	ev := &events{keep: cfg.Policy.Stateful != nil, settled: cfg.Policy.Scorer != nil, changed: true}
 	x := newIndex(cfg.Now, p, j, ev)
 	x.requests.watch = cfg.Watch
 	c := &Cache{
@@ -242,7 +242,7 @@ func (c *Cache) Start() {
 	}
 	c.records.Go(func() { c.recorder.run(c.ctx) })
 	background := []func(context.Context){
-		c.takeUp, c.evictor.reclaim, c.evictor.keepStanding, c.history.run,
+		c.takeUp, c.evictor.reclaim, c.evictor.keepStanding, c.evictor.keepState, c.history.run,
 	}
 	if !c.cfg.Offline {
 		background = append(background, c.pruneByItself, c.queue.run, c.writes.expire, c.watchPins)
@@ -324,6 +324,9 @@ func (c *Cache) Close() error {
 		c.evictor.empty()
 	}
 	c.history.save()
+	last, cancel := context.WithTimeout(context.Background(), rememberTimeout)
+	defer cancel()
+	c.evictor.remember(last)
 	c.records.Wait()
 	return nil
 }

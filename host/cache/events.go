@@ -1,6 +1,7 @@
 package cache
 
 import (
+	"math/bits"
 	"sync"
 
 	"github.com/imgcache/imgcache-host/sdk"
@@ -15,28 +16,93 @@ type events struct {
 	list    []sdk.Event
 	lost    bool
 	changed bool // something happened since the last look
+
+	// position is a sum over the images and their hits that another state of
+	// the cache does not have. Whatever the order of events was, a run that
+	// begins with what another has left begins at its position.
+	position uint64
+	loaded   uint64      // the part of position that was found at the start
+	live     []sdk.Event // what happened since the start beside, until settle
+	cut      bool        // live lacks what came later
+	settled  bool
 }
 
+// when says when something happened.
+type when bool
+
+const (
+	found when = false // it was so when the service started
+	live  when = true  // it happens now
+)
+
 // add appends an event; accesses that follow one another are folded.
-func (e *events) add(ev sdk.Event) {
+func (e *events) add(ev sdk.Event, from when) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.changed = true
+	if from == live && !e.settled && !e.cut {
+		if e.cut = !appendEvent(&e.live, ev); e.cut {
+			e.live = nil
+		}
+	}
 	if !e.keep || e.lost {
 		return
 	}
-	if n := len(e.list); n > 0 && ev.Kind == sdk.EventAccessed {
-		if last := &e.list[n-1]; last.Kind == ev.Kind && last.Key == ev.Key {
+	if e.lost = !appendEvent(&e.list, ev); e.lost {
+		e.list = nil
+	}
+}
+
+// appendEvent reports whether there was room for the event.
+func appendEvent(list *[]sdk.Event, ev sdk.Event) bool {
+	if n := len(*list); n > 0 && ev.Kind == sdk.EventAccessed {
+		if last := &(*list)[n-1]; last.Kind == ev.Kind && last.Key == ev.Key {
 			last.Count += ev.Count
 			last.At = ev.At
-			return
+			return true
 		}
 	}
-	if len(e.list) == sdk.MaxBatch {
-		e.list, e.lost = nil, true
-		return
+	if len(*list) == sdk.MaxBatch {
+		return false
 	}
-	e.list = append(e.list, ev)
+	*list = append(*list, ev)
+	return true
+}
+
+// weigh moves the position by images and hits that come or, as a complement,
+// go.
+func (e *events) weigh(weight uint64, from when) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.position += weight
+	if from == found {
+		e.loaded += weight
+	}
+}
+
+// weightOf is what an image with these hits adds to the position.
+func weightOf(im *image, hits uint64) uint64 {
+	size := uint64(im.size) * 0x9e3779b97f4a7c15 // spreads small numbers over all bits
+	return uint64(im.key) ^ bits.RotateLeft64(size, 31) + hits*(uint64(im.key)|1)
+}
+
+// settle ends the start: it returns what happened in it beside what was found,
+// whether that is all, and the position of the latter. First is true once.
+func (e *events) settle() (list []sdk.Event, loaded uint64, whole, first bool) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.settled {
+		return nil, 0, false, false
+	}
+	list, e.live, e.settled = e.live, nil, true
+	e.list, e.lost = nil, false // they are in live
+	return list, e.loaded, !e.cut, true
+}
+
+func (e *events) isSettled() bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.settled
 }
 
 // stir says that something happened that is no event: advice that was given
@@ -47,22 +113,29 @@ func (e *events) stir() {
 	e.changed = true
 }
 
-// restart begins the history of another policy, which is to be built from the
-// index; keep says whether it wants one.
+// restart says whether the policy wants a history. It begins anew when the one
+// before wanted none.
 func (e *events) restart(keep bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.keep, e.list, e.lost, e.changed = keep, nil, true, true
+	e.changed = true
+	if !keep || !e.keep {
+		e.list, e.lost = nil, true
+	}
+	e.keep = keep
+	if !keep {
+		e.live, e.settled = nil, true
+	}
 }
 
-// take returns what was added since the last call, whether the policy has to
-// be rebuilt instead, and whether anything happened at all.
-func (e *events) take() (list []sdk.Event, lost, changed bool) {
+// take returns what was added since the last call, whether some of it was lost,
+// and the position of it all.
+func (e *events) take() (list []sdk.Event, lost bool, position uint64) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	list, lost, changed = e.list, e.lost, e.changed
+	list, lost = e.list, e.lost
 	e.list, e.lost, e.changed = nil, false, false
-	return list, lost, changed
+	return list, lost, e.position
 }
 
 // removed returns the keys of images that left since the last take.

@@ -73,8 +73,11 @@ func newEvictor(c *Cache) *evictor {
 		log: c.log, index: c.index, pool: c.pool, free: &c.free, store: c.store, history: c.history, pins: c.pins,
 		now: c.cfg.Now, minAge: c.cfg.MinAge,
 		trash: make(chan trashed, 1024), stopped: c.ctx.Done(),
-		advisor: &advisor{policy: c.cfg.Policy, index: c.index, events: c.index.events, max: c.cfg.MaxSize, now: c.cfg.Now},
-		asking:  make(chan struct{}, 1), used: make(chan struct{}, 1),
+		advisor: &advisor{
+			policy: c.cfg.Policy, index: c.index, events: c.index.events, max: c.cfg.MaxSize, now: c.cfg.Now,
+			log: c.log, fs: c.store.FS(), path: c.store.PrivateDir() + "/policy-state",
+		},
+		asking: make(chan struct{}, 1), used: make(chan struct{}, 1),
 		policy:  c.cfg.Policy,
 		verdict: "nothing was evicted yet",
 	}
@@ -224,7 +227,7 @@ func (e *evictor) claim(im *image, r rule, since time.Time) bool {
 	if !e.may(im, r, now) || !since.IsZero() && im.accessed.After(since) {
 		return false
 	}
-	e.index.dropLocked(im, sdk.ReasonEvicted, now)
+	e.index.dropLocked(im, sdk.ReasonEvicted, now, live)
 	e.index.log.delete(im.id)
 	e.pool.leave(im.size)
 	return true

@@ -170,17 +170,17 @@ func (x *index) foundLocked(info store.Info, released uint64) (im *image, stale 
 		return nil, true
 	}
 	if im := x.images[info.ID]; im != nil {
-		x.dropLocked(im, sdk.ReasonReplaced, info.ModTime)
+		x.dropLocked(im, sdk.ReasonReplaced, info.ModTime, found)
 		x.unlinkedLocked(im)
 	}
-	return x.newLocked(info), false
+	return x.newLocked(info, found), false
 }
 
 // newLocked adds a file that nobody had charged.
-func (x *index) newLocked(info store.Info) *image {
+func (x *index) newLocked(info store.Info, from when) *image {
 	x.pool.charge(info.Size)
 	now := x.now()
-	im := x.addLocked(info, earlier(info.ModTime, now))
+	im := x.addLocked(info, earlier(info.ModTime, now), from)
 	im.guessed = info.ModTime.After(now) // the clock was set back since; the future has no images
 	return im
 }
@@ -192,7 +192,7 @@ func (x *index) stays(im *image) {
 	defer x.mu.Unlock()
 	delete(x.departed, im.file())
 	if x.images[im.id] == nil {
-		x.newLocked(im.info)
+		x.newLocked(im.info, live)
 	}
 }
 
@@ -225,10 +225,10 @@ func (x *index) commit(info store.Info, now time.Time) (im, old *image) {
 		im, old = old, nil
 		x.pool.release(info.Size)
 	case old != nil:
-		x.dropLocked(old, sdk.ReasonReplaced, now)
+		x.dropLocked(old, sdk.ReasonReplaced, now, live)
 		fallthrough
 	default:
-		im = x.addLocked(info, now)
+		im = x.addLocked(info, now, live)
 	}
 	im.checked = now
 	x.useLocked(im, now)
@@ -236,16 +236,17 @@ func (x *index) commit(info store.Info, now time.Time) (im, old *image) {
 	im.readers++
 	if old != nil && old.info.Version == info.Version {
 		// The same content fetched again keeps its hits, as the driver will.
-		im.hits = old.hits
+		x.hitsLocked(im, old.hits, live)
 	}
 	x.log.put(im.entry())
 	return im, old
 }
 
-func (x *index) addLocked(info store.Info, admitted time.Time) *image {
+func (x *index) addLocked(info store.Info, admitted time.Time, from when) *image {
 	im := &image{id: info.ID, key: sdk.KeyOf(info.ID), size: info.Size, info: info, admitted: admitted, accessed: admitted}
 	x.images[info.ID], x.byKey[im.key] = im, im
-	x.events.add(sdk.Event{Kind: sdk.EventAdmitted, Key: im.key, Size: uint64(info.Size), At: admitted.UnixNano()})
+	x.events.add(sdk.Event{Kind: sdk.EventAdmitted, Key: im.key, Size: uint64(info.Size), At: admitted.UnixNano()}, from)
+	x.events.weigh(weightOf(im, 0), from)
 	return im
 }
 
@@ -256,7 +257,7 @@ func (x *index) remove(id string, reason sdk.Reason, now time.Time) *image {
 	defer x.mu.Unlock()
 	im := x.images[id]
 	if im != nil {
-		x.dropLocked(im, reason, now)
+		x.dropLocked(im, reason, now, live)
 		x.log.delete(id)
 	}
 	return im
@@ -270,7 +271,7 @@ func (x *index) removeExactly(im *image, reason sdk.Reason, now time.Time) bool 
 	if im.removed {
 		return false
 	}
-	x.dropLocked(im, reason, now)
+	x.dropLocked(im, reason, now, live)
 	x.log.delete(im.id)
 	return true
 }
@@ -286,17 +287,18 @@ func (x *index) condemn(im *image, now time.Time) *image {
 		return nil
 	}
 	x.condemned[im.id] = im.info.Inode
-	x.dropLocked(bad, sdk.ReasonCorrupt, now)
+	x.dropLocked(bad, sdk.ReasonCorrupt, now, live)
 	x.log.delete(im.id)
 	return bad
 }
 
-func (x *index) dropLocked(im *image, reason sdk.Reason, now time.Time) {
+func (x *index) dropLocked(im *image, reason sdk.Reason, now time.Time, from when) {
 	im.removed = true
 	x.departed[im.file()] = im
 	delete(x.images, im.id)
 	delete(x.byKey, im.key)
-	x.events.add(sdk.Event{Kind: sdk.EventRemoved, Key: im.key, Size: uint64(im.size), At: now.UnixNano(), Reason: reason})
+	x.events.add(sdk.Event{Kind: sdk.EventRemoved, Key: im.key, Size: uint64(im.size), At: now.UnixNano(), Reason: reason}, from)
+	x.events.weigh(-weightOf(im, im.hits), from)
 }
 
 // unlinked says that the removed image's file has no name any more. Its bytes
@@ -402,7 +404,7 @@ func (x *index) access(im *image, now time.Time) {
 	}
 	x.useLocked(im, now)
 	x.log.touch(im.id, 0, im.accessed)
-	x.events.add(sdk.Event{Kind: sdk.EventAccessed, Key: im.key, Size: uint64(im.size), At: now.UnixNano(), Count: 1})
+	x.events.add(sdk.Event{Kind: sdk.EventAccessed, Key: im.key, Size: uint64(im.size), At: now.UnixNano(), Count: 1}, live)
 }
 
 // useLocked moves the last access of an image to now.
@@ -468,8 +470,14 @@ func (x *index) hit(im *image) {
 	if im.removed {
 		return
 	}
-	im.hits++
+	x.hitsLocked(im, im.hits+1, live)
 	x.log.touch(im.id, 1, im.accessed)
+}
+
+// hitsLocked sets the hits of an image.
+func (x *index) hitsLocked(im *image, hits uint64, from when) {
+	x.events.weigh(weightOf(im, hits)-weightOf(im, im.hits), from)
+	im.hits = hits
 }
 
 // confirm remembers that the origin has the image's version now.
@@ -581,7 +589,7 @@ func (x *index) merge(entries []sdk.Entry, seen map[string]bool, lossy bool) (st
 			if lossy && had < im.hits {
 				log.touch(e.ID, im.hits-had, im.accessed)
 			}
-			im.hits = max(im.hits, had)
+			x.hitsLocked(im, max(im.hits, had), found)
 			x.rememberLocked(im, e.LastAccessed)
 		} else {
 			log.delete(e.ID) // a put of the same version would keep its hits

@@ -93,7 +93,7 @@ func (a *advisor) bequeath(ctx context.Context, h *advisor) (ok bool, err error)
 	if err := h.policy.Snapshotter.Restore(ctx, state); err != nil {
 		return false, fmt.Errorf("%w: %w", ErrRestore, err)
 	}
-	h.built = true
+	h.built, h.position = true, a.position
 	return true, nil
 }
 
@@ -126,6 +126,7 @@ func (a *advisor) sample() []sdk.Record {
 // caller holds the advisor's token.
 func (e *evictor) succeed(heir *advisor, p Policy) {
 	e.advisor.policy, e.advisor.built, e.advisor.owed = p, heir.built, nil
+	e.advisor.position, e.advisor.saved = heir.position, nil
 	if p.Epoch != nil {
 		e.advisor.epoch = p.Epoch()
 	}

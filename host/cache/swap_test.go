@@ -18,7 +18,8 @@ import (
 type ledger struct {
 	mu       sync.Mutex
 	known    map[sdk.Key]bool
-	built    int   // times that it saw a history from the beginning
+	built    int // times that it saw a history from the beginning
+	restored int
 	refuses  error // to observe
 	stranger bool  // it names an image that is none
 }
@@ -62,6 +63,7 @@ func (l *ledger) Restore(_ context.Context, b []byte) error {
 	if l.refuses != nil {
 		return l.refuses
 	}
+	l.restored++
 	keys := make([]sdk.Key, len(b)/8)
 	_, err := binary.Decode(b, binary.LittleEndian, keys)
 	l.known = map[sdk.Key]bool{}
@@ -94,13 +96,19 @@ func (e *engine) swapTo(t *testing.T, p Policy, replay bool) error {
 // tell lets the policy hear of everything.
 func (e *engine) tell(t *testing.T) {
 	t.Helper()
+	if err := e.tryTell(t); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// tryTell is tell for a policy that may refuse.
+func (e *engine) tryTell(t *testing.T) error {
+	t.Helper()
 	if err := e.evictor.ask(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	defer e.evictor.answered()
-	if err := e.evictor.advisor.observe(t.Context(), nil); err != nil {
-		t.Fatal(err)
-	}
+	return e.evictor.advisor.observe(t.Context(), nil)
 }
 
 // TestSwapPolicy gives policies each other's state, by a snapshot where both

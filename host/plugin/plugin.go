@@ -118,6 +118,28 @@ func (p *Plugin) Epoch() uint64 {
 	return p.epoch
 }
 
+// Identity names what runs, with its options: its state is of use to another
+// process of the same identity.
+func (p *Plugin) Identity() string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.proc == nil {
+		return ""
+	}
+	return fmt.Sprintf("%s %s %s %v", p.manifest.Name, p.manifest.Version, p.proc.bin.sum, p.proc.options)
+}
+
+// Discard kills the process, whose state is not to be trusted because of why.
+// Another is started.
+func (p *Plugin) Discard(why error) {
+	p.mu.Lock()
+	proc := p.proc
+	p.mu.Unlock()
+	if proc != nil {
+		p.condemn(proc, why)
+	}
+}
+
 // Status returns what is known of the plugin.
 func (p *Plugin) Status() Status {
 	s := p.status()

@@ -52,6 +52,7 @@ type process struct {
 	said     *transcript
 	manifest sdk.Manifest
 	notes    []string // of the plugin as it is configured
+	options  sdk.Config
 	started  time.Time
 
 	condemned error // why the host killed it in the middle of a call; guarded by Plugin.mu
@@ -196,7 +197,7 @@ func (p *process) configure(ctx context.Context, s sdk.Settings) error {
 	ctx, cancel := context.WithTimeout(ctx, configureTimeout)
 	defer cancel()
 	out, err := pluginv1.NewPluginServiceClient(p.conn).Configure(ctx, pluginproto.FromSettings(s))
-	p.notes = out.GetNotes()
+	p.notes, p.options = out.GetNotes(), s.Options
 	return pluginproto.ToError(err)
 }
 
