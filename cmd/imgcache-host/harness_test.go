@@ -259,6 +259,24 @@ func (d *daemon) launch() {
 // launchLame starts the process and waits until it listens.
 func (d *daemon) launchLame() {
 	d.t.Helper()
+	d.spawn()
+	log := d.logs[len(d.logs)-1]
+	d.eventually("the daemon listens", func() bool {
+		d.public = log.address("public")
+		return d.public != ""
+	})
+	d.eventually("the daemon answers", func() bool {
+		resp, err := d.admin.Get("http://d/healthz")
+		if err != nil {
+			return false
+		}
+		return resp.Body.Close() == nil
+	})
+}
+
+// spawn starts the process.
+func (d *daemon) spawn() {
+	d.t.Helper()
 	log := &logBuffer{}
 	p := &process{cmd: exec.Command(filepath.Join(d.bin, "imgcache-host"), "serve", "--config", d.config), done: make(chan struct{})}
 	p.cmd.Stdout, p.cmd.Stderr = log, log
@@ -275,17 +293,6 @@ func (d *daemon) launchLame() {
 		p.err = p.cmd.Wait()
 		close(p.done)
 	}()
-	d.eventually("the daemon listens", func() bool {
-		d.public = log.address("public")
-		return d.public != ""
-	})
-	d.eventually("the daemon answers", func() bool {
-		resp, err := d.admin.Get("http://d/healthz")
-		if err != nil {
-			return false
-		}
-		return resp.Body.Close() == nil
-	})
 }
 
 // eventually waits until a condition holds, and fails the test when it does
