@@ -19,14 +19,11 @@ import (
 // that runs or not.
 type Catalog struct{ host *Host }
 
-// OpenCatalog opens the plugins of a configuration; nil: those that need none.
-// They are run only as far as it takes to hear what they are, if admit lets
-// them.
+// OpenCatalog opens the plugins of a configuration; that without any option
+// has those that ship. They are run only as far as it takes to hear what they
+// are, if admit lets them.
 func OpenCatalog(cfg *config.Config, log *slog.Logger, admit func(lock.Guard, plugin.Candidate) (string, error)) (*Catalog, error) {
 	h := &Host{log: log, admit: admit}
-	if cfg == nil {
-		cfg = &config.Config{}
-	}
 	own, err := h.apart(cfg)
 	if err != nil {
 		return nil, err

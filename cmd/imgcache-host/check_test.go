@@ -26,14 +26,6 @@ func buildPlugin(t *testing.T, dir string) string {
 	return path
 }
 
-// writeTemp makes an empty file.
-func writeTemp(t *testing.T, name string) string {
-	t.Helper()
-	path := filepath.Join(t.TempDir(), name)
-	writeFile(t, path, "")
-	return path
-}
-
 // check runs plugin check, on a small scale. It leaves nothing behind.
 func check(t *testing.T, args ...string) (code int, stdout, stderr string) {
 	t.Helper()
