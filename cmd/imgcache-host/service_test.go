@@ -70,6 +70,7 @@ func fakeService(t *testing.T) (socket string, requests func() []string) {
 	answer("GET /v1/schedules", `{"schedules":[{"name":"nightly","when":"30 2 * * *","run":["clean","prefetch"],"running":false,"last_run":"2020-01-01T02:30:00Z",`+
 		`"result":"clean: 2 files removed, 10 B","error":"prefetch: no origin\nprefetch: again","next_run":"2027-01-31T18:00:00Z"},`+
 		`{"name":"often","when":"every 5m","run":["prune"],"running":true}]}`)
+	answer("POST /v1/plugins/sqlite/reload", `{"name":"sqlite","version":"1.2.3","pid":43}`)
 	answer("GET /v1/plugins", `{"plugins":[{"name":"sqlite","kind":"driver","runtime":"process","state":"running","pid":42,"notes":["it is at-least-once"]}]}`)
 	mux.HandleFunc("DELETE /v1/images/debian", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) })
 	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) {
@@ -180,6 +181,7 @@ func TestCommands(t *testing.T) {
 			}, "", "GET /v1/schedules",
 		},
 		{"plugin list", 0, []string{"sqlite driver process - running 42"}, "", "GET /v1/plugins"},
+		{"plugin reload sqlite", 0, []string{"reloaded sqlite version 1.2.3 pid 43"}, "", "POST /v1/plugins/sqlite/reload"},
 	} {
 		t.Run(tc.args, func(t *testing.T) {
 			socket, requests := fakeService(t)
