@@ -48,9 +48,10 @@ func TestGoGuest(t *testing.T) {
 }
 
 // testBatches scores more records than a batch holds as the native lru does,
-// in batches of odd sizes, which make the module's buffers grow.
+// in batches of odd sizes, which make the module's buffers grow, and in frames
+// with appended fields.
 func testBatches(t *testing.T, code []byte, dir string) {
-	p := load(t, code, Options{CacheDir: dir}).Policy().(sdk.Scorer)
+	p := load(t, code, Options{CacheDir: dir}).Policy().(scorer)
 	rnd := rand.New(rand.NewPCG(1, 2))
 	records := make([]sdk.Record, 70_000)
 	for i := range records {
@@ -73,6 +74,11 @@ func testBatches(t *testing.T, code []byte, dir string) {
 	}
 	if from != len(records) || !slices.Equal(got, want) {
 		t.Errorf("%d scores are not those of the native policy", from)
+	}
+	clear(got[:1000])
+	appended := framedScorer{p, later}
+	if err := appended.Score(t.Context(), now, records[:1000], got[:1000]); err != nil || !slices.Equal(got, want) {
+		t.Errorf("Score() of a frame with appended fields = %v, or its scores are others", err)
 	}
 }
 

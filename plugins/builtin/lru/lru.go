@@ -1,5 +1,6 @@
 // Package lru is the default eviction policy: the image that was read least
-// recently leaves first.
+// recently leaves first (Mattson, Gecsei, Slutz, Traiger: "Evaluation techniques
+// for storage hierarchies", IBM Systems Journal 9(2), 1970).
 //
 // It is a scoring policy of one line, has no options, and is built to
 // lru.wasm, so that every default installation exercises the WebAssembly
