@@ -99,6 +99,8 @@ func TestMetricsAreDocumented(t *testing.T) {
 	for _, where := range []struct{ path, name, prefix string }{
 		{"../host/httpd/metrics.go", `"(?:imgcache_)?([a-z]+(?:_[a-z]+)+)"`, ""},
 		{"../host/plugin/metrics.go", `describe\("([a-z_]+)"`, "plugin_"},
+		{"../host/shadow/metrics.go", `describe\("([a-z_]+)"`, "shadow_"},
+		{"../host/watchers.go", `counter\("([a-z_]+)"`, ""},
 	} {
 		code, err := os.ReadFile(where.path)
 		if err != nil {

@@ -10,7 +10,6 @@ import (
 	"github.com/imgcache/imgcache-host/host/httpd"
 	"github.com/imgcache/imgcache-host/host/origin"
 	"github.com/imgcache/imgcache-host/sdk"
-	"github.com/prometheus/client_golang/prometheus"
 )
 
 // openOrigins makes the origins of the configuration, with other nodes in front
@@ -125,7 +124,8 @@ func (h *Host) service() *httpd.Service {
 		Drivers:   h,
 		Plugins:   func() any { return h.plugins.List() },
 		Reload:    h.Reload,
-		Metrics:   []prometheus.Collector{h.plugins},
+		Policies:  func() any { return h.policies() },
+		Metrics:   h.metrics(),
 		Schedules: func() any { return h.schedules.Status() },
 		Nodes:     h.nodes,
 		Peers:     h.peerStats,
@@ -178,7 +178,7 @@ func (h *Host) ready() (bool, []string) {
 		reasons = append(reasons, "heartbeat: "+err.Error())
 	}
 	for _, p := range h.plugins.List() {
-		if p.State != "running" {
+		if p.State != "running" && !p.Shadow {
 			why := strings.TrimSuffix(p.State+": "+p.LastError, ": ")
 			reasons = append(reasons, fmt.Sprintf("%s plugin %s: %s; meanwhile %s", p.Kind, p.Name, why, p.StandIn))
 		}

@@ -100,6 +100,7 @@ func (c *Catalog) Lock(ctx context.Context) (lock.Lock, error) {
 func (c *Catalog) named() []config.PluginConfig {
 	cfg := c.host.cfg
 	list := append([]config.PluginConfig{cfg.Cache.Driver, cfg.Cache.Policy}, cfg.Drivers...)
+	list = append(list, cfg.Cache.Shadow...)
 	for _, block := range cfg.Plugins {
 		list = append(list, config.PluginConfig{Kind: block.Kind, Plugin: block.Name})
 	}

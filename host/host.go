@@ -24,6 +24,7 @@ import (
 	"github.com/imgcache/imgcache-host/host/origin"
 	"github.com/imgcache/imgcache-host/host/plugin"
 	"github.com/imgcache/imgcache-host/host/schedule"
+	"github.com/imgcache/imgcache-host/host/shadow"
 	"github.com/imgcache/imgcache-host/host/store"
 	"github.com/imgcache/imgcache-host/host/trace"
 )
@@ -46,7 +47,9 @@ type Host struct {
 	heart   heartbeat     // of this node, to the driver
 	cache   *cache.Cache
 	trace   *trace.Recorder // nil: requests are not recorded
-	faces   []face          // opened listeners
+	shadow  *shadow.Set     // nil: no policies are tried
+	tried   []*plugin.Plugin
+	faces   []face // opened listeners
 
 	schedules *schedule.Scheduler
 	migrating sync.Mutex // held while records move to another driver
@@ -91,7 +94,7 @@ func New(ctx context.Context, cfg *config.Config, log *slog.Logger, version stri
 	if err := h.assemble(engineConfig(cfg)); err != nil {
 		return h, err
 	}
-	h.runPlugins(h.driver.Load(), h.policy)
+	h.runPlugins(append([]*plugin.Plugin{h.driver.Load(), h.policy}, h.tried...)...)
 	select {
 	case err := <-h.typos:
 		if err != nil {
@@ -126,7 +129,9 @@ func (h *Host) assemble(settings cache.Config) error {
 	if h.origins, err = openOrigins(h.cfg.Origins, peers); err != nil {
 		return err
 	}
-	h.openWatchers()
+	if err := h.openWatchers(); err != nil {
+		return err
+	}
 	settings.Store, settings.Origins, settings.Log = h.store, h.origins, h.log
 	settings.Watch = h.watch()
 	settings.Driver, settings.Policy.Name = h.driver.Load().Driver(), h.cfg.Cache.Policy.Plugin

@@ -86,10 +86,13 @@ func (h *Host) driverSettings(c config.PluginConfig) (sdk.Settings, error) {
 // of what the first starts show.
 func (h *Host) runPlugins(list ...*plugin.Plugin) {
 	for _, p := range list {
-		if p == h.driver.Load() {
+		switch p {
+		case h.driver.Load():
 			p.Run(h.cache.DriverUp)
-		} else {
+		case h.policy:
 			p.Run(func() { h.cache.SetPolicy(h.policyForm(h.policy)) })
+		default: // one that is tried
+			p.Run(nil)
 		}
 	}
 	go func() { h.typos <- firstStarts(list) }()

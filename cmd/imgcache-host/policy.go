@@ -20,7 +20,7 @@ import (
 
 func (a *app) policy() *cobra.Command {
 	group := &cobra.Command{Use: "policy", Short: "Compare eviction policies", Args: cobra.NoArgs, RunE: needsCommand}
-	group.AddCommand(a.policySimulate())
+	group.AddCommand(a.policySimulate(), a.policyShadow())
 	return group
 }
 

@@ -20,6 +20,7 @@ import (
 	"github.com/imgcache/imgcache-host/host/cache"
 	"github.com/imgcache/imgcache-host/host/plugin"
 	"github.com/imgcache/imgcache-host/host/schedule"
+	"github.com/imgcache/imgcache-host/host/shadow"
 )
 
 var (
@@ -259,6 +260,13 @@ func (c *Client) Schedules(ctx context.Context) ([]schedule.Status, error) {
 	}
 	err := c.call(ctx, http.MethodGet, "/v1/schedules", nil, &out)
 	return out.Schedules, err
+}
+
+// Policies compares the policies that the service tries.
+func (c *Client) Policies(ctx context.Context) (shadow.Report, error) {
+	var out shadow.Report
+	err := c.call(ctx, http.MethodGet, "/v1/policies", nil, &out)
+	return out, err
 }
 
 // Plugins returns the plugins that the service runs.

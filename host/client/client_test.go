@@ -96,6 +96,10 @@ var requests = []struct {
 		s, err := c.Schedules(ctx)
 		return s[0].Name, err
 	}, "nightly"},
+	{"policies", "GET /v1/policies ", `{"policies":[{"name":"candidate","hits":9}]}`, func(ctx context.Context, c *Client) (any, error) {
+		r, err := c.Policies(ctx)
+		return r.Policies[0].Hits, err
+	}, uint64(9)},
 	{"plugins", "GET /v1/plugins ", `{"plugins":[{"name":"lru","pid":9}]}`, func(ctx context.Context, c *Client) (any, error) {
 		p, err := c.Plugins(ctx)
 		return p[0].PID, err

@@ -214,7 +214,7 @@ func (d *decoder) resolve(c *Config) {
 		if used[p] {
 			continue
 		}
-		but := ""
+		but := fmt.Sprintf(" With shadow = [policy.%s] it is tried beside the active one.", p.Name)
 		if p.Kind == sdk.KindDriver {
 			but = " Until then it is there for imgcache-host driver migrate alone."
 		}

@@ -122,6 +122,7 @@ func (c *Cache) body() body {
 			{name: "verify_reads", into: choice(&c.VerifyReads, "always", "first", "never")},
 			{name: "driver", into: reference{&c.Driver}},
 			{name: "policy", into: reference{&c.Policy}},
+			{name: "shadow", into: references{sdk.KindPolicy, &c.Shadow}},
 		},
 		blocks: []block{
 			{name: "prune", body: c.Prune.body()},

@@ -76,6 +76,9 @@ func (d *decoder) claim(key string, at hcl.Range, summary, detail string, args .
 }
 
 func (d *decoder) checkCache(c Cache, at positions) {
+	if len(c.Shadow) > maxShadows {
+		d.errorAt(at.of("shadow"), "Too many candidates", "Each is a process of its own; at most %d are tried at once.", maxShadows)
+	}
 	if c.Prune.LowWatermark > c.Prune.HighWatermark {
 		d.errorAt(at.of("prune.low_watermark"), "Watermarks the wrong way round",
 			"Pruning begins above high_watermark (%v) and ends at low_watermark (%v), so low_watermark must not be the larger one.",
@@ -86,6 +89,9 @@ func (d *decoder) checkCache(c Cache, at positions) {
 			"An image larger than max_size (%s) is never stored, so a max_image_size above it changes nothing.", FormatSize(c.MaxSize))
 	}
 }
+
+// maxShadows keeps candidates from taking all of a small machine.
+const maxShadows = 8
 
 // prefixPattern is a URL path that begins and ends with a slash.
 var prefixPattern = regexp.MustCompile(`^/([A-Za-z0-9._~-]+/)+$`)
@@ -214,6 +220,7 @@ func (d *decoder) complete(c *Config) {
 	d.need("cache", "Say where images are kept, for instance:", `cache "default" {`, `  dir = "/var/lib/imgcache/images"`, "}")
 	d.need("origin", "Say where images come from, for instance:", `origin "directory" "golden" {`, `  path = "/srv/images"`, "}")
 	d.checkKinds(c)
+	d.checkShadows(c)
 	d.checkPaths(c)
 	d.checkWanted(c)
 	d.checkScrubbed(c)
@@ -247,6 +254,17 @@ func (d *decoder) checkKinds(c *Config) {
 				d.errorAt(use.label, "Plugin of the wrong kind", "The plugin %q is a %s, not a %s.", p.Name, p.Kind, use.Kind)
 			}
 		}
+	}
+}
+
+// checkShadows complains about a policy that is compared with itself.
+func (d *decoder) checkShadows(c *Config) {
+	names := []string{c.Cache.Policy.Name}
+	for _, p := range c.Cache.Shadow {
+		if p.Name != "" && slices.Contains(names, p.Name) {
+			d.errorAt(d.cacheAt.of("shadow"), "Policy twice", "The policy %q is listed twice, or is the active one, which is compared in any case.", p.Name)
+		}
+		names = append(names, p.Name)
 	}
 }
 

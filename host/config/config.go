@@ -131,8 +131,9 @@ type Cache struct {
 	AdmitAfter   int    // the request of an image from which on it is stored; at least 1
 	VerifyReads  string // "always", "first" or "never"
 
-	Driver   PluginConfig // keeps the records
-	Policy   PluginConfig // advises eviction
+	Driver   PluginConfig   // keeps the records
+	Policy   PluginConfig   // advises eviction
+	Shadow   []PluginConfig // policies that are tried beside it
 	Prune    Prune
 	Fill     Fill
 	Prefetch Prefetch

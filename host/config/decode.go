@@ -65,6 +65,18 @@ func (r reference) String() string { return string(r.target.Kind) + "." + r.targ
 // value.
 func (r reference) set(cty.Value, string) error { return errors.New("a reference is wanted") }
 
+// references is the option shadow of a cache: [policy.NAME, ...]. They are
+// resolved as one is.
+type references struct {
+	kind   sdk.Kind
+	target *[]PluginConfig
+}
+
+func (r references) String() string { return "[]" }
+
+// set is not called, as that of a reference.
+func (r references) set(cty.Value, string) error { return errors.New("references are wanted") }
+
 type pendingReference struct {
 	reference
 	name string
@@ -128,8 +140,12 @@ func (d *decoder) decode(b hcl.Body, header hcl.Range, want body) positions {
 
 // decodeArg reports whether the option is set, rightly or wrongly.
 func (d *decoder) decodeArg(a arg, attr *hcl.Attribute) bool {
-	if r, ok := a.into.(reference); ok {
-		d.refer(r, attr)
+	switch r := a.into.(type) {
+	case reference:
+		d.refer(r, a.name, attr.Expr)
+		return true
+	case references:
+		d.referAll(r, a.name, attr.Expr)
 		return true
 	}
 	dir := d.dirs[attr.Range.Filename]
@@ -195,18 +211,33 @@ func (d *decoder) improve(diags hcl.Diagnostics, known []string) hcl.Diagnostics
 }
 
 // refer notes a reference for later.
-func (d *decoder) refer(r reference, attr *hcl.Attribute) {
+func (d *decoder) refer(r reference, option string, expr hcl.Expression) {
 	kind := string(r.target.Kind)
-	at := attr.Expr.Range()
-	traversal, diags := hcl.AbsTraversalForExpr(attr.Expr)
+	at := expr.Range()
+	traversal, diags := hcl.AbsTraversalForExpr(expr)
 	if !diags.HasErrors() && len(traversal) == 2 && traversal.RootName() == kind {
 		if step, ok := traversal[1].(hcl.TraverseAttr); ok {
 			d.refs = append(d.refs, pendingReference{r, step.Name, at})
 			return
 		}
 	}
-	d.errorAt(at, "Bad value of "+kind,
+	d.errorAt(at, "Bad value of "+option,
 		"A reference without quotes is wanted: %s = %s.NAME, where NAME is the second label of a block %s \"PLUGIN\" \"NAME\".", kind, kind, kind)
+}
+
+// referAll notes a list of references.
+func (d *decoder) referAll(r references, option string, expr hcl.Expression) {
+	list, diags := hcl.ExprList(expr)
+	if diags.HasErrors() {
+		d.errorAt(expr.Range(), "Bad value of "+option, "A list such as [%s.a, %s.b] is wanted.", r.kind, r.kind)
+		return
+	}
+	*r.target = make([]PluginConfig, len(list))
+	for i, e := range list {
+		target := &(*r.target)[i]
+		target.Kind = r.kind
+		d.refer(reference{target}, option, e)
+	}
 }
 
 func (d *decoder) context(dir string) *hcl.EvalContext {

@@ -24,6 +24,7 @@ var computed = map[string]string{
 	`listener "unix".group`:     "the group of the service",
 	"cache.driver":              "the driver sqlite with its own defaults",
 	"cache.policy":              "the policy lru with its own defaults",
+	"cache.shadow":              "none",
 	`origin "peer".token_file`:  "none",
 	"pin.until":                 "for ever",
 	"schedule.cron":             "none",

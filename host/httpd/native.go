@@ -37,6 +37,7 @@ func (s *Service) adminMux() *http.ServeMux {
 		"/v1/victims":               {http.MethodGet: s.victims},
 		"/v1/plugins":               {http.MethodGet: s.listPlugins},
 		"/v1/plugins/{name}/reload": {http.MethodPost: s.reloadPlugin},
+		"/v1/policies":              {http.MethodGet: s.listPolicies},
 		"/v1/driver":                {http.MethodGet: s.showDriver},
 		"/v1/driver/migrate":        {http.MethodPost: s.migrate},
 		"/v1/schedules":             {http.MethodGet: s.listSchedules},
@@ -164,6 +165,10 @@ func (s *Service) listPlugins(w http.ResponseWriter, _ *http.Request) {
 func (s *Service) reloadPlugin(w http.ResponseWriter, r *http.Request) {
 	p, err := s.reload(r.Context(), r.PathValue("name"))
 	s.answer(w, r, p, err)
+}
+
+func (s *Service) listPolicies(w http.ResponseWriter, _ *http.Request) {
+	writeJSON(w, http.StatusOK, s.policies())
 }
 
 func (s *Service) listSchedules(w http.ResponseWriter, _ *http.Request) {

@@ -53,6 +53,10 @@ type Config struct {
 	// and cache.ErrConflict when it is being reloaded already. Nil: there is none.
 	Reload func(ctx context.Context, name string) (any, error)
 
+	// Policies is the answer to GET /v1/policies, as encoding/json writes it: how
+	// those that are tried do. Nil: an empty list.
+	Policies func() any
+
 	// Schedules is the answer to GET /v1/schedules, as encoding/json writes
 	// it. Nil: an empty list.
 	Schedules func() any
@@ -82,6 +86,7 @@ type Service struct {
 	ready     func() (bool, []string)
 	plugins   func() any
 	reload    func(context.Context, string) (any, error)
+	policies  func() any
 	schedules func() any
 	nodes     func(context.Context, string) ([]sdk.Node, error)
 	drivers   Drivers
@@ -98,6 +103,7 @@ func New(c Config) *Service {
 		ready:     c.Ready,
 		plugins:   c.Plugins,
 		reload:    c.Reload,
+		policies:  c.Policies,
 		schedules: c.Schedules,
 		nodes:     c.Nodes,
 		drivers:   c.Drivers,
@@ -124,6 +130,9 @@ func New(c Config) *Service {
 		s.reload = func(_ context.Context, name string) (any, error) {
 			return nil, fmt.Errorf("%w: no plugin %s runs", cache.ErrNotFound, name)
 		}
+	}
+	if s.policies == nil {
+		s.policies = func() any { return map[string]any{"policies": []any{}} }
 	}
 	if s.schedules == nil {
 		s.schedules = none

@@ -110,6 +110,13 @@ func (p *Plugin) Manifest() sdk.Manifest {
 	return p.manifest
 }
 
+// Running reports whether there is a process that calls reach.
+func (p *Plugin) Running() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.proc != nil
+}
+
 // Epoch counts the starts of the plugin: a stateful policy has lost its state
 // when it changes.
 func (p *Plugin) Epoch() uint64 {
@@ -159,7 +166,7 @@ func (p *Plugin) status() Status {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	s := Status{
-		Name: p.spec.Name, Kind: p.spec.Kind, Runtime: p.spec.runtime(), Path: p.spec.Path,
+		Name: p.spec.label(), Kind: p.spec.Kind, Shadow: p.spec.Shadow, Runtime: p.spec.runtime(), Path: p.spec.Path,
 		Version: p.manifest.Version, State: p.state, Restarts: p.restarts, Breaker: p.breaker(), StandIn: standIns[p.spec.Kind],
 		LastPanic: p.lastPanic,
 	}

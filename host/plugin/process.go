@@ -68,7 +68,7 @@ func (s *Supervisor) start(ctx context.Context, spec Spec, bin *binary) (*proces
 		return nil, fmt.Errorf("make lifeline: %w", err)
 	}
 	defer theirs.Close()
-	said := newTranscript(s.cfg.Log.With("plugin", spec.Name))
+	said := newTranscript(s.cfg.Log.With("plugin", spec.label()))
 	cmd := s.command(ctx, spec, bin)
 	cmd.ExtraFiles = []*os.File{theirs} // descriptor 3: serve.LifelineFD
 	if bin.file != nil {

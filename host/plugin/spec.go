@@ -23,6 +23,15 @@ type Spec struct {
 	SHA256  string        // lower-case hex of the file at Path; empty: not checked
 	Memory  int64         // bytes of a module's memory; 0: the runner's default
 	Timeout time.Duration // of one call; 0: 5s for a policy, 30s for a driver
+	Shadow  bool          // a policy that is tried beside the active one, and advises nobody
+}
+
+// label tells a policy that is tried from the same one at work.
+func (s Spec) label() string {
+	if s.Shadow {
+		return s.Name + " (shadow)"
+	}
+	return s.Name
 }
 
 // The runtimes of plugins.
@@ -50,7 +59,7 @@ func (s Spec) timeout() time.Duration {
 
 // String names the plugin in errors: "driver plugin sqlite".
 func (s Spec) String() string {
-	return strings.TrimSpace(fmt.Sprintf("%s plugin %s", s.Kind, s.Name))
+	return strings.TrimSpace(fmt.Sprintf("%s plugin %s", s.Kind, s.label()))
 }
 
 // fileNames returns the names under which a plugin is looked for: a driver is

@@ -98,7 +98,8 @@ func makePrivate(dir string) error {
 type Status struct {
 	Name      string    `json:"name"`
 	Kind      sdk.Kind  `json:"kind"`
-	Runtime   string    `json:"runtime"` // "process" or "wasm"
+	Shadow    bool      `json:"shadow,omitempty"` // it is tried, and advises nobody
+	Runtime   string    `json:"runtime"`          // "process" or "wasm"
 	Path      string    `json:"path"`
 	SHA256    string    `json:"sha256"`              // of the bytes that run
 	Signature string    `json:"signature,omitempty"` // of these; what Config.Admit says
@@ -171,7 +172,7 @@ type Setup func(m sdk.Manifest, configure func(sdk.Settings) error) error
 // it up, calls fail with sdk.ErrUnavailable. A nil setup gives it no settings.
 func (s *Supervisor) Plugin(spec Spec, setup Setup) *Plugin {
 	return &Plugin{
-		spec: spec, sup: s, log: s.cfg.Log.With("plugin", spec.Name), setup: setup,
+		spec: spec, sup: s, log: s.cfg.Log.With("plugin", spec.label()), setup: setup,
 		first: make(chan error, 1), ended: make(chan struct{}), reloads: make(chan reload), state: stateStarting, meter: newMeter(),
 	}
 }

@@ -62,6 +62,9 @@ type Cache struct {
 	objects        map[sdk.Key]*object
 	chooser        chooser
 	stats          Stats
+
+	// Evicted, if it is not nil, is told of each object that leaves to make room.
+	Evicted func(key sdk.Key)
 }
 
 // NewCache returns an empty cache of capacity bytes whose victims the policy
@@ -129,6 +132,9 @@ func (c *Cache) makeRoom(ctx context.Context, size uint64, at int64) error {
 			c.stats.Evictions++
 			c.stats.EvictedBytes += o.Size
 			c.remove(o, sdk.ReasonEvicted, at)
+			if c.Evicted != nil {
+				c.Evicted(o.Key)
+			}
 		}
 	}
 	return nil
