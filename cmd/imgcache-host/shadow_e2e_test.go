@@ -70,7 +70,7 @@ func TestShadow(t *testing.T) {
 	}
 	d := tried(t, origin, []string{"lru", "fifo", "sieve"}, "")
 	z := rand.NewZipf(rand.New(rand.NewPCG(1, 1)), 1.1, 4, uint64(len(images)-1))
-	requests, hits := 300, uint64(0)
+	requests, hits := 150, uint64(0)
 	for range requests {
 		img := images[z.Uint64()]
 		a := d.get(img.id)

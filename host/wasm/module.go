@@ -178,8 +178,14 @@ func openCache(dir string) (wazero.CompilationCache, error) {
 	if err := os.Chmod(dir, private); err != nil {
 		return nil, fmt.Errorf("make the cache of compiled modules private: %w", err)
 	}
+	versioning.Lock()
+	defer versioning.Unlock()
 	return wazero.NewCompilationCacheWithDir(dir)
 }
+
+// versioning is held where wazero may be looking for its own version, which it
+// keeps without a lock: modules are loaded at the same time.
+var versioning sync.Mutex
 
 // instantiate makes an instance and asks for its version.
 func (m *Module) instantiate(ctx context.Context) (*guest, error) {
