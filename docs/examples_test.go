@@ -80,38 +80,6 @@ func TestExamples(t *testing.T) {
 	}
 }
 
-// TestExampleProjects builds the examples as their READMEs say, each in a copy,
-// and lets plugin check hold them to their contracts.
-func TestExampleProjects(t *testing.T) {
-	proto, err := filepath.Abs(filepath.Join(root, "pluginproto"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	host := filepath.Join(binaries(t), "imgcache-host")
-	for example, plugin := range map[string]string{
-		"rust-policy":           "slru.wasm",
-		"assemblyscript-policy": "density.wasm",
-		"python-driver":         "imgcache-driver-ledger",
-	} {
-		t.Run(example, func(t *testing.T) {
-			dir := filepath.Join(t.TempDir(), "example")
-			if err := os.CopyFS(dir, os.DirFS(filepath.Join(root, "plugins", "examples", example))); err != nil {
-				t.Fatal(err)
-			}
-			for _, command := range [][]string{
-				{"make", "clean", plugin, "PROTO=" + proto},
-				{host, "plugin", "check", "--entries", "3000", "--budget", "1m", "--dir", t.TempDir(), "./" + plugin},
-			} {
-				cmd := exec.CommandContext(t.Context(), command[0], command[1:]...)
-				cmd.Dir = dir
-				if out, err := cmd.CombinedOutput(); err != nil {
-					t.Fatalf("%v; are the packages of scripts/setup there? %s", err, out)
-				}
-			}
-		})
-	}
-}
-
 // conform holds the scoring policy in a module to the contract.
 func conform(t *testing.T, name, path string) {
 	t.Helper()

@@ -31,7 +31,7 @@ func (a *app) plugin() *cobra.Command {
 			})
 		}),
 	})
-	group.AddCommand(a.pluginReload(), a.pluginInfo(), a.pluginLock(), a.pluginCheck(), a.pluginBench())
+	group.AddCommand(a.pluginReload(), a.pluginInfo(), a.pluginLock(), a.pluginNew(), a.pluginCheck(), a.pluginBench())
 	return group
 }
 

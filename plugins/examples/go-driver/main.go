@@ -18,7 +18,7 @@ import (
 )
 
 func main() {
-	serve.Main(sdk.Manifest{Name: "json", Version: "1.0.0", Kind: sdk.KindDriver}, &driver{})
+	serve.Main(sdk.Manifest{Name: "onefile", Version: "1.0.0", Kind: sdk.KindDriver}, &driver{})
 }
 
 // records are what the file holds.
