@@ -132,15 +132,36 @@ func binaries(t *testing.T) string {
 	return dir
 }
 
-// TestPolicy runs the commands of policy.md as they stand, in one shell and an
-// empty directory, as somebody who has the released module and the service.
+// TestPolicy runs the commands of policy.md.
 func TestPolicy(t *testing.T) {
+	follow(t, "policy.md",
+		`(?m)^cheap-first +policy +wasm .*running`,
+		`(?m)^sqlite +driver +process .*running`,
+		`evicted.*cheap-first: score`,
+		`evicted.*image-big.*big-first: score`,
+	)
+}
+
+// TestQuickStart runs the commands of plugins/README.md.
+func TestQuickStart(t *testing.T) {
+	follow(t, filepath.Join("plugins", "README.md"),
+		`(?m)^ok .*the manifest is valid`,
+		`(?m)^mine +policy +wasm .*running`,
+		`(?m)^reloaded +mine`,
+	)
+}
+
+// follow runs the commands of a document as they stand, in one shell and an
+// empty directory, as somebody who has the released module and the service,
+// and looks for patterns in the output.
+func follow(t *testing.T, document string, wants ...string) {
+	t.Helper()
 	bin := binaries(t)
 	modules := output(t, "go", "env", "GOMODCACHE")
 	cache := t.TempDir()
 	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, "bash", "-euxo", "pipefail", "-c", "trap 'kill $(jobs -p) 2>/dev/null || true' EXIT\n"+blocks(t, "policy.md"))
+	cmd := exec.CommandContext(ctx, "bash", "-euxo", "pipefail", "-c", "trap 'kill $(jobs -p) 2>/dev/null || true' EXIT\n"+blocks(t, document))
 	cmd.Dir = shortDir(t)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM) } // the service too
@@ -159,12 +180,7 @@ func TestPolicy(t *testing.T) {
 		log, _ := os.ReadFile(filepath.Join(cmd.Dir, "service.log"))
 		t.Fatalf("%v\n%s\nlog of the service:\n%s", err, out, log)
 	}
-	for _, want := range []string{
-		`(?m)^cheap-first +policy +wasm .*running`,
-		`(?m)^sqlite +driver +process .*running`,
-		`evicted.*cheap-first: score`,
-		`evicted.*image-big.*big-first: score`,
-	} {
+	for _, want := range wants {
 		if !regexp.MustCompile(want).Match(out) {
 			t.Errorf("the output has no %q", want)
 		}

@@ -48,7 +48,7 @@ func TestNew(t *testing.T) {
 				run(dir, "go", "mod", "edit", "-replace", "github.com/imgcache/imgcache-host="+root)
 			}
 			run(dir, "make")
-			run(dir, filepath.Join(bin, "imgcache-host"), "plugin", "check", "--entries", "3000", "--budget", "1m", "--dir", work, "./"+plugin)
+			run(dir, filepath.Join(bin, "imgcache-host"), "plugin", "check", "--entries", "300", "--budget", "1m", "--dir", work, "./"+plugin)
 			run(dir, "make", "clean")
 			if _, err := os.Stat(filepath.Join(dir, plugin)); err == nil {
 				t.Error("make clean leaves the plugin")
