@@ -70,6 +70,8 @@ func fakeService(t *testing.T) (socket string, requests func() []string) {
 	answer("GET /v1/schedules", `{"schedules":[{"name":"nightly","when":"30 2 * * *","run":["clean","prefetch"],"running":false,"last_run":"2020-01-01T02:30:00Z",`+
 		`"result":"clean: 2 files removed, 10 B","error":"prefetch: no origin\nprefetch: again","next_run":"2027-01-31T18:00:00Z"},`+
 		`{"name":"often","when":"every 5m","run":["prune"],"running":true}]}`)
+	answer("GET /v1/policies", `{"cache":{"requests":8,"hits":4,"hit_ratio":0.5},"policies":[{"name":"new","plugin":"sieve","state":"running","requests":8,"hits":2,`+
+		`"hit_ratio":0.25,"evictions":3,"lost_events":7,"restarts":1,"last_error":"trap","would_have_evicted":{"images":1,"bytes":1024,"ids":["debian"]}}]}`)
 	answer("POST /v1/plugins/sqlite/reload", `{"name":"sqlite","version":"1.2.3","pid":43}`)
 	answer("GET /v1/plugins", `{"plugins":[{"name":"sqlite","kind":"driver","runtime":"process","state":"running","pid":42,"notes":["it is at-least-once"]}]}`)
 	mux.HandleFunc("DELETE /v1/images/debian", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) })
@@ -181,6 +183,12 @@ func TestCommands(t *testing.T) {
 			}, "", "GET /v1/schedules",
 		},
 		{"plugin list", 0, []string{"sqlite driver process - running 42"}, "", "GET /v1/plugins"},
+		{
+			"policy shadow", 0, []string{
+				"(the cache) - - 8 4 0.5000", "new sieve running 8 2 0.2500 0.0000 0 0 B 3 1 (1.0 KiB)",
+				"new: lost events: 7; figures are no longer exact", "new: failed 1 times", "new: would have evicted debian",
+			}, "", "GET /v1/policies",
+		},
 		{"plugin reload sqlite", 0, []string{"reloaded sqlite version 1.2.3 pid 43"}, "", "POST /v1/plugins/sqlite/reload"},
 	} {
 		t.Run(tc.args, func(t *testing.T) {
