@@ -42,8 +42,9 @@ func (h *Host) openPlugins() error {
 	}
 	h.plugins, err = plugin.New(plugin.Config{
 		Dirs: dirs, RunDir: h.cfg.Node.RunDir, Executable: executable, Log: h.log,
-		CacheDir: filepath.Join(h.cfg.Node.DataDir, "wasm"),
-		Admit:    func(c plugin.Candidate) (string, error) { return h.admit(guard, c) },
+		CacheDir:    filepath.Join(h.cfg.Node.DataDir, "wasm"),
+		Confinement: plugin.Confinement(h.cfg.Confinement),
+		Admit:       func(c plugin.Candidate) (string, error) { return h.admit(guard, c) },
 	})
 	if err != nil {
 		return err
@@ -176,6 +177,7 @@ func (h *Host) spec(c config.PluginConfig) (plugin.Spec, error) {
 		spec := plugin.Spec{
 			Name: block.Name, Kind: c.Kind, Path: block.Command, Args: block.Args, Env: block.Env,
 			SHA256: block.SHA256, Memory: block.Limits.Memory, Timeout: block.Limits.Timeout,
+			Read: block.Read, Write: block.Write, Network: block.Network && c.Kind == sdk.KindDriver,
 		}
 		if block.Wasm != "" {
 			spec.Path = block.Wasm
@@ -195,6 +197,7 @@ func (h *Host) spec(c config.PluginConfig) (plugin.Spec, error) {
 
 func (h *Host) find(c config.PluginConfig) (plugin.Spec, error) {
 	spec, err := h.plugins.Find(c.Kind, c.Plugin)
+	spec.Network = c.Kind == sdk.KindDriver // databases are far away
 	if errors.Is(err, sdk.ErrNotFound) {
 		return spec, fmt.Errorf("%w\n%w", c.Unknown(h.plugins.Available(c.Kind)), err)
 	}

@@ -27,7 +27,7 @@ func FromManifest(m sdk.Manifest) *pluginv1.DescribeResponse {
 	for _, o := range m.Options {
 		out.Options = append(out.Options, &pluginv1.Option{
 			Name: o.Name, Type: string(o.Type), Default: o.Default,
-			Required: o.Required, Sensitive: o.Sensitive, Description: o.Description,
+			Required: o.Required, Sensitive: o.Sensitive, Description: o.Description, Access: string(o.Access),
 		})
 	}
 	return out
@@ -48,7 +48,7 @@ func ToManifest(in *pluginv1.DescribeResponse) sdk.Manifest {
 	for _, o := range in.GetOptions() {
 		m.Options = append(m.Options, sdk.Option{
 			Name: o.GetName(), Type: sdk.OptionType(o.GetType()), Default: o.GetDefault(),
-			Required: o.GetRequired(), Sensitive: o.GetSensitive(), Description: o.GetDescription(),
+			Required: o.GetRequired(), Sensitive: o.GetSensitive(), Description: o.GetDescription(), Access: sdk.Access(o.GetAccess()),
 		})
 	}
 	return m

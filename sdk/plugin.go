@@ -185,6 +185,17 @@ const (
 	TypeSize     OptionType = "size"     // bytes, decimal integer; the host accepts 10GiB and converts
 )
 
+// Access is what a plugin needs of the files that the value of an option names.
+// The host lets a plugin use no others.
+type Access string
+
+// The kinds of access.
+const (
+	AccessNone  Access = ""      // the value names no file
+	AccessRead  Access = "read"  // a file, or a directory and all below it
+	AccessWrite Access = "write" // a file, and what lies beside it
+)
+
 // Option is one attribute of a plugin's config block. The host checks types,
 // unknown names and required options before the plugin is configured, and
 // fills in defaults.
@@ -194,6 +205,7 @@ type Option struct {
 	Default     string     `json:"default,omitempty"` // in the text of Type; empty: no default
 	Required    bool       `json:"required,omitempty"`
 	Sensitive   bool       `json:"sensitive,omitempty"` // never shown
+	Access      Access     `json:"access,omitempty"`    // to the absolute paths in the value
 	Description string     `json:"description,omitempty"`
 }
 

@@ -11,6 +11,7 @@ import (
 )
 
 func main() {
+	launcher(os.Args)
 	ctx, stop := withSignals(context.Background())
 	a := &app{stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr}
 	code := a.run(ctx, os.Args[1:])

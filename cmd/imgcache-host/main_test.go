@@ -13,6 +13,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
+	launcher(os.Args)
 	testscript.Main(tidy{m}, map[string]func(){"imgcache-host": main, mortalCommand: mortalMain})
 }
 

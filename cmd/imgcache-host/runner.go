@@ -3,6 +3,7 @@ package main
 import (
 	"os"
 
+	"github.com/imgcache/imgcache-host/host/plugin/confine"
 	"github.com/imgcache/imgcache-host/host/wasm"
 	"github.com/spf13/cobra"
 )
@@ -20,5 +21,14 @@ func (a *app) wasmRunner() *cobra.Command {
 			}
 			return nil
 		},
+	}
+}
+
+// launcher is how the service confines a plugin before it runs: it takes the
+// place of the program. It is asked for before anything else, because every
+// start of a plugin waits for it.
+func launcher(args []string) {
+	if len(args) > 1 && args[1] == confine.Command {
+		os.Exit(confine.Main(args[2:], os.Stderr))
 	}
 }

@@ -45,7 +45,7 @@ func newUnderstudy(t *testing.T, kind, name, line string) (u understudy, block s
 		start(t, setup{}).stop() // has compiled the module then
 	}
 	modules := filepath.Join(bin, "data", "wasm")
-	return u, fmt.Sprintf("plugin %q {\n  kind = %q\n  command = %q\n  env = { IMGCACHE_WASM_CACHE = %q }\n}\n", name, kind, script, modules)
+	return u, fmt.Sprintf("plugin %q {\n  kind = %q\n  command = %q\n  env = { IMGCACHE_WASM_CACHE = %q }\n  read = [%q]\n  write = [%q]\n}\n", name, kind, script, modules, bin, modules)
 }
 
 // play changes what the understudy does from its next start on; "" lets the

@@ -63,6 +63,7 @@ func (c *Config) body() body {
 		{name: "plugin_dir", into: path(&c.PluginDir)},
 		{name: "plugin_lock", into: path(&c.PluginLock)},
 		{name: "trusted_keys", into: paths(&c.TrustedKeys)},
+		{name: "confinement", into: choice(&c.Confinement, "best-effort", "required", "none")},
 	}}
 }
 
@@ -232,6 +233,9 @@ func (p *Plugin) body() body {
 			{name: "wasm", into: path(&p.Wasm)},
 			{name: "env", into: textMap(&p.Env)},
 			{name: "sha256", into: text(&p.SHA256)},
+			{name: "read", into: paths(&p.Read)},
+			{name: "write", into: paths(&p.Write)},
+			{name: "network", into: boolean(&p.Network)},
 		},
 		blocks: []block{{name: "limits", body: p.Limits.body()}},
 	}
@@ -284,7 +288,7 @@ type place struct {
 
 // places returns the whole language.
 func places() []place {
-	c := Config{Node: defaultNode(), Cache: defaultCache(), Log: defaultLog(), Shutdown: defaultShutdown()}
+	c := Config{Confinement: defaultConfinement, Node: defaultNode(), Cache: defaultCache(), Log: defaultLog(), Shutdown: defaultShutdown()}
 	tcp, unix := defaultListener(TCP), defaultListener(Unix)
 	directory, web := defaultOrigin(OriginDirectory), defaultOrigin(OriginHTTP)
 	plugin, pin, schedule, peers := defaultPlugin(), Pin{}, Schedule{}, defaultPeers()

@@ -43,6 +43,7 @@ type Config struct {
 	Shutdown  Shutdown
 
 	PluginLock  string   // the lock file of the plugins; by default beside the first file of the configuration
+	Confinement string   // what becomes of a plugin that cannot be confined: "best-effort", "required" or "none"
 	Locked      bool     // it counts: it is named, or is there
 	TrustedKeys []string // files with public keys, one of which must have signed each plugin; none: nobody needs to
 
@@ -256,13 +257,16 @@ type Plugin struct {
 	Args    []string // of Command
 	Wasm    string   // path of the module; empty: Command, or found by name
 	Env     map[string]string
-	SHA256  string // lower-case hex of the file; empty: unchecked
+	SHA256  string   // lower-case hex of the file; empty: unchecked
+	Read    []string // files and directories that it may read and execute
+	Write   []string // directories below which it may do anything
+	Network bool     // it may use the network; only a driver that is a program may at all
 	Limits  PluginLimits
 }
 
 // PluginLimits bounds what a plugin may use.
 type PluginLimits struct {
-	Memory  int64         // bytes of a module; 0: the runner's default
+	Memory  int64         // bytes of a module, 0: the runner's default; or of a program's data, 0: no limit
 	Timeout time.Duration // of one call; 0: the supervisor's default for the kind
 }
 

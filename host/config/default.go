@@ -124,8 +124,11 @@ func defaultPeers() Peers {
 	}
 }
 
+// defaultConfinement uses what the kernel offers: old kernels have no Landlock.
+const defaultConfinement = "best-effort"
+
 func defaultPlugin() Plugin {
-	return Plugin{}
+	return Plugin{Network: true}
 }
 
 func defaultLog() Log { return Log{Level: "info", Format: "json"} }

@@ -32,7 +32,7 @@ var computed = map[string]string{
 	"plugin.command":            "found by the name",
 	"plugin.wasm":               "found by the name",
 	"plugin.sha256":             "not checked",
-	"plugin.limits.memory":      "72MiB for a module; processes are not limited",
+	"plugin.limits.memory":      "72MiB for a module; programs are not limited",
 	"plugin.limits.timeout":     "30s for a driver, 5s for a policy",
 }
 

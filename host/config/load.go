@@ -119,10 +119,11 @@ func (d *decoder) parse(sources []source) (files []*hcl.File) {
 
 func (d *decoder) config(files []*hcl.File) (*Config, error) {
 	c := &Config{
-		Node:     defaultNode(),
-		Cache:    defaultCache(),
-		Log:      defaultLog(),
-		Shutdown: defaultShutdown(),
+		Confinement: defaultConfinement,
+		Node:        defaultNode(),
+		Cache:       defaultCache(),
+		Log:         defaultLog(),
+		Shutdown:    defaultShutdown(),
 	}
 	d.top(c, hcl.MergeFiles(files))
 	d.resolve(c)

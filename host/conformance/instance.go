@@ -85,7 +85,7 @@ func (w *workshop) open(ctx context.Context) (*instance, error) {
 func (i *instance) cache() string { return filepath.Join(i.dir, "images") }
 
 func (i *instance) start(ctx context.Context) (err error) {
-	c := plugin.Config{RunDir: i.run, CacheDir: i.compiled, Executable: i.check.Executable, Log: i.check.Log}
+	c := plugin.Config{RunDir: i.run, CacheDir: i.compiled, Executable: i.check.Executable, Confinement: plugin.None, Log: i.check.Log}
 	if i.sup, err = plugin.New(c); err != nil {
 		return err
 	}

@@ -8,18 +8,18 @@ import (
 
 // The metrics of plugins. Those that count processes begin anew with each.
 var (
-	callsDesc    = describe("plugin_calls_total", "Calls of a plugin, also those that found it away.", "method")
-	errorsDesc   = describe("plugin_errors_total", "Calls of a plugin that failed.", "method")
-	latencyDesc  = describe("plugin_call_duration_seconds", "How long calls took that reached the plugin.", "method")
-	restartsDesc = describe("plugin_restarts_total", "Times that a plugin was started anew after it had ended.")
-	runningDesc  = describe("plugin_running", "1 when the plugin runs.")
-	breakerDesc  = describe("plugin_breaker_open", "1 when the plugin has failed so often that it is tried now and then only, 0.5 while it proves itself again.")
-	memoryDesc   = describe("plugin_memory_bytes", "Resident memory of the plugin's process.")
-	cpuDesc      = describe("plugin_cpu_seconds_total", "Processor time of the plugin's process.")
+	callsDesc    = describe("calls_total", "Calls of a plugin, also those that found it away.", "method")
+	errorsDesc   = describe("errors_total", "Calls of a plugin that failed.", "method")
+	latencyDesc  = describe("call_duration_seconds", "How long calls took that reached the plugin.", "method")
+	restartsDesc = describe("restarts_total", "Times that a plugin was started anew after it had ended.")
+	runningDesc  = describe("running", "1 when the plugin runs.")
+	breakerDesc  = describe("breaker_open", "1 when the plugin has failed so often that it is tried now and then only, 0.5 while it proves itself again.")
+	memoryDesc   = describe("memory_bytes", "Resident memory of the plugin's process.")
+	cpuDesc      = describe("cpu_seconds_total", "Processor time of the plugin's process.")
 )
 
 func describe(name, help string, more ...string) *prometheus.Desc {
-	return prometheus.NewDesc("imgcache_"+name, help, append([]string{"plugin", "kind"}, more...), nil)
+	return prometheus.NewDesc("imgcache_plugin_"+name, help, append([]string{"plugin", "kind"}, more...), nil)
 }
 
 // breakerValues are the states of a breaker as a metric.

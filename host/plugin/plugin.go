@@ -81,6 +81,7 @@ type Plugin struct {
 	mu       sync.Mutex
 	proc     *process // nil while the plugin is down
 	settings *sdk.Settings
+	granted  grants // to the next process
 	manifest sdk.Manifest
 	state    string
 	epoch    uint64
@@ -172,6 +173,7 @@ func (p *Plugin) status() Status {
 	}
 	if p.proc != nil {
 		s.PID, s.Started, s.Notes = p.proc.pid, p.proc.started, p.proc.notes
+		s.Walls = p.proc.walls
 		s.SHA256, s.Signature = p.proc.bin.sum, p.proc.bin.signature
 		if time.Since(s.Started) > forgivenAfter {
 			s.LastPanic = nil
@@ -343,7 +345,10 @@ func (p *Plugin) launch(ctx context.Context, bytes *binary) (*process, error) {
 }
 
 func (p *Plugin) launchBytes(ctx context.Context, bytes *binary) (*process, error) {
-	proc, err := p.sup.start(ctx, p.spec, bytes)
+	p.mu.Lock()
+	granted := p.granted
+	p.mu.Unlock()
+	proc, err := p.sup.start(ctx, p.spec, bytes, granted)
 	if err != nil {
 		return nil, err
 	}
@@ -356,6 +361,12 @@ func (p *Plugin) launchBytes(ctx context.Context, bytes *binary) (*process, erro
 	settings := p.settings
 	p.mu.Unlock()
 	configure := func(s sdk.Settings) error {
+		if g := grantsOf(proc.manifest, s); !granted.cover(g) {
+			p.mu.Lock()
+			p.granted = g
+			p.mu.Unlock()
+			return errors.Join(prepare(s), errGranted)
+		}
 		if err := proc.configure(ctx, s); err != nil {
 			return proc.explain(err)
 		}
@@ -370,10 +381,17 @@ func (p *Plugin) launchBytes(ctx context.Context, bytes *binary) (*process, erro
 	}
 	if err != nil {
 		proc.kill()
+		if errors.Is(err, errGranted) {
+			return p.launchBytes(ctx, bytes)
+		}
 		return nil, err
 	}
 	return proc, nil
 }
+
+// errGranted says that a plugin was granted what its settings name, and has to
+// be started again for it.
+var errGranted = errors.New("more is granted")
 
 // runs notes that the plugin is there.
 func (p *Plugin) runs(proc *process) {

@@ -44,6 +44,7 @@ const (
 // process is one running instance of a plugin.
 type process struct {
 	bin      *binary
+	walls    []Wall
 	client   *goplugin.Client
 	child    *child
 	conn     *grpc.ClientConn
@@ -62,7 +63,15 @@ type process struct {
 // context. The caller's OS thread must stay alive as long as the process: the
 // kernel kills the child when the thread that forked it ends, which is how no
 // plugin outlives the host. The bytes remain the caller's.
-func (s *Supervisor) start(ctx context.Context, spec Spec, bin *binary) (*process, error) {
+func (s *Supervisor) start(ctx context.Context, spec Spec, bin *binary, g grants) (*process, error) {
+	rules := s.rules(spec, bin, g)
+	var walls []Wall
+	if s.confined() {
+		var err error
+		if walls, err = s.walls(rules); err != nil {
+			return nil, err
+		}
+	}
 	theirs, ours, err := os.Pipe()
 	if err != nil {
 		return nil, fmt.Errorf("make lifeline: %w", err)
@@ -79,12 +88,15 @@ func (s *Supervisor) start(ctx context.Context, spec Spec, bin *binary) (*proces
 		_ = ours.Close()
 		return nil, err
 	}
-	p := &process{bin: bin, child: child, lifeline: ours, said: said, started: time.Now()}
+	p := &process{bin: bin, walls: walls, child: child, lifeline: ours, said: said, started: time.Now()}
 	p.client = goplugin.NewClient(&goplugin.ClientConfig{
 		HandshakeConfig: serve.Handshake,
 		Plugins:         goplugin.PluginSet{serve.PluginName: noPlugin{}},
 		RunnerFunc: func(_ hclog.Logger, handshake *exec.Cmd, _ string) (runner.Runner, error) {
 			cmd.Env = append(cmd.Env, handshake.Env...)
+			if s.confined() {
+				return child, s.wrap(cmd, rules, socketDir(handshake.Env))
+			}
 			return child, nil
 		},
 		SkipHostEnv:      true,

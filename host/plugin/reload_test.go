@@ -20,7 +20,7 @@ func (s *stage) startFile(t *testing.T, kind sdk.Kind, role string) (p *Plugin, 
 	t.Helper()
 	path = filepath.Join(t.TempDir(), "plugin")
 	putRole(t, path, role)
-	p, err := s.Start(t.Context(), Spec{Name: "actor", Kind: kind, Path: path})
+	p, err := s.Start(t.Context(), Spec{Name: "actor", Kind: kind, Path: path, Read: []string{filepath.Dir(os.Args[0])}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -130,7 +130,7 @@ func TestReloadWhileDown(t *testing.T) {
 	if err := os.WriteFile(path, []byte("#!/bin/sh\nexit 1\n"), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	p := s.Plugin(Spec{Name: "actor", Kind: sdk.KindDriver, Path: path}, nil)
+	p := s.Plugin(Spec{Name: "actor", Kind: sdk.KindDriver, Path: path, Read: []string{filepath.Dir(os.Args[0])}}, nil)
 	p.Run(nil)
 	if err := <-p.First(); err == nil {
 		t.Fatal("it runs")

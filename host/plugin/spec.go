@@ -21,9 +21,15 @@ type Spec struct {
 	Args    []string // of an executable
 	Env     map[string]string
 	SHA256  string        // lower-case hex of the file at Path; empty: not checked
-	Memory  int64         // bytes of a module's memory; 0: the runner's default
+	Memory  int64         // bytes of a module's memory, 0: the runner's default; or of a process's data, 0: no limit
 	Timeout time.Duration // of one call; 0: 5s for a policy, 30s for a driver
 	Shadow  bool          // a policy that is tried beside the active one, and advises nobody
+
+	// What the plugin may do beyond what every plugin may: read and execute
+	// files, do anything below directories, use the network. A module may not,
+	// whatever they say. See [Supervisor.rules].
+	Read, Write []string
+	Network     bool
 }
 
 // label tells a policy that is tried from the same one at work.

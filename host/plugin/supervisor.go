@@ -1,10 +1,8 @@
 // Package plugin runs plugins as child processes and keeps them running: it
 // starts them, calls them with deadlines, kills those that hang, restarts
 // those that end, and answers at once while one is away. A WebAssembly module
-// is a plugin like any other, run by the host's own binary.
-//
-// It is no sandbox for process plugins, which have the rights of the host's
-// user.
+// is a plugin like any other, run by the host's own binary. Each runs within
+// walls: see package confine.
 package plugin
 
 import (
@@ -27,8 +25,11 @@ type Config struct {
 	Dirs       []string // searched for plugins, in this order
 	RunDir     string   // below it the sockets of plugins; at most 61 bytes long
 	CacheDir   string   // of compiled modules; created, for the owner only
-	Executable string   // imgcache-host itself, which runs modules
-	Log        *slog.Logger
+	Executable string   // imgcache-host itself, which runs modules and confines plugins; empty: neither
+	// Confinement says what becomes of a plugin around which a wall cannot be
+	// built; empty: BestEffort.
+	Confinement Confinement
+	Log         *slog.Logger
 
 	// Admit, unless it is nil, says why bytes may not run, or what is known of
 	// their signature.
@@ -108,6 +109,7 @@ type Status struct {
 	PID       int       `json:"pid"`
 	Restarts  uint64    `json:"restarts"`   // without reloads
 	Breaker   string    `json:"breaker"`    // "closed", "open": tried now and then only, or "half-open": it proves itself again
+	Walls     []Wall    `json:"walls"`      // around the process; none: it is not confined
 	StandIn   string    `json:"stand_in"`   // what does the plugin's work while it is away
 	LastError string    `json:"last_error"` // since the last reload
 	LastPanic *Panic    `json:"last_panic,omitempty"`

@@ -21,6 +21,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/imgcache/imgcache-host/host/plugin/confine"
 	"github.com/imgcache/imgcache-host/host/wasm"
 	"github.com/imgcache/imgcache-host/plugins/builtin/lru"
 	"github.com/imgcache/imgcache-host/plugins/builtin/sieve"
@@ -41,9 +42,14 @@ var stdout, stderr = os.Stdout, os.Stderr
 const actAs = "IMGCACHE_TEST_ACT_AS"
 
 func TestMain(m *testing.M) {
+	if len(os.Args) > 1 && os.Args[1] == confine.Command {
+		os.Exit(confine.Main(os.Args[2:], os.Stderr))
+	}
 	switch role := os.Getenv(actAs); role {
 	case "":
 		goleak.VerifyTestMain(m)
+	case "prober":
+		serve.Main(sdk.Manifest{Name: "actor", Version: "1.0.0", Kind: sdk.KindPolicy, Capabilities: []sdk.Capability{sdk.CapScore}}, prober{})
 	case "mute":
 		select {}
 	case "garbage":
@@ -231,6 +237,7 @@ func spec(role string) Spec {
 	return Spec{
 		Name: "actor", Kind: sdk.KindDriver, Path: os.Args[0],
 		Env: map[string]string{actAs: role}, Timeout: 3 * time.Second,
+		Read: []string{filepath.Dir(os.Args[0])}, // for the scripts that run it
 	}
 }
 

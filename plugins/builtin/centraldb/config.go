@@ -18,17 +18,17 @@ import (
 )
 
 var options = []sdk.Option{
-	{Name: "dsn", Type: sdk.TypeString, Required: true, Sensitive: true, Description: "the database: postgres://USER:PASSWORD@HOST/DATABASE or mysql://USER:PASSWORD@HOST/DATABASE"},
+	{Name: "dsn", Type: sdk.TypeString, Access: sdk.AccessRead, Required: true, Sensitive: true, Description: "the database: postgres://USER:PASSWORD@HOST/DATABASE or mysql://USER:PASSWORD@HOST/DATABASE"},
 	{Name: "max_connections", Type: sdk.TypeNumber, Default: "4", Description: "connections to the database at once, at least 2"},
 	{Name: "connect_timeout", Type: sdk.TypeDuration, Default: "5s", Description: "time to connect"},
 	{Name: "query_timeout", Type: sdk.TypeDuration, Default: "20s", Description: "time of one batch, or one heartbeat"},
 	{Name: "stale_after", Type: sdk.TypeDuration, Default: "1m", Description: "a node that was not heard of for so long holds no image for others, and its name is free"},
 	{Name: "expire_after", Type: sdk.TypeDuration, Default: "168h", Description: "the records of a node that was not heard of for so long are removed"},
 	{Name: "tls", Type: sdk.TypeString, Default: "dsn", Description: `"dsn": as the DSN says; "off"; "require": encrypted, the server is not checked; "verify": its certificate and name are`},
-	{Name: "ca_file", Type: sdk.TypeString, Description: "file with the certificates to trust; default: those of the system"},
-	{Name: "cert_file", Type: sdk.TypeString, Description: "file with the certificate of this client"},
+	{Name: "ca_file", Type: sdk.TypeString, Access: sdk.AccessRead, Description: "file with the certificates to trust; default: those of the system"},
+	{Name: "cert_file", Type: sdk.TypeString, Access: sdk.AccessRead, Description: "file with the certificate of this client"},
 	{Name: "glance_tables", Type: sdk.TypeBool, Default: "false", Description: "keep the records in Glance's tables cached_images and node_reference, which are in that database"},
-	{Name: "key_file", Type: sdk.TypeString, Description: "file with its key"},
+	{Name: "key_file", Type: sdk.TypeString, Access: sdk.AccessRead, Description: "file with its key"},
 }
 
 // config is what the settings mean.

@@ -37,9 +37,9 @@ var Manifest = sdk.Manifest{
 	Version: "1.0.0",
 	Kind:    sdk.KindDriver,
 	Options: []sdk.Option{
-		{Name: "path", Type: sdk.TypeString, Description: "absolute path of the database; default: records.db in .imgcache of the cache directory, or glance_db with the format glance"},
+		{Name: "path", Type: sdk.TypeString, Access: sdk.AccessWrite, Description: "absolute path of the database; default: records.db in .imgcache of the cache directory, or glance_db with the format glance"},
 		{Name: "busy_timeout", Type: sdk.TypeDuration, Default: "5s", Description: "how long to wait for another process that uses the database"},
-		{Name: "glance_db", Type: sdk.TypeString, Default: "cache.db", Description: "database of Glance's driver sqlite, in the cache directory unless absolute; a new database takes its records over"},
+		{Name: "glance_db", Type: sdk.TypeString, Default: "cache.db", Access: sdk.AccessWrite, Description: "database of Glance's driver sqlite, in the cache directory unless absolute; a new database takes its records over"},
 		{Name: "format", Type: sdk.TypeString, Default: "own", Description: "own, or glance to keep records in Glance's own table"},
 	},
 }

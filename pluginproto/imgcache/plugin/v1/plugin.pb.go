@@ -178,10 +178,13 @@ type Option struct {
 	// "string", "number", "bool", "duration" or "size".
 	Type string `protobuf:"bytes,2,opt,name=type,proto3" json:"type,omitempty"`
 	// In the text of the type; empty: no default.
-	Default       string `protobuf:"bytes,3,opt,name=default,proto3" json:"default,omitempty"`
-	Required      bool   `protobuf:"varint,4,opt,name=required,proto3" json:"required,omitempty"`
-	Sensitive     bool   `protobuf:"varint,5,opt,name=sensitive,proto3" json:"sensitive,omitempty"`
-	Description   string `protobuf:"bytes,6,opt,name=description,proto3" json:"description,omitempty"`
+	Default     string `protobuf:"bytes,3,opt,name=default,proto3" json:"default,omitempty"`
+	Required    bool   `protobuf:"varint,4,opt,name=required,proto3" json:"required,omitempty"`
+	Sensitive   bool   `protobuf:"varint,5,opt,name=sensitive,proto3" json:"sensitive,omitempty"`
+	Description string `protobuf:"bytes,6,opt,name=description,proto3" json:"description,omitempty"`
+	// What the plugin needs of the absolute paths in the value: "read", "write"
+	// or nothing.
+	Access        string `protobuf:"bytes,7,opt,name=access,proto3" json:"access,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -254,6 +257,13 @@ func (x *Option) GetSensitive() bool {
 func (x *Option) GetDescription() string {
 	if x != nil {
 		return x.Description
+	}
+	return ""
+}
+
+func (x *Option) GetAccess() string {
+	if x != nil {
+		return x.Access
 	}
 	return ""
 }
@@ -404,14 +414,15 @@ const file_imgcache_plugin_v1_plugin_proto_rawDesc = "" +
 	"\aoptions\x18\x05 \x03(\v2\x1a.imgcache.plugin.v1.OptionR\aoptions\x12!\n" +
 	"\fmin_protocol\x18\x06 \x01(\rR\vminProtocol\x12!\n" +
 	"\fmax_protocol\x18\a \x01(\rR\vmaxProtocol\x12\x1a\n" +
-	"\brequests\x18\b \x03(\tR\brequests\"\xa6\x01\n" +
+	"\brequests\x18\b \x03(\tR\brequests\"\xbe\x01\n" +
 	"\x06Option\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04type\x18\x02 \x01(\tR\x04type\x12\x18\n" +
 	"\adefault\x18\x03 \x01(\tR\adefault\x12\x1a\n" +
 	"\brequired\x18\x04 \x01(\bR\brequired\x12\x1c\n" +
 	"\tsensitive\x18\x05 \x01(\bR\tsensitive\x12 \n" +
-	"\vdescription\x18\x06 \x01(\tR\vdescription\"\x97\x02\n" +
+	"\vdescription\x18\x06 \x01(\tR\vdescription\x12\x16\n" +
+	"\x06access\x18\a \x01(\tR\x06access\"\x97\x02\n" +
 	"\x10ConfigureRequest\x12K\n" +
 	"\aoptions\x18\x01 \x03(\v21.imgcache.plugin.v1.ConfigureRequest.OptionsEntryR\aoptions\x12\x1b\n" +
 	"\tcache_dir\x18\x02 \x01(\tR\bcacheDir\x12\x1b\n" +

@@ -1,0 +1,152 @@
+// Package confine takes away from a process what a plugin does not need, and
+// then runs the plugin in its place: the same process, which can get none of it
+// back. It uses what Linux offers to any user (no-new-privileges, Landlock,
+// resource limits) and what it offers to root (capabilities, a network of its
+// own).
+package confine
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"runtime"
+
+	"golang.org/x/sys/unix"
+)
+
+// Command is the word after the name of the program by which a supervisor asks
+// it to be the launcher of [Main].
+const Command = "plugin-exec"
+
+// Rules say what a plugin may do. The system's programs and libraries it may
+// always read and execute.
+type Rules struct {
+	Read    []string `json:"read,omitempty"`    // files and directories that it may read and execute
+	Write   []string `json:"write,omitempty"`   // and those below which it may do anything
+	Network bool     `json:"network,omitempty"` // it may connect and listen
+	Memory  int64    `json:"memory,omitempty"`  // bytes of data; 0: no limit
+	// Foreign lets root's plugins use the files of other users in what they may
+	// read and write: a driver, in a cache directory that was Glance's.
+	Foreign bool `json:"foreign,omitempty"`
+}
+
+// A Layer is one of the walls around a plugin.
+type Layer struct {
+	Name  string
+	Holds bool // on this kernel, for the user of this process
+}
+
+// Layers returns the walls that the rules ask for.
+func (r Rules) Layers() []Layer {
+	abi, root := landlockABI(), os.Geteuid() == 0
+	list := []Layer{
+		{"no-new-privileges", true},
+		{"resource-limits", true},
+		{"landlock-files", abi >= 1},
+		{"landlock-signals", abi >= scopeABI},
+	}
+	if !r.Network {
+		list = append(list, Layer{"no-network", root || abi >= tcpABI})
+	}
+	if root {
+		list = append(list, Layer{"no-capabilities", true})
+	}
+	return list
+}
+
+// Main is the launcher: it reads rules, as JSON, from the first argument,
+// confines the process, and executes the program of the second one with the
+// arguments from the third on, the first of which is its name. It returns, with
+// the exit code, only when that fails, after a line on stderr.
+func Main(args []string, stderr io.Writer) int {
+	if len(args) < 3 {
+		fmt.Fprintf(stderr, "%s: want rules, a program, and its name\n", Command)
+		return 2
+	}
+	runtime.LockOSThread() // what is taken away is taken from a thread; exec ends the others
+	var rules Rules
+	err := json.Unmarshal([]byte(args[0]), &rules)
+	if err == nil {
+		err = rules.apply()
+	}
+	if err != nil {
+		fmt.Fprintf(stderr, "confine %s: %v\n", args[2], err)
+		return 1
+	}
+	err = unix.Exec(args[1], args[2:], os.Environ())
+	fmt.Fprintf(stderr, "run %s: %v\n", args[2], err)
+	return 1
+}
+
+// apply confines this thread. A layer that holds by [Rules.Layers] and cannot
+// be applied is an error.
+func (r Rules) apply() error {
+	if err := r.limit(); err != nil {
+		return err
+	}
+	if !r.Network && os.Geteuid() == 0 {
+		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+			return fmt.Errorf("make a network of its own: %w", err)
+		}
+	}
+	if os.Geteuid() == 0 {
+		if err := r.dropCapabilities(); err != nil {
+			return err
+		}
+	}
+	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
+		return fmt.Errorf("set no-new-privileges: %w", err)
+	}
+	return r.landlock()
+}
+
+// The limits of a process. A core would write out what it knows, and whoever
+// opens files without end would leave none for others.
+const maxFiles = 1024
+
+func (r Rules) limit() error {
+	limits := map[int]uint64{unix.RLIMIT_CORE: 0, unix.RLIMIT_NOFILE: maxFiles}
+	if r.Memory > 0 {
+		limits[unix.RLIMIT_DATA] = uint64(r.Memory)
+	}
+	for resource, value := range limits {
+		var now unix.Rlimit
+		if err := unix.Getrlimit(resource, &now); err != nil {
+			return fmt.Errorf("read a resource limit: %w", err)
+		}
+		value = min(value, now.Max)
+		if err := unix.Setrlimit(resource, &unix.Rlimit{Cur: value, Max: value}); err != nil {
+			return fmt.Errorf("set a resource limit: %w", err)
+		}
+	}
+	return nil
+}
+
+// dropCapabilities leaves root nothing but its user id, and what Foreign asks
+// for.
+func (r Rules) dropCapabilities() error {
+	var keep uint32
+	if r.Foreign {
+		keep = 1<<unix.CAP_DAC_OVERRIDE | 1<<unix.CAP_FOWNER | 1<<unix.CAP_CHOWN
+	}
+	for c := range 64 {
+		if c < 32 && keep&(1<<c) != 0 {
+			continue
+		}
+		err := unix.Prctl(unix.PR_CAPBSET_DROP, uintptr(c), 0, 0, 0)
+		if errors.Is(err, unix.EINVAL) {
+			break // there are no more
+		}
+		if err != nil {
+			return fmt.Errorf("drop capability %d: %w", c, err)
+		}
+	}
+	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	data := [2]unix.CapUserData{{Effective: keep, Permitted: keep}}
+	if err := unix.Capset(&header, &data[0]); err != nil {
+		return fmt.Errorf("drop capabilities: %w", err)
+	}
+	return nil
+}

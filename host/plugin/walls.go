@@ -1,0 +1,145 @@
+package plugin
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/imgcache/imgcache-host/host/plugin/confine"
+	"github.com/imgcache/imgcache-host/sdk"
+)
+
+// Confinement says what becomes of a plugin around which a wall cannot be
+// built.
+type Confinement string
+
+// The kinds of confinement.
+const (
+	BestEffort Confinement = "best-effort" // it runs with the walls that there are
+	Required   Confinement = "required"    // it is not started
+	None       Confinement = "none"        // no plugin is confined
+)
+
+// Wall is one of the walls around a plugin.
+type Wall struct {
+	Name  string `json:"name"`
+	Holds bool   `json:"holds"` // on this kernel, for this user
+}
+
+// confined reports whether plugins are.
+func (s *Supervisor) confined() bool {
+	return s.cfg.Confinement != None && s.cfg.Executable != ""
+}
+
+// rules returns what a plugin may do. All read their own directory, which an
+// interpreter's modules may lie in; a runner reads the host's binary and writes
+// compiled modules.
+func (s *Supervisor) rules(spec Spec, bin *binary, g grants) confine.Rules {
+	if spec.runtime() == runtimeWasm {
+		return confine.Rules{Read: []string{s.cfg.Executable}, Write: present(append(g.write, s.cfg.CacheDir))}
+	}
+	r := confine.Rules{
+		Read: slices.Concat(spec.Read, g.read), Write: slices.Concat(spec.Write, g.write),
+		Network: spec.Network, Memory: spec.Memory, Foreign: spec.Kind == sdk.KindDriver,
+	}
+	r.Read = append(r.Read, filepath.Dir(spec.Path))
+	if bin.interpreter != nil {
+		r.Read = append(r.Read, filepath.Dir(bin.path), filepath.Dir(filepath.Dir(bin.interpreter[0])))
+	}
+	r.Read, r.Write = present(r.Read), present(r.Write)
+	return r
+}
+
+// present leaves out what stands for nothing, and the root directory, which
+// would be no rule at all.
+func present(paths []string) []string {
+	return slices.DeleteFunc(slices.Clone(paths), func(p string) bool { return p == "" || p == "/" })
+}
+
+// walls returns the walls that the rules ask for, and an error when one is
+// required and does not hold.
+func (s *Supervisor) walls(r confine.Rules) (list []Wall, err error) {
+	for _, l := range r.Layers() {
+		list = append(list, Wall(l))
+		if !l.Holds && s.cfg.Confinement == Required {
+			err = errors.Join(err, fmt.Errorf("%w: confinement is required, and this kernel has no %s for this user", sdk.ErrUnsupported, l.Name))
+		}
+	}
+	return list, err
+}
+
+// wrap lets the host's binary confine the process before it executes the
+// command in its place. sockets is where the process makes its own.
+func (s *Supervisor) wrap(cmd *exec.Cmd, r confine.Rules, sockets string) error {
+	r.Write = append(r.Write, present([]string{sockets})...)
+	text, err := json.Marshal(r)
+	if err != nil {
+		return err
+	}
+	cmd.Args = append([]string{s.cfg.Executable, confine.Command, string(text), cmd.Path}, cmd.Args...)
+	cmd.Path = s.cfg.Executable
+	return nil
+}
+
+// socketDir returns the directory that go-plugin made for a process.
+func socketDir(env []string) string {
+	for _, v := range env {
+		if dir, ok := strings.CutPrefix(v, "PLUGIN_UNIX_SOCKET_DIR="); ok {
+			return dir
+		}
+	}
+	return ""
+}
+
+// grants are the paths that settings name, to which a plugin needs access.
+type grants struct{ read, write []string }
+
+// grantsOf returns what the settings of a plugin give it access to: the
+// directories that are its own, and the files of options that it declares to be
+// such.
+func grantsOf(m sdk.Manifest, s sdk.Settings) (g grants) {
+	g.write = present([]string{s.CacheDir, s.StateDir})
+	for _, o := range m.Options {
+		for _, path := range pathsIn(s.Options[o.Name]) {
+			switch o.Access {
+			case sdk.AccessRead:
+				g.read = append(g.read, path)
+			case sdk.AccessWrite: // and what lies beside it, such as a journal
+				g.write = append(g.write, filepath.Dir(path))
+			}
+		}
+	}
+	return g
+}
+
+// pathsIn returns the absolute paths in the text of an option, which may be a
+// list or a URL with parameters.
+func pathsIn(text string) []string {
+	parts := strings.FieldsFunc(text, func(r rune) bool { return strings.ContainsRune("=&?,; ", r) })
+	return slices.DeleteFunc(parts, func(p string) bool { return !filepath.IsAbs(p) || strings.HasPrefix(p, "//") })
+}
+
+// cover reports whether g gives all that other does.
+func (g grants) cover(other grants) bool {
+	in := func(list []string) func(string) bool {
+		return func(p string) bool { return !slices.Contains(list, p) }
+	}
+	return !slices.ContainsFunc(other.read, in(g.read)) && !slices.ContainsFunc(other.write, in(g.write))
+}
+
+// prepare makes the private directory of a plugin, which it could not make
+// itself.
+func prepare(s sdk.Settings) error {
+	if s.StateDir == "" {
+		return nil
+	}
+	if err := os.MkdirAll(s.StateDir, 0o700); err != nil {
+		return fmt.Errorf("make the state directory: %w", err)
+	}
+	return nil
+}
