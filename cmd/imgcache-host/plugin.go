@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/imgcache/imgcache-host/host/client"
+	"github.com/imgcache/imgcache-host/host/plugin"
 	"github.com/spf13/cobra"
 )
 
@@ -23,16 +24,30 @@ func (a *app) plugin() *cobra.Command {
 				return err
 			}
 			return a.answer(map[string]any{"plugins": plugins}, func(w io.Writer) {
-				row(w, "NAME", "KIND", "RUNTIME", "VERSION", "STATE", "PID", "RESTARTS", "BREAKER", "CALLS", "ERRORS", "P99", "MEMORY", "CPU", "LAST ERROR")
+				row(w, "NAME", "KIND", "RUNTIME", "VERSION", "STATE", "PID", "RESTARTS", "BREAKER", "CALLS", "ERRORS", "P99", "MEMORY", "CPU", "WALLS", "LAST ERROR")
 				for _, p := range plugins {
 					row(w, p.Name, p.Kind, p.Runtime, p.Version, p.State, p.PID, p.Restarts, p.Breaker, p.Calls, p.Errors,
-						seconds(p.P99), humanBytes(int64(p.Memory)), seconds(p.CPU), p.LastError)
+						seconds(p.P99), humanBytes(int64(p.Memory)), seconds(p.CPU), wallsOf(p), p.LastError)
 				}
 			})
 		}),
 	})
 	group.AddCommand(a.pluginReload(), a.pluginInfo(), a.pluginLock(), a.pluginNew(), a.pluginCheck(), a.pluginBench())
 	return group
+}
+
+// wallsOf says how many of the walls around a plugin hold.
+func wallsOf(p plugin.Status) string {
+	if len(p.Walls) == 0 {
+		return "none"
+	}
+	hold := 0
+	for _, w := range p.Walls {
+		if w.Holds {
+			hold++
+		}
+	}
+	return fmt.Sprintf("%d of %d", hold, len(p.Walls))
 }
 
 // seconds writes a time for people.
