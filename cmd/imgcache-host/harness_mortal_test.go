@@ -43,7 +43,7 @@ type mortal struct {
 func mortalMain() {
 	program, plan, run := os.Args[1], os.Args[2], os.Args[3]
 	run = filepath.Join(run, fmt.Sprint(os.Getpid()))
-	sup, err := plugin.New(plugin.Config{RunDir: run, Executable: program})
+	sup, err := plugin.New(plugin.Config{RunDir: run, Executable: program, Confinement: plugin.None})
 	if err == nil {
 		var child *plugin.Plugin
 		spec := plugin.Spec{Name: "mortal", Kind: sdk.KindDriver, Path: program, Env: map[string]string{"GORACE": quietRaceOptions}}
@@ -225,9 +225,11 @@ plugin %q {
   command = %q
   args    = [%q, %q, %q]
   env     = { GORACE = %q }
+  read    = [%q, %q]
+  write   = [%q]
   %s
 }
-`, driver, command, filepath.Join(bin, "plugins", "imgcache-driver-"+driver), f.plan, run, quietRaceOptions, more), f
+`, driver, command, filepath.Join(bin, "plugins", "imgcache-driver-"+driver), f.plan, run, quietRaceOptions, bin, filepath.Dir(self), run, more), f
 }
 
 // at plans what becomes of the next call of a name.

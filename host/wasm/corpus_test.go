@@ -74,10 +74,11 @@ func TestMisbehaviour(t *testing.T) {
 		is      error
 		want    string
 	}{
-		"abort": {time.Minute, sdk.ErrUnavailable, `abort: "no idé" at line 7, column 3`},
-		"spin":  {50 * time.Millisecond, context.DeadlineExceeded, "imgcache_score: module closed"},
-		"trap":  {time.Minute, sdk.ErrUnavailable, "imgcache_score: wasm error: unreachable"},
-		"bomb":  {time.Minute, sdk.ErrUnavailable, "imgcache_score: wasm error: out of bounds memory access"},
+		"abort":   {time.Minute, sdk.ErrUnavailable, `abort: "no idé" at line 7, column 3`},
+		"spin":    {50 * time.Millisecond, context.DeadlineExceeded, "imgcache_score: module closed"},
+		"trap":    {time.Minute, sdk.ErrUnavailable, "imgcache_score: wasm error: unreachable"},
+		"recurse": {time.Minute, sdk.ErrUnavailable, "imgcache_score: stack overflow"},
+		"bomb":    {time.Minute, sdk.ErrUnavailable, "imgcache_score: wasm error: out of bounds memory access"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			m := load(t, misbehaved(t, name), Options{Interruptible: true, Memory: 8 << 20})
@@ -220,4 +221,17 @@ func TestDamagedCache(t *testing.T) {
 	}
 	load(t, misbehaved(t, "nan"), Options{CacheDir: dir})
 	load(t, misbehaved(t, "nan"), Options{CacheDir: filepath.Join(os.DevNull, "compiled")})
+}
+
+// TestBadAddresses: a module that hands out memory that it does not have is not
+// loaded.
+func TestBadAddresses(t *testing.T) {
+	for name, want := range map[string]string{
+		"pointer": "imgcache_alloc: answered the address 4294967288, beyond the module's memory",
+		"crooked": "imgcache_alloc: answered the address 1027, which is not aligned to 8",
+	} {
+		if _, err := Load(t.Context(), misbehaved(t, name), Options{}); !errors.Is(err, sdk.ErrUnavailable) || !strings.Contains(fmt.Sprint(err), want) {
+			t.Errorf("%s: Load() = %v, want %q", name, err, want)
+		}
+	}
 }

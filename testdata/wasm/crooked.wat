@@ -1,0 +1,15 @@
+;; Hands out an address that is not aligned.
+(module
+  (memory (export "memory") 1)
+  (global $next (mut i32) (i32.const 1024))
+  (data (i32.const 512) "{\"name\":\"crooked\",\"version\":\"1.0.0\",\"kind\":\"policy\",\"capabilities\":[\"score\"]}")
+  (func (export "imgcache_manifest") (param $buf i32) (param $cap i32) (result i32)
+    (if (i32.ge_u (local.get $cap) (i32.const 77))
+      (then (memory.copy (local.get $buf) (i32.const 512) (i32.const 77))))
+    (i32.const 77))
+  (func (export "imgcache_abi_version") (result i32) (i32.const 1))
+  (func (export "imgcache_alloc") (param $size i32) (result i32) (i32.const 1027))
+  (func (export "imgcache_free") (param i32 i32))
+  (func (export "imgcache_score") (param i32 i32) (result i32)
+    (i32.const 0))
+)
