@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"os"
 	"os/exec"
@@ -73,16 +74,12 @@ type prober struct{}
 
 func (prober) Configure(context.Context, sdk.Settings) error {
 	var could []string
-	for name, probe := range probes {
-		if name == "become somebody else" {
-			continue // for all that come after it
-		}
-		if probe() == nil {
+	last := []string{"make a network interface of it", "become somebody else"} // they change what the others find
+	names := slices.DeleteFunc(slices.Collect(maps.Keys(probes)), func(name string) bool { return slices.Contains(last, name) })
+	for _, name := range append(names, last...) {
+		if probes[name]() == nil {
 			could = append(could, name)
 		}
-	}
-	if probes["become somebody else"]() == nil {
-		could = append(could, "become somebody else")
 	}
 	if os.Getenv("IMGCACHE_TEST_SECRET") != "" {
 		could = append(could, "see the host's variables")
