@@ -145,6 +145,7 @@ func TestCheckSaysWhatIsBroken(t *testing.T) {
 // TestCheckPolicies holds a shipped policy to its contract, and finds what is
 // wrong with modules that break it.
 func TestCheckPolicies(t *testing.T) {
+	t.Parallel()
 	dir, err := built()
 	if err != nil {
 		t.Fatal(err)
@@ -180,6 +181,7 @@ func TestCheckPolicies(t *testing.T) {
 
 // TestBench measures a policy and a driver.
 func TestBench(t *testing.T) {
+	t.Parallel()
 	dir, err := built()
 	if err != nil {
 		t.Fatal(err)

@@ -13,6 +13,7 @@ import (
 // TestNew begins each plugin that can be begun, builds it with make, and lets
 // plugin check hold it to its contract. Those are the examples too.
 func TestNew(t *testing.T) {
+	t.Parallel()
 	bin, err := built()
 	if err != nil {
 		t.Fatal(err)

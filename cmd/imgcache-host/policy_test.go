@@ -29,6 +29,7 @@ import (
 // TestSimulate: the modules that ship make the same of a trace as the same
 // policies natively, request by request.
 func TestSimulate(t *testing.T) {
+	t.Parallel()
 	native := map[string]func() any{
 		"lru": func() any { return lru.New() }, "lfu": func() any { return lfu.New() }, "fifo": func() any { return fifo.New() },
 		"gdsf": func() any { return gdsf.New() }, "sieve": func() any { return sieve.New() }, "s3fifo": func() any { return s3fifo.New() },
@@ -94,6 +95,7 @@ func runBuilt(t *testing.T, args ...string) (string, error) {
 // TestSimulateShows: a table and a picture; what is wrong with the question is
 // said.
 func TestSimulateShows(t *testing.T) {
+	t.Parallel()
 	csv := filepath.Join(t.TempDir(), "requests.csv")
 	writeFile(t, csv, "1,a,100\n2,b,100\n3,a,100\n4,c,100\n5,a,100\n6,b,100\n")
 	common := []string{"policy", "simulate", "--trace", csv}

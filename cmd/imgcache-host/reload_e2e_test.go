@@ -148,10 +148,14 @@ func TestSwapDriver(t *testing.T) {
 	origin := newOrigin(t)
 	steady := &counted{img: origin.add("steady", 100_000)}
 	others := offerMany(origin, 5)
+	bin, err := built()
+	if err != nil {
+		t.Fatal(err)
+	}
 	x := exchanged{name: "sqlite", path: filepath.Join(t.TempDir(), "driver")}
 	x.d = prepare(t, setup{
 		origin: origin.block(),
-		more:   fmt.Sprintf("plugin %q {\n  kind = \"driver\"\n  command = %q\n  env = { GORACE = %q }\n}\n", x.name, x.path, quietRaceOptions),
+		more:   fmt.Sprintf("plugin %q {\n  kind = \"driver\"\n  command = %q\n  env = { GORACE = %q }\n  read = [%q]\n}\n", x.name, x.path, quietRaceOptions, bin),
 	})
 	d, sqlite := x.d, shipped(t, "imgcache-driver-sqlite")
 	x.put(sqlite)
@@ -160,10 +164,6 @@ func TestSwapDriver(t *testing.T) {
 	d.waitState("steady", cache.StateCached)
 	outages := d.pastOutages()
 	stop := steady.begin(d, others)
-	bin, err := built()
-	if err != nil {
-		t.Fatal(err)
-	}
 	for range swaps() {
 		x.accepted(sqlite)
 	}
