@@ -48,7 +48,7 @@ func (r Rules) Layers() []Layer {
 		{"landlock-signals", abi >= scopeABI},
 	}
 	if !r.Network {
-		list = append(list, Layer{"no-network", root || abi >= tcpABI})
+		list = append(list, Layer{"no-network", able(unix.CAP_SYS_ADMIN) || abi >= tcpABI})
 	}
 	if root {
 		list = append(list, Layer{"no-capabilities", true})
@@ -86,8 +86,9 @@ func (r Rules) apply() error {
 	if err := r.limit(); err != nil {
 		return err
 	}
-	if !r.Network && os.Geteuid() == 0 {
-		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+	if !r.Network && able(unix.CAP_SYS_ADMIN) {
+		err := unix.Unshare(unix.CLONE_NEWNET)
+		if err != nil && landlockABI() < tcpABI { // a container may forbid it even to root
 			return fmt.Errorf("make a network of its own: %w", err)
 		}
 	}
@@ -100,6 +101,14 @@ func (r Rules) apply() error {
 		return fmt.Errorf("set no-new-privileges: %w", err)
 	}
 	return r.landlock()
+}
+
+// able reports whether this process has a capability.
+func able(capability uint) bool {
+	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var data [2]unix.CapUserData
+	err := unix.Capget(&header, &data[0])
+	return err == nil && data[capability/32].Effective&(1<<(capability%32)) != 0
 }
 
 // The limits of a process. A core would write out what it knows, and whoever
@@ -132,6 +141,9 @@ func (r Rules) dropCapabilities() error {
 		keep = 1<<unix.CAP_DAC_OVERRIDE | 1<<unix.CAP_FOWNER | 1<<unix.CAP_CHOWN
 	}
 	for c := range 64 {
+		if !able(unix.CAP_SETPCAP) {
+			break // no-new-privileges keeps the process from regaining any
+		}
 		if c < 32 && keep&(1<<c) != 0 {
 			continue
 		}
@@ -144,6 +156,11 @@ func (r Rules) dropCapabilities() error {
 		}
 	}
 	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var have [2]unix.CapUserData
+	if err := unix.Capget(&header, &have[0]); err != nil {
+		return fmt.Errorf("read capabilities: %w", err)
+	}
+	keep &= have[0].Permitted // a container may have taken some
 	data := [2]unix.CapUserData{{Effective: keep, Permitted: keep}}
 	if err := unix.Capset(&header, &data[0]); err != nil {
 		return fmt.Errorf("drop capabilities: %w", err)
