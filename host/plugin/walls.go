@@ -41,7 +41,7 @@ func (s *Supervisor) confined() bool {
 // compiled modules.
 func (s *Supervisor) rules(spec Spec, bin *binary, g grants) confine.Rules {
 	if spec.runtime() == runtimeWasm {
-		return confine.Rules{Read: []string{s.cfg.Executable}, Write: present(append(g.write, s.cfg.CacheDir))}
+		return confine.Rules{Read: []string{s.cfg.Executable}, Write: present(append(slices.Clone(g.write), s.cfg.CacheDir))}
 	}
 	r := confine.Rules{
 		Read: slices.Concat(spec.Read, g.read), Write: slices.Concat(spec.Write, g.write),

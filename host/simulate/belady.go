@@ -14,44 +14,22 @@ import (
 // It has the fewest misses where all objects have one size; else a policy that
 // weighs sizes may have fewer.
 type belady struct {
-	next    func() int // when the object of the present request comes again
-	objects []*object  // a heap, the farthest first
-	at      map[*object]int
+	queue            // a heap, the farthest first
+	next  func() int // when the object of the present request comes again
+	at    map[*object]int
 }
 
 // newBelady returns a cache that is run by Belady's rule. next returns, for the
 // request that is being made, the place of the next one of the same object.
 func newBelady(capacity uint64, next func() int) *Cache {
 	b := &belady{next: next, at: map[*object]int{}}
-	return &Cache{capacity: capacity, objects: map[sdk.Key]*object{}, chooser: b}
-}
-
-func (b *belady) Len() int { return len(b.objects) }
-
-func (b *belady) Less(i, j int) bool {
-	x, y := b.objects[i], b.objects[j]
-	if b.at[x] != b.at[y] {
-		return b.at[x] > b.at[y]
+	b.less = func(x, y *object) bool {
+		if b.at[x] != b.at[y] {
+			return b.at[x] > b.at[y]
+		}
+		return before(x, y)
 	}
-	return before(x, y)
-}
-
-func (b *belady) Swap(i, j int) {
-	b.objects[i], b.objects[j] = b.objects[j], b.objects[i]
-	b.objects[i].slot, b.objects[j].slot = i, j
-}
-
-func (b *belady) Push(x any) {
-	o := x.(*object)
-	o.slot = len(b.objects)
-	b.objects = append(b.objects, o)
-}
-
-func (b *belady) Pop() any {
-	last := len(b.objects) - 1
-	o := b.objects[last]
-	b.objects = b.objects[:last]
-	return o
+	return &Cache{capacity: capacity, objects: map[sdk.Key]*object{}, chooser: b}
 }
 
 func (b *belady) admitted(o *object) {
@@ -70,10 +48,7 @@ func (b *belady) removed(o *object, _ sdk.Reason, _ int64) {
 }
 
 func (b *belady) victims(context.Context, int64, uint64) ([]*object, error) {
-	if len(b.objects) == 0 {
-		return nil, nil
-	}
-	return b.objects[:1:1], nil
+	return b.first(), nil
 }
 
 // nextRequests returns for each request the place of the next one of the same

@@ -74,7 +74,7 @@ func NewCache(policy any, capacity uint64) (*Cache, error) {
 	c := &Cache{capacity: capacity, objects: map[sdk.Key]*object{}}
 	switch p := policy.(type) {
 	case sdk.Scorer:
-		c.chooser = &scoring{policy: p}
+		c.chooser = newScoring(p)
 	case sdk.Stateful:
 		c.chooser = newStateful(c, p)
 	default:

@@ -16,8 +16,8 @@ import (
 // That they do depend is found by asking for each score as of now and as of two
 // later times, the last of which no object will see.
 type scoring struct {
+	queue   // a heap by score while the policy is timeless
 	policy  sdk.Scorer
-	objects []*object // a heap by score while the policy is timeless
 	changed []*object // whose scores are not fresh
 	records []sdk.Record
 	dated   bool // scores depend on the time
@@ -26,33 +26,13 @@ type scoring struct {
 // later are the times after now at which scores are asked for again.
 var later = []time.Duration{time.Minute, 50 * 365 * 24 * time.Hour}
 
-func (s *scoring) Len() int { return len(s.objects) }
-
-func (s *scoring) Less(i, j int) bool {
-	a, b := s.objects[i], s.objects[j]
-	if a.score != b.score {
-		return a.score < b.score
-	}
-	return before(a, b)
-}
-
-func (s *scoring) Swap(i, j int) {
-	s.objects[i], s.objects[j] = s.objects[j], s.objects[i]
-	s.objects[i].slot, s.objects[j].slot = i, j
-}
-
-func (s *scoring) Push(x any) {
-	o := x.(*object)
-	o.slot = len(s.objects)
-	s.objects = append(s.objects, o)
-}
-
-func (s *scoring) Pop() any {
-	last := len(s.objects) - 1
-	o := s.objects[last]
-	s.objects[last] = nil
-	s.objects = s.objects[:last]
-	return o
+func newScoring(p sdk.Scorer) *scoring {
+	return &scoring{policy: p, queue: queue{less: func(a, b *object) bool {
+		if a.score != b.score {
+			return a.score < b.score
+		}
+		return before(a, b)
+	}}}
 }
 
 // A changed object is no part of the heap's order until it has a score: it is
@@ -104,10 +84,7 @@ func (s *scoring) victims(ctx context.Context, now int64, need uint64) ([]*objec
 	if s.dated {
 		return s.rank(ctx, now, need)
 	}
-	if len(s.objects) == 0 {
-		return nil, nil
-	}
-	return s.objects[:1:1], nil
+	return s.first(), nil
 }
 
 // score gives the changed objects their scores, and a place in the heap.
