@@ -111,6 +111,6 @@ func conform(t *testing.T, name, path string) {
 		if err := m.Configure(t.Context(), sdk.Settings{Options: options}); err != nil {
 			t.Fatal(err)
 		}
-		return m.Policy().(sdk.Scorer)
+		return m.Plugin().(sdk.Scorer)
 	})
 }

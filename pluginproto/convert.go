@@ -6,8 +6,8 @@ package pluginproto
 
 import (
 	"strings"
-	"time"
 
+	"github.com/imgcache/imgcache-host/pluginproto/abi"
 	pluginv1 "github.com/imgcache/imgcache-host/pluginproto/imgcache/plugin/v1"
 	"github.com/imgcache/imgcache-host/sdk"
 )
@@ -81,7 +81,7 @@ func FromEntry(e sdk.Entry) *pluginv1.Entry {
 
 func setEntry(m *pluginv1.Entry, e sdk.Entry) {
 	m.Id, m.Version, m.Size, m.Hits = e.ID, strings.ToValidUTF8(e.Version, "\uFFFD"), e.Size, e.Hits
-	m.LastAccessedNs, m.LastModifiedNs = fromTime(e.LastAccessed), fromTime(e.LastModified)
+	m.LastAccessedNs, m.LastModifiedNs = abi.FromTime(e.LastAccessed), abi.FromTime(e.LastModified)
 }
 
 // FromEntries returns the messages that carry entries, which lie beside each
@@ -99,7 +99,7 @@ func FromEntries(entries []sdk.Entry) []*pluginv1.Entry {
 func ToEntry(in *pluginv1.Entry) sdk.Entry {
 	return sdk.Entry{
 		ID: in.GetId(), Version: in.GetVersion(), Size: in.GetSize(), Hits: in.GetHits(),
-		LastAccessed: toTime(in.GetLastAccessedNs()), LastModified: toTime(in.GetLastModifiedNs()),
+		LastAccessed: abi.ToTime(in.GetLastAccessedNs()), LastModified: abi.ToTime(in.GetLastModifiedNs()),
 	}
 }
 
@@ -128,25 +128,10 @@ func ToBatch(in *pluginv1.ApplyRequest) sdk.Batch {
 
 // FromNode returns the message that carries n.
 func FromNode(n sdk.Node) *pluginv1.Node {
-	return &pluginv1.Node{Name: n.Name, Url: n.URL, SeenNs: fromTime(n.Seen)}
+	return &pluginv1.Node{Name: n.Name, Url: n.URL, SeenNs: abi.FromTime(n.Seen)}
 }
 
 // ToNode returns the node that in carries.
 func ToNode(in *pluginv1.Node) sdk.Node {
-	return sdk.Node{Name: in.GetName(), URL: in.GetUrl(), Seen: toTime(in.GetSeenNs())}
-}
-
-// fromTime returns Unix nanoseconds; the zero time is 0.
-func fromTime(t time.Time) int64 {
-	if t.IsZero() {
-		return 0
-	}
-	return t.UnixNano()
-}
-
-func toTime(ns int64) time.Time {
-	if ns == 0 {
-		return time.Time{}
-	}
-	return time.Unix(0, ns).UTC()
+	return sdk.Node{Name: in.GetName(), URL: in.GetUrl(), Seen: abi.ToTime(in.GetSeenNs())}
 }

@@ -3,6 +3,7 @@ package sdk
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strconv"
 	"time"
 )
@@ -30,15 +31,15 @@ const (
 	CapHeartbeat Capability = "heartbeat" // driver: [Heartbeater]
 )
 
-// Grant names something that the host keeps from a module unless the
-// configuration of the plugin grants it, with grant = ["clock"].
+// Grant names something that a module does not have by itself. The first two
+// are given by the configuration of the plugin, with grant = ["clock"].
 type Grant string
 
 // The grants known to this version.
 const (
 	GrantClock  Grant = "clock"  // the time of day, instead of a clock that only ticks
 	GrantRandom Grant = "random" // random numbers that nobody foretells, instead of ones that repeat
-	GrantKV     Grant = "kv"     // a store of keys and values that survives a restart
+	GrantKV     Grant = "kv"     // a store of keys and values that survives a restart; every driver has it that asks for it
 )
 
 // Protocol is the version of the contract that this package describes. It
@@ -88,13 +89,11 @@ func (m Manifest) Speaks(version int) error {
 
 // Has reports whether the manifest declares c.
 func (m Manifest) Has(c Capability) bool {
-	for _, have := range m.Capabilities {
-		if have == c {
-			return true
-		}
-	}
-	return false
+	return slices.Contains(m.Capabilities, c)
 }
+
+// Asks reports whether the manifest requests g.
+func (m Manifest) Asks(g Grant) bool { return slices.Contains(m.Requests, g) }
 
 // NamePattern is the grammar of plugin and option names, as a regular
 // expression. Names become parts of file names, log fields and metric labels.

@@ -361,7 +361,7 @@ func (p *Plugin) launchBytes(ctx context.Context, bytes *binary) (*process, erro
 	settings := p.settings
 	p.mu.Unlock()
 	configure := func(s sdk.Settings) error {
-		if g := grantsOf(proc.manifest, s); !granted.cover(g) {
+		if g := p.spec.grants(proc.manifest, s); !granted.cover(g) {
 			p.mu.Lock()
 			p.granted = g
 			p.mu.Unlock()

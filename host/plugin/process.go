@@ -140,8 +140,11 @@ func (s *Supervisor) command(ctx context.Context, spec Spec, bin *binary) *exec.
 		cmd = exec.CommandContext(ctx, s.cfg.Executable, "wasm-runner", spec.Path)
 		env["IMGCACHE_WASM_MODULE"] = bin.path
 		env["IMGCACHE_WASM_CACHE"] = s.cfg.CacheDir
-		if spec.Memory > 0 {
-			env["IMGCACHE_WASM_MEMORY"] = strconv.FormatInt(spec.Memory, 10)
+		env["IMGCACHE_WASM_GRANTS"] = grantNames(spec.Grants)
+		for name, limit := range map[string]int64{"IMGCACHE_WASM_MEMORY": spec.Memory, "IMGCACHE_WASM_STATE": spec.State} {
+			if limit > 0 {
+				env[name] = strconv.FormatInt(limit, 10)
+			}
 		}
 	}
 	maps.Copy(env, spec.Env)
@@ -151,6 +154,15 @@ func (s *Supervisor) command(ctx context.Context, spec Spec, bin *binary) *exec.
 	cmd.Dir = "/"
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	return cmd
+}
+
+// grantNames lists grants as the runner reads them.
+func grantNames(list []sdk.Grant) string {
+	names := make([]string, len(list))
+	for i, g := range list {
+		names[i] = string(g)
+	}
+	return strings.Join(names, " ")
 }
 
 // handshake starts the process and reads where it listens. An answer with a

@@ -23,6 +23,8 @@ type Spec struct {
 	SHA256  string        // lower-case hex of the file at Path; empty: not checked
 	Memory  int64         // bytes of a module's memory, 0: the runner's default; or of a process's data, 0: no limit
 	Timeout time.Duration // of one call; 0: 5s for a policy, 30s for a driver
+	State   int64         // bytes that a module of a driver may store; 0: the runner's default
+	Grants  []sdk.Grant   // to a module: the clock, random numbers
 	Shadow  bool          // a policy that is tried beside the active one, and advises nobody
 
 	// What the plugin may do beyond what every plugin may: read and execute
@@ -68,23 +70,20 @@ func (s Spec) String() string {
 	return strings.TrimSpace(fmt.Sprintf("%s plugin %s", s.Kind, s.label()))
 }
 
-// fileNames returns the names under which a plugin is looked for: a driver is
-// an executable, a policy a module or an executable.
+// fileNames returns the names under which a plugin is looked for, the preferred
+// one first.
 func fileNames(kind sdk.Kind, name string) []string {
 	executable := fmt.Sprintf("imgcache-%s-%s", kind, name)
 	if kind == sdk.KindPolicy {
 		return []string{name + ".wasm", executable}
 	}
-	return []string{executable}
+	return []string{executable, executable + ".wasm"}
 }
 
 // pluginName returns the name of the plugin of that kind that a file holds, or
 // "".
 func pluginName(kind sdk.Kind, file string) string {
-	if name, ok := strings.CutPrefix(file, fmt.Sprintf("imgcache-%s-", kind)); ok {
-		return name
-	}
-	if name, ok := strings.CutSuffix(file, ".wasm"); ok && kind == sdk.KindPolicy {
+	if name := NameOf(file); slices.Contains(fileNames(kind, name), file) {
 		return name
 	}
 	return ""

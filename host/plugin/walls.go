@@ -99,10 +99,13 @@ func socketDir(env []string) string {
 // grants are the paths that settings name, to which a plugin needs access.
 type grants struct{ read, write []string }
 
-// grantsOf returns what the settings of a plugin give it access to: the
+// grants returns what the settings of a plugin give it access to: the
 // directories that are its own, and the files of options that it declares to be
-// such.
-func grantsOf(m sdk.Manifest, s sdk.Settings) (g grants) {
+// such. The runner of a module keeps what the module stores, and no more.
+func (spec Spec) grants(m sdk.Manifest, s sdk.Settings) (g grants) {
+	if spec.runtime() == runtimeWasm {
+		return grants{write: present([]string{s.StateDir})}
+	}
 	g.write = present([]string{s.CacheDir, s.StateDir})
 	for _, o := range m.Options {
 		for _, path := range pathsIn(s.Options[o.Name]) {

@@ -153,7 +153,7 @@ func TestGrants(t *testing.T) {
 	m := sdk.Manifest{Options: []sdk.Option{
 		{Name: "path", Access: sdk.AccessWrite}, {Name: "ca", Access: sdk.AccessRead}, {Name: "dsn", Access: sdk.AccessRead}, {Name: "note"},
 	}}
-	g := grantsOf(m, sdk.Settings{CacheDir: "/cache", Options: sdk.Config{
+	g := Spec{}.grants(m, sdk.Settings{CacheDir: "/cache", Options: sdk.Config{
 		"path": "/db/records.db", "ca": "/etc/ca.pem", "note": "/etc/shadow",
 		"dsn": "postgres://u:p@h/db?sslrootcert=/etc/root.pem&host=/run/db",
 	}})

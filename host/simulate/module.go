@@ -49,7 +49,7 @@ func Module(text string, dirs []string, compiled string) (Policy, error) {
 			end()
 			return nil, nil, fmt.Errorf("configure %s: %w", name, err)
 		}
-		return m.Policy(), end, nil
+		return m.Plugin(), end, nil
 	}}, nil
 }
 

@@ -27,6 +27,8 @@ var types = map[string]string{
 	abi.FuncSelect:    "(i64, i64, i32, i32) -> (i32)",
 	abi.FuncSnapshot:  "(i32, i32) -> (i32)",
 	abi.FuncRestore:   "(i32, i32) -> (i32)",
+	abi.FuncApply:     "(i32, i32) -> (i32)",
+	abi.FuncList:      "(i32, i32, i32, i32) -> (i32)",
 }
 
 // signature writes the type of a function.
@@ -57,8 +59,11 @@ func checkModule(c wazero.CompiledModule) error {
 }
 
 // checkForm reports an export that the manifest promises and the module lacks.
-// What it does not promise is not called: a Go guest exports both forms.
+// What it does not promise is not called: a Go guest exports all forms.
 func checkForm(c wazero.CompiledModule, m sdk.Manifest) error {
+	if m.Kind == sdk.KindDriver {
+		return checkNames(c.ExportedFunctions(), ", and its manifest says that it is a driver", abi.FuncApply, abi.FuncList)
+	}
 	for _, form := range []struct {
 		capability sdk.Capability
 		names      []string

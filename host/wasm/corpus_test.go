@@ -88,7 +88,7 @@ func TestMisbehaviour(t *testing.T) {
 			for range 2 {
 				ctx, cancel := context.WithTimeout(t.Context(), c.timeout)
 				defer cancel()
-				err := m.Policy().(sdk.Scorer).Score(ctx, time.Now(), make([]sdk.Record, 3), make([]float64, 3))
+				err := m.Plugin().(sdk.Scorer).Score(ctx, time.Now(), make([]sdk.Record, 3), make([]float64, 3))
 				if !errors.Is(err, sdk.ErrUnavailable) || !errors.Is(err, c.is) || !strings.Contains(fmt.Sprint(err), c.want) {
 					t.Errorf("Score() = %v, want %q", err, c.want)
 				}
@@ -103,11 +103,11 @@ func TestMisbehaviour(t *testing.T) {
 // TestBadAdvice passes on what only the host can judge.
 func TestBadAdvice(t *testing.T) {
 	scores := []float64{1, 1, 1}
-	err := load(t, misbehaved(t, "nan"), Options{}).Policy().(sdk.Scorer).Score(t.Context(), time.Now(), make([]sdk.Record, 3), scores)
+	err := load(t, misbehaved(t, "nan"), Options{}).Plugin().(sdk.Scorer).Score(t.Context(), time.Now(), make([]sdk.Record, 3), scores)
 	if err != nil || scores[0] != 0 || scores[1] != 0 || !math.IsNaN(scores[2]) {
 		t.Errorf("nan: Score() = %v, %v", scores, err)
 	}
-	foreign := load(t, misbehaved(t, "foreign"), Options{}).Policy().(sdk.Stateful)
+	foreign := load(t, misbehaved(t, "foreign"), Options{}).Plugin().(sdk.Stateful)
 	if err := foreign.Observe(t.Context(), []sdk.Event{{Key: 77, Kind: sdk.EventAdmitted}}); err != nil {
 		t.Errorf("foreign: Observe() = %v", err)
 	}
@@ -131,7 +131,7 @@ func TestFlood(t *testing.T) {
 	now := time.Unix(1000, 0)
 	m.output.now = func() time.Time { return now }
 	score := func() {
-		if err := m.Policy().(sdk.Scorer).Score(t.Context(), now, make([]sdk.Record, 1), make([]float64, 1)); err != nil {
+		if err := m.Plugin().(sdk.Scorer).Score(t.Context(), now, make([]sdk.Record, 1), make([]float64, 1)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -150,7 +150,7 @@ func TestFlood(t *testing.T) {
 // and says so once.
 func TestLostState(t *testing.T) {
 	lost := 0
-	p := load(t, misbehaved(t, "forget"), Options{OnLostState: func() { lost++ }}).Policy().(sdk.Stateful)
+	p := load(t, misbehaved(t, "forget"), Options{OnLostState: func() { lost++ }}).Plugin().(sdk.Stateful)
 	if err := p.Observe(t.Context(), nil); err != nil {
 		t.Errorf("Observe() of nothing = %v", err)
 	}
@@ -172,7 +172,7 @@ func TestLostState(t *testing.T) {
 func TestMemoryLimit(t *testing.T) {
 	score := func(memory int64, n int) error {
 		m := load(t, misbehaved(t, "nan"), Options{Memory: memory})
-		return m.Policy().(sdk.Scorer).Score(t.Context(), time.Now(), make([]sdk.Record, n), make([]float64, n))
+		return m.Plugin().(sdk.Scorer).Score(t.Context(), time.Now(), make([]sdk.Record, n), make([]float64, n))
 	}
 	if err := score(5<<20, sdk.MaxBatch); err != nil {
 		t.Errorf("5 MiB are not enough for a full batch: %v", err)
@@ -189,7 +189,7 @@ func TestMemoryLimit(t *testing.T) {
 // TestCalls: arguments that the host must not send, and a context that is
 // over.
 func TestCalls(t *testing.T) {
-	p := load(t, misbehaved(t, "nan"), Options{}).Policy().(sdk.Scorer)
+	p := load(t, misbehaved(t, "nan"), Options{}).Plugin().(sdk.Scorer)
 	for _, c := range [][2]int{{1, 2}, {sdk.MaxBatch + 1, sdk.MaxBatch + 1}} {
 		err := p.Score(t.Context(), time.Now(), make([]sdk.Record, c[0]), make([]float64, c[1]))
 		if !errors.Is(err, sdk.ErrInvalid) {

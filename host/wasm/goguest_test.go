@@ -51,7 +51,7 @@ func TestGoGuest(t *testing.T) {
 // in batches of odd sizes, which make the module's buffers grow, and in frames
 // with appended fields.
 func testBatches(t *testing.T, code []byte, dir string) {
-	p := load(t, code, Options{CacheDir: dir}).Policy().(scorer)
+	p := load(t, code, Options{CacheDir: dir}).Plugin().(scorer)
 	rnd := rand.New(rand.NewPCG(1, 2))
 	records := make([]sdk.Record, 70_000)
 	for i := range records {
@@ -85,7 +85,7 @@ func testBatches(t *testing.T, code []byte, dir string) {
 // testGarbage: a guest whose calls leave garbage runs for ever in memory for
 // little more than twice what it keeps.
 func testGarbage(t *testing.T, code []byte, dir string) {
-	p := load(t, code, Options{Memory: 16 << 20, CacheDir: dir}).Policy().(sdk.Scorer)
+	p := load(t, code, Options{Memory: 16 << 20, CacheDir: dir}).Plugin().(sdk.Scorer)
 	for call := range 800 {
 		if err := p.Score(t.Context(), time.Now(), []sdk.Record{{Key: 13}}, make([]float64, 1)); err != nil {
 			t.Fatalf("call %d: %v", call, err)
@@ -102,7 +102,7 @@ func testFaults(t *testing.T, code []byte, dir string) {
 	})
 	now := time.Unix(1000, 0)
 	m.output.now = func() time.Time { now = now.Add(time.Second); return now } // nothing is dropped
-	p := m.Policy().(interface {
+	p := m.Plugin().(interface {
 		sdk.Scorer
 		sdk.Configurer
 	})

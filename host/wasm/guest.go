@@ -18,8 +18,8 @@ import (
 type guest struct {
 	mod    api.Module
 	output *output
-	in     block // frames, options, snapshots to restore
-	out    block // scores, keys, snapshots
+	in     block // frames, options, snapshots to restore, ids
+	out    block // scores, keys, snapshots, pages
 }
 
 func (g *guest) close(ctx context.Context) { _ = g.mod.Close(context.WithoutCancel(ctx)) }
@@ -143,17 +143,22 @@ func (g *guest) manifest(ctx context.Context) ([]byte, error) {
 	return g.text(ctx, abi.FuncManifest)
 }
 
-// text calls an export that fills a buffer, and calls it again with more room
-// when there was too little.
+// text calls an export that fills a buffer.
 func (g *guest) text(ctx context.Context, name string) ([]byte, error) {
 	const usual = 4 << 10 // fits most manifests
+	return g.fill(ctx, usual, name)
+}
+
+// fill calls an export whose last arguments are a buffer and its size, and
+// calls it again with more room when there was too little.
+func (g *guest) fill(ctx context.Context, usual int, name string, args ...uint64) ([]byte, error) {
 	size := max(usual, int(g.out.size))
 	for range 2 {
 		out, err := g.room(ctx, size)
 		if err != nil {
 			return nil, err
 		}
-		n, err := g.number(ctx, name, out, uint64(size))
+		n, err := g.number(ctx, name, append(args[:len(args):len(args)], out, uint64(size))...)
 		switch {
 		case err != nil:
 			return nil, err

@@ -16,7 +16,7 @@ import (
 // offers returns the modules that a guest may import from, by name.
 func (m *Module) offers() map[string]func(wazero.Runtime) wazero.HostModuleBuilder {
 	return map[string]func(wazero.Runtime) wazero.HostModuleBuilder{
-		abi.Module:                        m.offerLog,
+		abi.Module:                        m.offerOwn,
 		"env":                             m.offerAbort,
 		wasi_snapshot_preview1.ModuleName: offerWASI,
 	}
@@ -30,16 +30,31 @@ func offerWASI(r wazero.Runtime) wazero.HostModuleBuilder {
 	return b
 }
 
-// offerLog offers the log.
-func (m *Module) offerLog(r wazero.Runtime) wazero.HostModuleBuilder {
-	log := func(_ context.Context, mod api.Module, level, ptr, size uint32) {
-		text, ok := mod.Memory().Read(ptr, size)
-		if !ok {
-			panic(fmt.Errorf("%s.%s of memory that the module does not have", abi.Module, abi.ImportLog))
-		}
-		m.output.line(slogLevel(level), text)
+// offerOwn offers the functions that are this host's own: the log, and keys and
+// values.
+func (m *Module) offerOwn(r wazero.Runtime) wazero.HostModuleBuilder {
+	return r.NewHostModuleBuilder(abi.Module).
+		NewFunctionBuilder().WithFunc(m.log).Export(abi.ImportLog).
+		NewFunctionBuilder().WithFunc(m.kvGet).Export(abi.ImportKVGet).
+		NewFunctionBuilder().WithFunc(m.kvScan).Export(abi.ImportKVScan).
+		NewFunctionBuilder().WithFunc(m.kvWrite).Export(abi.ImportKVWrite)
+}
+
+// view is the memory at an address that a module has given. What it does not
+// have is a trap.
+func view(mod api.Module, name string, at, size uint32) []byte {
+	if size == 0 {
+		return nil // the address has no meaning
 	}
-	return r.NewHostModuleBuilder(abi.Module).NewFunctionBuilder().WithFunc(log).Export(abi.ImportLog)
+	b, ok := mod.Memory().Read(at, size)
+	if !ok {
+		panic(fmt.Errorf("%s.%s of memory that the module does not have", abi.Module, name))
+	}
+	return b
+}
+
+func (m *Module) log(_ context.Context, mod api.Module, level, text, size uint32) {
+	m.output.line(slogLevel(level), view(mod, abi.ImportLog, text, size))
 }
 
 // slogLevel translates 0 debug, 1 info, 2 warn, 3 error; others are errors.

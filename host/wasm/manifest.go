@@ -31,8 +31,13 @@ func parseManifest(text []byte) (sdk.Manifest, error) {
 	if err := m.Validate(); err != nil {
 		return m, fmt.Errorf("manifest: %w", err)
 	}
-	if m.Kind != sdk.KindPolicy {
-		return m, fmt.Errorf("%w: manifest: kind %q, and a module is a %q", sdk.ErrInvalid, m.Kind, sdk.KindPolicy)
+	for _, c := range []sdk.Capability{sdk.CapNodes, sdk.CapHeartbeat} {
+		if m.Has(c) {
+			return m, fmt.Errorf("%w: manifest: the capability %q is for programs, for a module reaches no other node", sdk.ErrInvalid, c)
+		}
+	}
+	if m.Kind == sdk.KindPolicy && m.Asks(sdk.GrantKV) {
+		return m, fmt.Errorf("%w: manifest: %q is for drivers; a policy keeps its state by the capability %q", sdk.ErrInvalid, sdk.GrantKV, sdk.CapSnapshot)
 	}
 	return m, nil
 }

@@ -1,26 +1,30 @@
-// Package wasm runs policies that are WebAssembly modules, on wazero.
+// Package wasm runs plugins that are WebAssembly modules, on wazero.
 //
 // In the service a module runs in the runner, a child process that the
 // supervisor can kill: compiled guest code cannot be interrupted without a
 // price, and while it runs, the garbage collector of its process waits. Tools
 // that run a module in their own process set Options.Interruptible.
 //
-// A module gets no files, no network, no arguments, no environment, a clock
-// that only ticks, and random numbers that repeat.
+// A module gets no files, no network, no arguments and no environment. Unless
+// more is granted it has a clock that only ticks, and random numbers that
+// repeat. A driver has a store of keys and values if it asks for one.
 package wasm
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"log/slog"
 	"os"
 	"runtime"
+	"slices"
 	"sync"
 
 	"github.com/tetratelabs/wazero"
 	"github.com/tetratelabs/wazero/experimental"
 
+	"github.com/imgcache/imgcache-host/host/kv"
 	"github.com/imgcache/imgcache-host/pluginproto/abi"
 	"github.com/imgcache/imgcache-host/sdk"
 )
@@ -44,6 +48,8 @@ type Options struct {
 	Memory   int64        // limit in bytes, rounded up to pages of 64 KiB; 0: DefaultMemory
 	CacheDir string       // for compiled code; made private to the user; empty: none is kept
 	Log      *slog.Logger // for what the module logs and prints; nil: nowhere
+	State    int64        // limit of what a driver stores in bytes; 0: kv.DefaultQuota
+	Grants   []sdk.Grant  // of sdk.GrantClock and sdk.GrantRandom
 
 	// Interruptible makes calls end with their context, and 3 to 20 times as
 	// slow. Without it a call ends when the module likes.
@@ -54,7 +60,7 @@ type Options struct {
 	OnLostState func()
 }
 
-// Module is a policy that was loaded. It runs one call at a time.
+// Module is a plugin that was loaded. It runs one call at a time.
 type Module struct {
 	opts     Options
 	output   *output
@@ -67,9 +73,10 @@ type Module struct {
 	guest    *guest     // nil after a trap
 	options  sdk.Config // of Configure, for the instances to come; nil: not configured
 	lostWhat error      // the trap that took the state of a stateful policy
+	store    *kv.Store  // of a driver; nil: it asks for none, or is not configured
 }
 
-// Load compiles a module, checks that it is a policy that this host can run,
+// Load compiles a module, checks that it is a plugin that this host can run,
 // and makes an instance of it. What is wrong with the module wraps
 // sdk.ErrInvalid and names the export, import or field of the manifest; a
 // trap before the first call is sdk.ErrUnavailable.
@@ -190,10 +197,7 @@ var versioning sync.Mutex
 // instantiate makes an instance and asks for its version.
 func (m *Module) instantiate(ctx context.Context) (*guest, error) {
 	m.output.begin()
-	mod, err := m.runtime.InstantiateModule(ctx, m.compiled, wazero.NewModuleConfig().
-		WithName(""). // instances of one name would exclude each other
-		WithStartFunctions("_initialize").
-		WithStdout(m.output).WithStderr(m.output))
+	mod, err := m.runtime.InstantiateModule(ctx, m.compiled, m.instanceConfig())
 	if err != nil {
 		return nil, m.output.trap("start", err)
 	}
@@ -210,8 +214,64 @@ func (m *Module) instantiate(ctx context.Context) (*guest, error) {
 	return g, nil
 }
 
+func (m *Module) instanceConfig() wazero.ModuleConfig {
+	c := wazero.NewModuleConfig().
+		WithName(""). // instances of one name would exclude each other
+		WithStartFunctions("_initialize").
+		WithStdout(m.output).WithStderr(m.output)
+	if slices.Contains(m.opts.Grants, sdk.GrantClock) {
+		c = c.WithSysWalltime().WithSysNanotime()
+	}
+	if slices.Contains(m.opts.Grants, sdk.GrantRandom) {
+		c = c.WithRandSource(rand.Reader)
+	}
+	return c
+}
+
 // Manifest returns what the module says of itself.
 func (m *Module) Manifest() sdk.Manifest { return m.manifest }
+
+// Plugin returns the module as what its manifest declares: a value that
+// implements sdk.Configurer and sdk.Noter, and sdk.Driver, or sdk.Scorer, or
+// sdk.Stateful, the latter with sdk.Snapshotter if it is declared.
+func (m *Module) Plugin() any {
+	switch {
+	case m.manifest.Kind == sdk.KindDriver:
+		return driver{m}
+	case m.manifest.Has(sdk.CapScore):
+		return scorer{m}
+	case m.manifest.Has(sdk.CapSnapshot):
+		return snapshotter{stateful{m}}
+	}
+	return stateful{m}
+}
+
+// Configure gives the module its options; each later instance gets them too. A
+// driver's store is in s.StateDir.
+func (m *Module) Configure(ctx context.Context, s sdk.Settings) error {
+	if err := m.openStore(ctx, s.StateDir); err != nil {
+		return err
+	}
+	return m.use(ctx, func(g *guest) error {
+		if err := g.configure(ctx, s.Options); err != nil {
+			return err
+		}
+		m.options = s.Options
+		return nil
+	})
+}
+
+// Notes implements [sdk.Noter]: it says what the module asks for and does not
+// have.
+func (m *Module) Notes() []string {
+	var notes []string
+	for _, g := range []sdk.Grant{sdk.GrantClock, sdk.GrantRandom} {
+		if m.manifest.Asks(g) && !slices.Contains(m.opts.Grants, g) {
+			notes = append(notes, fmt.Sprintf("It asks for %q, which is not granted: grant = [%[1]q] in its plugin block would.", g))
+		}
+	}
+	return notes
+}
 
 // Close ends the module and gives its memory back. No call may be running.
 func (m *Module) Close(ctx context.Context) error {
@@ -219,12 +279,15 @@ func (m *Module) Close(ctx context.Context) error {
 	if m.cache != nil {
 		err = errors.Join(err, m.cache.Close(ctx))
 	}
+	if m.store != nil {
+		err = errors.Join(err, m.store.Close())
+	}
 	return err
 }
 
 // use runs f with the instance, a new one if the last has trapped. A scoring
-// policy does not notice. A stateful one has lost its state: every call fails
-// from then on.
+// policy does not notice, nor does a driver, whose records are in its store. A
+// stateful policy has lost its state: every call fails from then on.
 func (m *Module) use(ctx context.Context, f func(*guest) error) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()

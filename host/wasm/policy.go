@@ -9,30 +9,6 @@ import (
 	"github.com/imgcache/imgcache-host/sdk"
 )
 
-// Policy returns the module as what its manifest declares: a value that
-// implements sdk.Configurer, and either sdk.Scorer, or sdk.Stateful, the
-// latter with sdk.Snapshotter if it is declared.
-func (m *Module) Policy() any {
-	switch {
-	case m.manifest.Has(sdk.CapScore):
-		return scorer{m}
-	case m.manifest.Has(sdk.CapSnapshot):
-		return snapshotter{stateful{m}}
-	}
-	return stateful{m}
-}
-
-// Configure gives the module its options; each later instance gets them too.
-func (m *Module) Configure(ctx context.Context, s sdk.Settings) error {
-	return m.use(ctx, func(g *guest) error {
-		if err := g.configure(ctx, s.Options); err != nil {
-			return err
-		}
-		m.options = s.Options
-		return nil
-	})
-}
-
 type scorer struct{ *Module }
 
 // Score implements [sdk.Scorer].

@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/imgcache/imgcache-host/sdk"
@@ -18,6 +19,8 @@ const (
 	moduleEnv = "IMGCACHE_WASM_MODULE" // where the module is read from: the file that was hashed; empty: at its path
 	cacheEnv  = "IMGCACHE_WASM_CACHE"  // directory of compiled modules
 	memoryEnv = "IMGCACHE_WASM_MEMORY" // limit in bytes
+	stateEnv  = "IMGCACHE_WASM_STATE"  // limit of a driver's keys and values in bytes
+	grantsEnv = "IMGCACHE_WASM_GRANTS" // names of grants, with spaces between
 )
 
 // RunnerMain loads the module that the only argument names and serves it as a
@@ -33,18 +36,23 @@ func RunnerMain(args []string, stderr io.Writer) int {
 		fmt.Fprintf(stderr, "load %s: %v\n", args[0], err)
 		return 1
 	}
-	serve.Main(m.Manifest(), m.Policy())
+	serve.Main(m.Manifest(), m.Plugin())
 	return 0
 }
 
 func loadFile(ctx context.Context, path string) (*Module, error) {
 	o := Options{CacheDir: os.Getenv(cacheEnv), Log: serve.Logger(), OnLostState: exitSoon}
-	if text := os.Getenv(memoryEnv); text != "" {
-		limit, err := strconv.ParseUint(text, 10, 63)
-		if err != nil {
-			return nil, fmt.Errorf("%w: %s: %w", sdk.ErrInvalid, memoryEnv, err)
+	for name, limit := range map[string]*int64{memoryEnv: &o.Memory, stateEnv: &o.State} {
+		if text := os.Getenv(name); text != "" {
+			n, err := strconv.ParseUint(text, 10, 63)
+			if err != nil {
+				return nil, fmt.Errorf("%w: %s: %w", sdk.ErrInvalid, name, err)
+			}
+			*limit = int64(n)
 		}
-		o.Memory = int64(limit)
+	}
+	for _, g := range strings.Fields(os.Getenv(grantsEnv)) {
+		o.Grants = append(o.Grants, sdk.Grant(g))
 	}
 	code, err := readModule(cmp.Or(os.Getenv(moduleEnv), path))
 	if err != nil {

@@ -70,7 +70,7 @@ func (p framedStateful) Observe(ctx context.Context, events []sdk.Event) error {
 func TestModulesOfVersion1(t *testing.T) {
 	for name, frame := range map[string]func([]byte) []byte{"version 1": asIs, "appended fields": later} {
 		t.Run(name, func(t *testing.T) {
-			oldest := load(t, forever(t, "v1", "oldest.wasm"), Options{}).Policy().(scorer)
+			oldest := load(t, forever(t, "v1", "oldest.wasm"), Options{}).Plugin().(scorer)
 			sdktest.Manifest(t, oldest.manifest)
 			sdktest.Scorer(t, func(*testing.T) sdk.Scorer { return framedScorer{oldest, frame} })
 			policytest.Agree(t, 10_000, func(*testing.T) sdk.Stateful {
@@ -79,7 +79,7 @@ func TestModulesOfVersion1(t *testing.T) {
 
 			code := forever(t, "v1", "sifting.wasm")
 			policytest.Agree(t, 10_000, func(t *testing.T) sdk.Stateful {
-				return framedStateful{load(t, code, Options{}).Policy().(snapshotter), frame}
+				return framedStateful{load(t, code, Options{}).Plugin().(snapshotter), frame}
 			}, policytest.SIEVE)
 		})
 	}
@@ -88,7 +88,7 @@ func TestModulesOfVersion1(t *testing.T) {
 // TestModulesReadGoldenFrames gives the same modules the frames that are kept
 // with them.
 func TestModulesReadGoldenFrames(t *testing.T) {
-	oldest := load(t, forever(t, "v1", "oldest.wasm"), Options{}).Policy().(scorer)
+	oldest := load(t, forever(t, "v1", "oldest.wasm"), Options{}).Plugin().(scorer)
 	for _, name := range []string{"records.bin", "records-later.bin"} {
 		frame := forever(t, "frames", name)
 		_, records, err := abi.Records(nil, frame)
@@ -110,7 +110,7 @@ func TestModulesReadGoldenFrames(t *testing.T) {
 		}
 	}
 	for _, name := range []string{"events.bin", "events-later.bin"} {
-		sifting := load(t, forever(t, "v1", "sifting.wasm"), Options{}).Policy().(snapshotter)
+		sifting := load(t, forever(t, "v1", "sifting.wasm"), Options{}).Plugin().(snapshotter)
 		if err := sifting.ObserveFrame(t.Context(), forever(t, "frames", name)); err != nil {
 			t.Fatalf("%s: %v", name, err)
 		}

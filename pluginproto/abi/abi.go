@@ -1,8 +1,9 @@
-// Package abi is the WebAssembly ABI of policies, version 1: the names of
+// Package abi is the WebAssembly ABI of plugins, version 1: the names of
 // imports and exports, and the fixed little-endian layout of the frames that
-// carry records and events. ABI.md says the same for authors in other
-// languages, imgcache_policy.h for those in C. The gRPC contract carries the
-// same frames.
+// carry records and events of policies, batches and lists of drivers, and keys
+// and values. ABI.md says the same for authors in other languages,
+// imgcache_policy.h for those of policies in C. The gRPC contract carries the
+// same frames of records and events.
 //
 // A frame is a header followed by count elements. The header names its own
 // size and the stride between elements, so that later versions append fields
@@ -27,7 +28,7 @@ const ManifestSection = "imgcache.manifest"
 // Module is the name under which the host offers its functions.
 const Module = "imgcache"
 
-// The exports of a policy module.
+// The exports of a module.
 const (
 	FuncVersion   = "imgcache_abi_version" // () -> u32
 	FuncAlloc     = "imgcache_alloc"       // (size u32) -> ptr u32
@@ -39,11 +40,16 @@ const (
 	FuncSelect    = "imgcache_select"      // stateful: (need u64, now i64, keys, cap u32) -> i32 number, or -status
 	FuncSnapshot  = "imgcache_snapshot"    // optional: (ptr, cap u32) -> i32 size needed, or -status
 	FuncRestore   = "imgcache_restore"     // optional: (ptr, len u32) -> status u32
+	FuncApply     = "imgcache_apply"       // driver: (batch, len u32) -> status u32
+	FuncList      = "imgcache_list"        // driver: (after, len, ptr, cap u32) -> i32 size needed, or -status
 )
 
 // The functions that the host offers in [Module].
 const (
-	ImportLog = "log" // (level, ptr, len u32)
+	ImportLog     = "log"      // (level, ptr, len u32)
+	ImportKVGet   = "kv_get"   // (key, len, ptr, cap u32) -> i32 size of the value, or -status
+	ImportKVScan  = "kv_scan"  // (prefix, len, after, len, ptr, cap u32) -> i32 size needed, or -status
+	ImportKVWrite = "kv_write" // (pairs, len u32) -> status u32
 )
 
 // Status is the result of an export, and with its sign turned, the failure of

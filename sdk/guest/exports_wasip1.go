@@ -110,6 +110,18 @@ func restore(buf unsafe.Pointer, size uint32) uint32 {
 	return uint32(exported.restore(view(buf, uint64(size))))
 }
 
+//go:wasmexport imgcache_apply
+func apply(batch unsafe.Pointer, size uint32) uint32 {
+	defer collect()
+	return uint32(exported.apply(view(batch, uint64(size))))
+}
+
+//go:wasmexport imgcache_list
+func list(after unsafe.Pointer, size uint32, page unsafe.Pointer, room uint32) int32 {
+	defer collect()
+	return exported.list(string(view(after, uint64(size))), view(page, uint64(room)))
+}
+
 // view is the memory of size bytes at p, which the host allocated.
 func view(p unsafe.Pointer, size uint64) []byte {
 	if size == 0 {

@@ -1,5 +1,5 @@
-// Package guest exports a policy from a WebAssembly module that is written in
-// Go. The author registers it in an init function,
+// Package guest exports a policy or a driver from a WebAssembly module that is
+// written in Go. The author registers it in an init function,
 //
 //	func init() { guest.Export(manifest, policy) }
 //
@@ -9,10 +9,10 @@
 //
 //	GOOS=wasip1 GOARCH=wasm go build -buildmode=c-shared -o NAME.wasm
 //
-// What the policy writes to standard error appears in the log of the host. A
+// What the plugin writes to standard error appears in the log of the host. A
 // panic ends the instance, and the host goes on with a new one. On other
-// platforms the package compiles, so that a policy can be tested without
-// WebAssembly.
+// platforms the package compiles, so that a plugin can be tested without
+// WebAssembly. A driver keeps its records with package kv.
 package guest
 
 import (
@@ -31,37 +31,38 @@ import (
 // exported is what the functions of the module serve.
 var exported module
 
-// Export registers the policy of the module: an sdk.Scorer or an sdk.Stateful
-// as m says, with sdk.Snapshotter if m declares it, and sdk.Configurer if it
-// wants its options. It is called once, from an init function, and panics
-// when m and policy do not fit together.
-func Export(m sdk.Manifest, policy any) {
-	if exported.policy != nil {
+// Export registers the plugin of the module: an sdk.Scorer, an sdk.Stateful or
+// a [Driver], as m says, with sdk.Snapshotter if m declares it, and
+// sdk.Configurer if it wants its options. It is called once, from an init
+// function, and panics when m and impl do not fit together.
+func Export(m sdk.Manifest, impl any) {
+	if exported.impl != nil {
 		panic("guest.Export: called twice")
 	}
-	if err := m.Fits(policy); err != nil {
+	if err := m.Fits(impl); err != nil {
 		panic("guest.Export: " + err.Error())
 	}
-	if m.Kind != sdk.KindPolicy {
-		panic(fmt.Sprintf("guest.Export: a module is a policy, not a %s", m.Kind))
+	if _, ok := impl.(Driver); m.Kind == sdk.KindDriver && !ok {
+		panic(fmt.Sprintf("guest.Export: %T has no ListAfter, as the driver of a module must", impl))
 	}
-	exported = module{manifest: m, policy: policy}
+	exported = module{manifest: m, impl: impl}
 }
 
-// module is a policy behind the functions of the ABI. They work on slices of
+// module is a plugin behind the functions of the ABI. They work on slices of
 // the module's memory, which makes them testable everywhere.
 type module struct {
 	manifest sdk.Manifest
-	policy   any // nil: nothing is exported
+	impl     any // nil: nothing is exported
 
 	records  []sdk.Record // reused from call to call
 	events   []sdk.Event
+	page     []sdk.Entry
 	snapshot []byte // that did not fit into the buffer; nil: none
 }
 
-// lacks answers the call of a form that the policy does not have.
+// lacks answers the call of a form that the plugin does not have.
 func (m *module) lacks() abi.Status {
-	if m.policy == nil {
+	if m.impl == nil {
 		return abi.StatusUnavailable
 	}
 	return abi.StatusUnsupported
@@ -91,7 +92,7 @@ func fill(buf, data []byte) int32 {
 }
 
 func (m *module) writeManifest(buf []byte) int32 {
-	if m.policy == nil {
+	if m.impl == nil {
 		return failed(m.lacks())
 	}
 	text, err := json.Marshal(m.manifest)
@@ -102,10 +103,10 @@ func (m *module) writeManifest(buf []byte) int32 {
 }
 
 func (m *module) configure(options []byte) abi.Status {
-	if m.policy == nil {
+	if m.impl == nil {
 		return m.lacks()
 	}
-	p, ok := m.policy.(sdk.Configurer)
+	p, ok := m.impl.(sdk.Configurer)
 	if !ok {
 		return abi.StatusOK // it does not want to know
 	}
@@ -118,7 +119,7 @@ func (m *module) configure(options []byte) abi.Status {
 
 // score writes the scores of a frame of records.
 func (m *module) score(frame []byte, scores []float64) abi.Status {
-	if _, ok := m.policy.(sdk.Scorer); !ok {
+	if _, ok := m.impl.(sdk.Scorer); !ok {
 		return m.lacks()
 	}
 	now, records, err := abi.Records(m.records[:0], frame)
@@ -133,7 +134,7 @@ func (m *module) score(frame []byte, scores []float64) abi.Status {
 }
 
 func (m *module) scoreRecords(now int64, records []sdk.Record, scores []float64) abi.Status {
-	p, ok := m.policy.(sdk.Scorer)
+	p, ok := m.impl.(sdk.Scorer)
 	if !ok {
 		return m.lacks()
 	}
@@ -141,7 +142,7 @@ func (m *module) scoreRecords(now int64, records []sdk.Record, scores []float64)
 }
 
 func (m *module) observe(frame []byte) abi.Status {
-	p, ok := m.policy.(sdk.Stateful)
+	p, ok := m.impl.(sdk.Stateful)
 	if !ok {
 		return m.lacks()
 	}
@@ -158,7 +159,7 @@ func (m *module) observe(frame []byte) abi.Status {
 // number. A policy that proposes more than it was asked for is found out by
 // the host.
 func (m *module) choose(need uint64, now int64, keys []byte) int32 {
-	p, ok := m.policy.(sdk.Stateful)
+	p, ok := m.impl.(sdk.Stateful)
 	if !ok {
 		return failed(m.lacks())
 	}
@@ -177,7 +178,7 @@ func (m *module) choose(need uint64, now int64, keys []byte) int32 {
 // writeSnapshot writes the snapshot to buf if it fits, and answers its length.
 // One that does not fit is kept for the next call, which comes with more room.
 func (m *module) writeSnapshot(buf []byte) int32 {
-	p, ok := m.policy.(sdk.Snapshotter)
+	p, ok := m.impl.(sdk.Snapshotter)
 	if !ok {
 		return failed(m.lacks())
 	}
@@ -196,7 +197,7 @@ func (m *module) writeSnapshot(buf []byte) int32 {
 }
 
 func (m *module) restore(snapshot []byte) abi.Status {
-	p, ok := m.policy.(sdk.Snapshotter)
+	p, ok := m.impl.(sdk.Snapshotter)
 	if !ok {
 		return m.lacks()
 	}

@@ -77,7 +77,7 @@ func (p *fifo) Restore(_ context.Context, b []byte) error {
 func TestExport(t *testing.T) {
 	defer func() { exported = module{} }()
 	Export(scoring, newBySize())
-	if exported.policy == nil || exported.manifest.Name != "size" {
+	if exported.impl == nil || exported.manifest.Name != "size" {
 		t.Errorf("Export leaves %+v", exported)
 	}
 	stateful := scoring
@@ -109,7 +109,7 @@ func TestExport(t *testing.T) {
 }
 
 func TestScore(t *testing.T) {
-	m := module{policy: newBySize()}
+	m := module{impl: newBySize()}
 	scores := make([]float64, 2)
 	frame := abi.AppendRecords(nil, 1000, []sdk.Record{{Size: 5}, {Size: 7}})
 	for range 2 { // the second call reuses the records of the first
@@ -127,7 +127,7 @@ func TestScore(t *testing.T) {
 
 func TestConfigure(t *testing.T) {
 	p := newBySize()
-	m := module{policy: p}
+	m := module{impl: p}
 	want := sdk.Config{"a": "1", "b": ""}
 	if s := m.configure(abi.AppendConfig(nil, want)); s != abi.StatusOK || !cmp.Equal(p.options, want) {
 		t.Errorf("configure() = %d with %v", s, p.options)
@@ -137,7 +137,7 @@ func TestConfigure(t *testing.T) {
 			t.Errorf("configure(%q) = %d, want %d", text, s, abi.StatusInvalid)
 		}
 	}
-	m.policy = &fifo{}
+	m.impl = &fifo{}
 	if s := m.configure([]byte("broken")); s != abi.StatusOK {
 		t.Errorf("configure() of a policy that does not want it = %d", s)
 	}
@@ -145,7 +145,7 @@ func TestConfigure(t *testing.T) {
 
 func TestStateful(t *testing.T) {
 	p := &fifo{}
-	m := module{policy: p}
+	m := module{impl: p}
 	frame := abi.AppendEvents(nil, 0, []sdk.Event{
 		{Key: 3, Kind: sdk.EventAdmitted}, {Key: 4, Kind: sdk.EventAccessed}, {Key: 1, Kind: sdk.EventAdmitted},
 	})
@@ -182,7 +182,7 @@ func TestStateful(t *testing.T) {
 // and it is never older than the last event.
 func TestSnapshot(t *testing.T) {
 	p := &fifo{keys: []byte{1, 2, 3}}
-	m := module{policy: p}
+	m := module{impl: p}
 	buf := make([]byte, 4)
 	if n, n2 := m.writeSnapshot(nil), m.writeSnapshot(buf); n != 3 || n2 != 3 || p.snapshots != 1 || buf[2] != 3 {
 		t.Errorf("snapshot of %d, then %d bytes, made %d times: % x", n, n2, p.snapshots, buf)
@@ -192,7 +192,7 @@ func TestSnapshot(t *testing.T) {
 	if n := m.writeSnapshot(buf); n != 4 || buf[3] != 9 {
 		t.Errorf("snapshot after an event has %d bytes: % x", n, buf)
 	}
-	other := module{policy: &fifo{}}
+	other := module{impl: &fifo{}}
 	if s := other.restore(buf); s != abi.StatusOK || other.writeSnapshot(nil) != 4 {
 		t.Errorf("restore() = %d", s)
 	}
@@ -207,8 +207,8 @@ func TestLacks(t *testing.T) {
 		skip   string
 	}{
 		{module{}, abi.StatusUnavailable, ""},
-		{module{policy: newBySize()}, abi.StatusUnsupported, "score configure manifest"},
-		{module{policy: &fifo{}}, abi.StatusUnsupported, "observe select snapshot restore configure manifest"},
+		{module{impl: newBySize()}, abi.StatusUnsupported, "score configure manifest"},
+		{module{impl: &fifo{}}, abi.StatusUnsupported, "observe select snapshot restore configure manifest"},
 	} {
 		for name, got := range map[string]int32{
 			"score":     int32(c.module.score(nil, nil)),
@@ -220,7 +220,7 @@ func TestLacks(t *testing.T) {
 			"manifest":  -c.module.writeManifest(nil),
 		} {
 			if !slices.Contains(strings.Fields(c.skip), name) && got != int32(c.want) {
-				t.Errorf("%T: %s answers %d, want %d", c.module.policy, name, got, c.want)
+				t.Errorf("%T: %s answers %d, want %d", c.module.impl, name, got, c.want)
 			}
 		}
 	}
@@ -235,7 +235,7 @@ func TestManifest(t *testing.T) {
 			{Name: "b", Type: sdk.TypeString, Required: true, Sensitive: true},
 		},
 	}} {
-		m := module{manifest: want, policy: newBySize()}
+		m := module{manifest: want, impl: newBySize()}
 		buf := make([]byte, m.writeManifest(nil))
 		var got sdk.Manifest
 		if err := json.Unmarshal(buf[:m.writeManifest(buf)], &got); err != nil || !cmp.Equal(got, want, cmpopts.EquateEmpty()) {

@@ -52,7 +52,7 @@ func (m *modules) take(t *testing.T) *wasm.Module {
 // open builds the module of a builtin policy for the time of a test.
 func open(t *testing.T, name string) *modules {
 	t.Helper()
-	m := &modules{code: build(t, name), compiled: t.TempDir()}
+	m := &modules{code: build(t, "builtin/"+name+"/wasm"), compiled: t.TempDir()}
 	t.Cleanup(func() {
 		for _, mod := range m.idle {
 			if err := mod.Close(context.Background()); err != nil {
@@ -66,9 +66,9 @@ func open(t *testing.T, name string) *modules {
 // build builds the module of a builtin policy.
 func build(t *testing.T, name string) []byte {
 	t.Helper()
-	path := filepath.Join(t.TempDir(), name+".wasm")
+	path := filepath.Join(t.TempDir(), "module.wasm")
 	cmd := exec.CommandContext(t.Context(), "go", "build", "-buildmode=c-shared", "-ldflags=-s -w",
-		"-o", path, "github.com/imgcache/imgcache-host/plugins/builtin/"+name+"/wasm")
+		"-o", path, "github.com/imgcache/imgcache-host/plugins/"+name)
 	cmd.Env = append(os.Environ(), "GOOS=wasip1", "GOARCH=wasm")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
@@ -96,7 +96,7 @@ func TestScoringThroughWasm(t *testing.T) {
 			m := open(t, name)
 			sdktest.Manifest(t, m.take(t).Manifest())
 			both := func(t *testing.T) sdk.Scorer {
-				return &twinScorer{native: c.native(), module: m.take(t).Policy().(sdk.Scorer)}
+				return &twinScorer{native: c.native(), module: m.take(t).Plugin().(sdk.Scorer)}
 			}
 			sdktest.Scorer(t, both)
 			policytest.Agree(t, 10_000, func(t *testing.T) sdk.Stateful { return policytest.Ranked(both(t)) }, c.book)
@@ -129,7 +129,7 @@ func TestStatefulThroughWasm(t *testing.T) {
 				t.Fatal(err)
 			}
 			both := func(t *testing.T) sdk.Stateful {
-				p := &twin{native: c.native(), module: m.take(t).Policy().(snapshotter)}
+				p := &twin{native: c.native(), module: m.take(t).Plugin().(snapshotter)}
 				if err := p.module.Restore(t.Context(), nothing); err != nil {
 					t.Fatal(err)
 				}

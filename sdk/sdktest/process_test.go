@@ -7,19 +7,29 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/imgcache/imgcache-host/host/plugin"
+	"github.com/imgcache/imgcache-host/host/wasm"
 	"github.com/imgcache/imgcache-host/plugins/builtin/centraldb/dbtest"
 	"github.com/imgcache/imgcache-host/sdk"
 	"github.com/imgcache/imgcache-host/sdk/sdktest"
 )
 
+// TestMain lets the supervisor run a module by this program.
+func TestMain(m *testing.M) {
+	if len(os.Args) > 1 && os.Args[1] == "wasm-runner" {
+		os.Exit(wasm.RunnerMain(os.Args[2:], os.Stderr))
+	}
+	os.Exit(m.Run())
+}
+
 // shipped are the drivers that come with the service, each over every store
-// that it knows.
+// that it knows, and the example of one that is a module.
 var shipped = []struct {
 	store  string
 	driver string
@@ -29,12 +39,29 @@ var shipped = []struct {
 	{store: "xattr", driver: "xattr"},
 	{store: "PostgreSQL", driver: "centraldb", server: dbtest.PostgreSQL},
 	{store: "MariaDB", driver: "centraldb", server: dbtest.MariaDB},
+	{store: "keys and values", driver: cabinet},
+}
+
+// cabinet is the driver that is a module.
+const cabinet = "cabinet"
+
+// buildCabinet returns the path of its module, which is built now.
+func buildCabinet(t *testing.T) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "imgcache-driver-"+cabinet+".wasm")
+	if err := os.WriteFile(path, build(t, "examples/go-wasm-driver"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
 }
 
 // driverBinary returns the executable of a driver: that below IMGCACHE_BIN, or
 // one that is built now.
 func driverBinary(t *testing.T, driver string) string {
 	t.Helper()
+	if driver == cabinet {
+		return buildCabinet(t)
+	}
 	name := "imgcache-driver-" + driver
 	if dir := os.Getenv("IMGCACHE_BIN"); dir != "" {
 		return filepath.Join(dir, "plugins", name)
@@ -84,7 +111,14 @@ func startDriver(t *testing.T, name, path, dir string, options sdk.Config) proce
 	if err != nil {
 		t.Fatal(err)
 	}
-	sup, err := plugin.New(plugin.Config{RunDir: run, Log: slog.New(slog.NewTextHandler(t.Output(), nil))})
+	config := plugin.Config{RunDir: run, Log: slog.New(slog.NewTextHandler(t.Output(), nil)), Confinement: plugin.None}
+	if strings.HasSuffix(path, ".wasm") {
+		config.CacheDir = filepath.Join(filepath.Dir(path), "compiled")
+		if config.Executable, err = os.Executable(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	sup, err := plugin.New(config)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -95,7 +129,9 @@ func startDriver(t *testing.T, name, path, dir string, options sdk.Config) proce
 	}
 	p, err := sup.Start(t.Context(), plugin.Spec{Name: name, Kind: sdk.KindDriver, Path: path})
 	if err == nil {
-		err = p.Configure(t.Context(), sdk.Settings{CacheDir: dir, Node: "node", Instance: "0123456789abcdef", Options: options})
+		err = p.Configure(t.Context(), sdk.Settings{
+			CacheDir: dir, StateDir: filepath.Join(dir, ".imgcache"), Node: "node", Instance: "0123456789abcdef", Options: options,
+		})
 	}
 	if err != nil {
 		stop()
