@@ -45,8 +45,8 @@ var (
 var rules = []rule{
 	{
 		name: "contract needs the standard library only", deep: true,
-		of:   []string{"./sdk", "./sdk/guest", "./pluginproto/abi"},
-		only: []string{"std", "./sdk", "./sdk/guest", "./pluginproto/abi"},
+		of:   []string{"./sdk", "./sdk/guest", "./sdk/guest/kv", "./pluginproto/abi"},
+		only: []string{"std", "./sdk", "./sdk/guest", "./sdk/guest/kv", "./pluginproto/abi"},
 		why:  "whoever writes a plugin takes on whatever these take on, and a Wasm module carries it along",
 	},
 	{

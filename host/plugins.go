@@ -178,6 +178,7 @@ func (h *Host) spec(c config.PluginConfig) (plugin.Spec, error) {
 			Name: block.Name, Kind: c.Kind, Path: block.Command, Args: block.Args, Env: block.Env,
 			SHA256: block.SHA256, Memory: block.Limits.Memory, Timeout: block.Limits.Timeout,
 			Read: block.Read, Write: block.Write, Network: block.Network && c.Kind == sdk.KindDriver,
+			State: block.Limits.State, Grants: block.Grants,
 		}
 		if block.Wasm != "" {
 			spec.Path = block.Wasm

@@ -236,6 +236,7 @@ func (p *Plugin) body() body {
 			{name: "read", into: paths(&p.Read)},
 			{name: "write", into: paths(&p.Write)},
 			{name: "network", into: boolean(&p.Network)},
+			{name: "grant", into: choices(&p.Grants, sdk.GrantClock, sdk.GrantRandom)},
 		},
 		blocks: []block{{name: "limits", body: p.Limits.body()}},
 	}
@@ -245,6 +246,7 @@ func (l *PluginLimits) body() body {
 	return body{args: []arg{
 		{name: "memory", into: size(&l.Memory, minPluginMemory)},
 		{name: "timeout", into: duration(&l.Timeout, positive)},
+		{name: "state", into: size(&l.State, minState)},
 	}}
 }
 
@@ -260,6 +262,9 @@ const minEvery = time.Second
 // minPluginMemory is what the smallest policy of a Go program needs to start
 // as a module.
 const minPluginMemory = 4 << 20
+
+// minState is what the records of a few thousand images take.
+const minState = 1 << 20
 
 func (p *PluginConfig) blockBody() body {
 	return body{blocks: []block{{name: "config", raw: &p.config}}}

@@ -207,6 +207,9 @@ func (d *decoder) checkPlugin(p *Plugin, at positions) {
 	if p.Command == "" && len(p.Args) > 0 {
 		d.errorAt(at.of("args"), "Arguments without a command", "The option args needs a command that it is for.")
 	}
+	if p.Command != "" && len(p.Grants) > 0 {
+		d.errorAt(at.of("grant"), "Grants for a program", "Only a module lacks what can be granted; a program has the clock and random numbers.")
+	}
 	for name := range p.Env {
 		if name == "" || strings.ContainsAny(name, "=\x00") {
 			d.errorAt(at.of("env"), "Bad value of env", "%q is not the name of an environment variable.", name)

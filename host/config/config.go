@@ -257,10 +257,11 @@ type Plugin struct {
 	Args    []string // of Command
 	Wasm    string   // path of the module; empty: Command, or found by name
 	Env     map[string]string
-	SHA256  string   // lower-case hex of the file; empty: unchecked
-	Read    []string // files and directories that it may read and execute
-	Write   []string // directories below which it may do anything
-	Network bool     // it may use the network; only a driver that is a program may at all
+	SHA256  string      // lower-case hex of the file; empty: unchecked
+	Read    []string    // files and directories that it may read and execute
+	Write   []string    // directories below which it may do anything
+	Network bool        // it may use the network; only a driver that is a program may at all
+	Grants  []sdk.Grant // of a module, which has neither by itself: sdk.GrantClock, sdk.GrantRandom
 	Limits  PluginLimits
 }
 
@@ -268,6 +269,7 @@ type Plugin struct {
 type PluginLimits struct {
 	Memory  int64         // bytes of a module, 0: the runner's default; or of a program's data, 0: no limit
 	Timeout time.Duration // of one call; 0: the supervisor's default for the kind
+	State   int64         // bytes that a driver may store that is a module; 0: kv.DefaultQuota
 }
 
 // PluginConfig is a driver or policy block: a plugin with its options.

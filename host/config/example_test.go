@@ -34,6 +34,7 @@ var computed = map[string]string{
 	"plugin.sha256":             "not checked",
 	"plugin.limits.memory":      "72MiB for a module; programs are not limited",
 	"plugin.limits.timeout":     "30s for a driver, 5s for a policy",
+	"plugin.limits.state":       "128MiB",
 }
 
 // TestExampleIsComplete checks that config.hcl.example holds every option of

@@ -26,9 +26,6 @@ func (m *module) apply(frame []byte) abi.Status {
 	}
 	b, err := abi.ParseBatch(frame)
 	if err == nil {
-		err = b.Validate()
-	}
-	if err == nil {
 		err = d.Apply(context.Background(), b)
 	}
 	return answer(err)

@@ -89,12 +89,13 @@ func TestExport(t *testing.T) {
 		manifest sdk.Manifest
 		policy   any
 	}{
-		"twice":                {exported, scoring, newBySize()},
-		"another form":         {module{}, stateful, newBySize()},
-		"no policy":            {module{}, scoring, nil},
-		"a driver":             {module{}, driver, newBySize()},
-		"an invalid manifest":  {module{}, sdk.Manifest{}, newBySize()},
-		"undeclared interface": {module{}, scoring, &fifo{}},
+		"twice":                 {exported, scoring, newBySize()},
+		"another form":          {module{}, stateful, newBySize()},
+		"no policy":             {module{}, scoring, nil},
+		"a driver":              {module{}, driver, newBySize()},
+		"an invalid manifest":   {module{}, sdk.Manifest{}, newBySize()},
+		"undeclared interface":  {module{}, scoring, &fifo{}},
+		"a driver of a program": {module{}, sdk.Manifest{Name: "x", Kind: sdk.KindDriver}, struct{ sdk.Driver }{&shelf{}}},
 	} {
 		func() {
 			defer func() {
@@ -209,6 +210,7 @@ func TestLacks(t *testing.T) {
 		{module{}, abi.StatusUnavailable, ""},
 		{module{impl: newBySize()}, abi.StatusUnsupported, "score configure manifest"},
 		{module{impl: &fifo{}}, abi.StatusUnsupported, "observe select snapshot restore configure manifest"},
+		{module{impl: &shelf{}}, abi.StatusUnsupported, "apply list configure manifest"},
 	} {
 		for name, got := range map[string]int32{
 			"score":     int32(c.module.score(nil, nil)),
@@ -218,6 +220,8 @@ func TestLacks(t *testing.T) {
 			"restore":   int32(c.module.restore(nil)),
 			"configure": int32(c.module.configure(nil)),
 			"manifest":  -c.module.writeManifest(nil),
+			"apply":     int32(c.module.apply(nil)),
+			"list":      -c.module.list("", nil),
 		} {
 			if !slices.Contains(strings.Fields(c.skip), name) && got != int32(c.want) {
 				t.Errorf("%T: %s answers %d, want %d", c.module.impl, name, got, c.want)

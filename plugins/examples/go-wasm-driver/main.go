@@ -38,26 +38,26 @@ func (d driver) List(ctx context.Context, yield func([]sdk.Entry) error) error {
 }
 
 // ListAfter implements guest.Driver. Keys are in the order of the ids.
-func (d driver) ListAfter(_ context.Context, id string, yield func([]sdk.Entry) error) error {
+func (d driver) ListAfter(ctx context.Context, id string, yield func([]sdk.Entry) error) error {
 	for p, err := range kv.Scan([]byte(image), []byte(image+id)) {
-		var e sdk.Entry
-		if err == nil {
-			err = json.Unmarshal(p.Value, &e)
-		}
-		if err == nil {
-			err = yield([]sdk.Entry{e})
-		}
 		if err != nil {
 			return err
 		}
+		var e sdk.Entry
+		if err := json.Unmarshal(p.Value, &e); err != nil {
+			return err
+		}
+		if err := yield([]sdk.Entry{e}); err != nil {
+			return err
+		}
 	}
-	return nil
+	return ctx.Err()
 }
 
 // Apply writes what the batch leaves of the records, together with its number.
-func (d driver) Apply(_ context.Context, b sdk.Batch) error {
+func (d driver) Apply(ctx context.Context, b sdk.Batch) error {
 	var last uint64
-	if err := get(source+b.Source, &last); err != nil {
+	if err := errors.Join(b.Validate(), ctx.Err(), get(source+b.Source, &last)); err != nil {
 		return err
 	}
 	if fresh, err := b.Admit(last); !fresh {

@@ -102,4 +102,3 @@ func fill(room *[]byte, f func(room []byte) int32) ([]byte, error) {
 		*room = make([]byte, n)
 	}
 }
-
