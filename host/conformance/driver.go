@@ -3,6 +3,7 @@ package conformance
 import (
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/imgcache/imgcache-host/sdk"
 	"github.com/imgcache/imgcache-host/sdk/sdktest"
@@ -42,6 +43,9 @@ func (w *workshop) mustOpenEmpty(r *sdktest.Report) *instance {
 }
 
 func (i *instance) subject() sdktest.Subject {
+	if strings.HasSuffix(i.check.Path, ".wasm") { // it sees no files
+		return sdktest.Subject{Driver: i.p.Driver(), Entries: i.check.Entries}
+	}
 	return sdktest.Subject{
 		Driver: i.p.Driver(), Entries: i.check.Entries,
 		Create: func(id string) {
