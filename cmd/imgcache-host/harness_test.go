@@ -89,6 +89,7 @@ type setup struct {
 	dir    string // cache directory; default: a new one
 	bin    string // directory of program and plugins; default: the built one
 	uid    uint32 // user that it runs as; default: that of the test
+	env    string // one more variable of its environment
 }
 
 // daemon is a service that runs as a process of its own. It ends with the
@@ -97,6 +98,7 @@ type daemon struct {
 	t      *testing.T
 	bin    string
 	uid    uint32
+	env    []string            // more variables
 	config string              // path of the configuration
 	dir    string              // cache directory
 	user   *syscall.Credential // that the service runs as; nil: as the tests
@@ -128,7 +130,7 @@ func start(t *testing.T, s setup) *daemon {
 // prepare makes all that a daemon needs, without starting it.
 func prepare(t *testing.T, s setup) *daemon {
 	t.Helper()
-	d := &daemon{t: t, bin: s.bin, uid: s.uid, dir: s.dir, web: &http.Client{Transport: &http.Transport{
+	d := &daemon{t: t, bin: s.bin, uid: s.uid, env: []string{quietRace, s.env}, dir: s.dir, web: &http.Client{Transport: &http.Transport{
 		DisableCompression: true, DialContext: dialQuiet,
 	}}}
 	if d.bin == "" {
@@ -280,7 +282,7 @@ func (d *daemon) spawn() {
 	log := &logBuffer{}
 	p := &process{cmd: exec.Command(filepath.Join(d.bin, "imgcache-host"), "serve", "--config", d.config), done: make(chan struct{})}
 	p.cmd.Stdout, p.cmd.Stderr = log, log
-	p.cmd.Env = append(os.Environ(), quietRace)
+	p.cmd.Env = append(os.Environ(), d.env...)
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Credential: d.user}
 	if d.uid != 0 {
 		p.cmd.SysProcAttr.Credential = &syscall.Credential{Uid: d.uid, Gid: d.uid}

@@ -2,74 +2,272 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
+	"text/tabwriter"
 	"time"
 )
 
-// hostile are plugins that mean harm: modules of testdata/wasm by their names,
-// and scripts. Those that are always tried come first; the others are when
-// IMGCACHE_TEST_ALL is set.
+// hostile are plugins that mean harm: modules of testdata/wasm, and the program
+// testdata/hostile as its first three arguments say. Those that are always tried
+// are marked; the others are when IMGCACHE_TEST_ALL is set.
 var hostile = []struct {
-	name   string
-	script string // of a process plugin; empty: a module
-	driver bool   // it is a driver, else a policy
+	what   string
 	always bool
 }{
-	{name: "spin", always: true},
-	{name: "calls", always: true},
-	{name: "table", always: true},
-	{name: "flood", always: true},
-	{name: "foreign", always: true},
-	{name: "mute", script: "sleep 1000", always: true},
-	{name: "babble", script: "exec head -c 104857600 /dev/zero >&2", always: true},
-	{name: "garbage", script: "exec yes", driver: true, always: true},
-	{name: "forger", script: forgery, driver: true, always: true},
-	{name: "recurse"},
-	{name: "bomb"},
-	{name: "trap"},
-	{name: "abort"},
-	{name: "nan"},
-	{name: "forget"},
-	{name: "pointer"},
-	{name: "crooked"},
-	{name: "missing"},
-	{name: "import"},
-	{name: "oldabi"},
-	{name: "quitter", script: "exit 0", driver: true},
-	{name: "breeder", script: "for i in 1 2 3 4 5 6 7 8; do sleep 1000 & done; wait"},
-	{name: "endless", script: "exec head -c 1073741824 /dev/zero >&2", driver: true},
-	{name: "nonsense", script: `echo '1|1|unix|/nowhere/at/all|grpc'; sleep 1000`},
+	{"module spin", true},
+	{"module calls", true},
+	{"module table", true},
+	{"module flood", true},
+	{"module foreign", false},
+	{"module recurse", false},
+	{"module bomb", false},
+	{"module trap", false},
+	{"module abort", false},
+	{"module nan", false},
+	{"module forget", false},
+	{"module pointer", false},
+	{"module crooked", false},
+	{"module missing", false},
+	{"module import", false},
+	{"module oldabi", false},
+
+	{"scorer hang start", true},
+	{"driver garbage start", true},
+	{"driver nonsense start", false},
+	{"driver exit start", false},
+	{"scorer shout start", false},
+
+	{"scorer hang Describe", false},
+	{"scorer hang Probe", false},
+	{"scorer hang Configure", false},
+	{"scorer hang Score", false},
+	{"stateful hang Observe", false},
+	{"stateful hang Select", false},
+	{"stateful hang Snapshot", false},
+	{"stateful hang Restore", false},
+	{"driver hang Describe", false},
+	{"driver hang Probe", false},
+	{"driver hang Configure", false},
+	{"driver hang List", false},
+	{"driver hang Apply", true},
+	{"driver hang Heartbeat", false},
+	{"driver hang Nodes", false},
+
+	{"scorer exit Describe", false},
+	{"scorer exit Configure", false},
+	{"scorer exit Score", false},
+	{"stateful exit Observe", false},
+	{"stateful exit Select", false},
+	{"stateful exit Snapshot", false},
+	{"stateful exit Restore", false},
+	{"driver exit List", false},
+	{"driver exit Apply", false},
+	{"driver exit Nodes", false},
+	{"scorer stop Score", false},
+	{"stateful stop Observe", false},
+	{"driver stop Apply", false},
+	{"driver stop List", false},
+
+	{"scorer large Describe", false},
+	{"driver large Probe", false},
+	{"driver large Configure", false},
+	{"scorer large Score", false},
+	{"stateful large Select", false},
+	{"stateful large Snapshot", false},
+	{"driver large List", true},
+	{"driver large Nodes", false},
+	{"driver stream List", false},
+	{"scorer wordy Configure", false},
+	{"scorer wordy Score", false},
+	{"driver wordy List", false},
+	{"driver wordy Apply", false},
+
+	{"scorer shout Score", true},
+	{"driver shout Apply", false},
+	{"scorer drone Score", false},
+	{"scorer forge Score", false},
+	{"driver forge Apply", true},
+
+	{"scorer fork Score", true},
+	{"driver fork List", false},
+	{"scorer breed Score", false},
+	{"scorer deaf Score", false},
+	{"driver deaf Apply", false},
+	{"driver fill Apply", false},
+	{"scorer spy Score", true},
+	{"driver spy Apply", false},
+	{"scorer dial Score", true},
+	{"driver dial Apply", false},
 }
 
-// forgery says lines that look like the service's own.
-const forgery = `for i in 1 2 3; do
-printf '{"time":"2026-01-01T00:00:00Z","level":"ERROR","msg":"forged","plugin":"sqlite"}\n' >&2
-printf 'innocent\r\n{"level":"ERROR","msg":"forged"}\n\033[2Jtime=x level=ERROR msg=forged\n' >&2
-done; exit 1`
+// maxPeak bounds what the service ever has of memory, in MiB: with a good plugin
+// it is a tenth of it, and under the race detector a third.
+const maxPeak = 512
 
 // TestHostilePlugins: while a plugin does its worst, no request fails. What a hit
-// waits at most is printed beside the same with a good plugin.
+// waits at most is printed beside the same with good plugins.
 func TestHostilePlugins(t *testing.T) {
 	t.Parallel()
-	quiet := stall(t, "", "", false)
+	program := buildPlugin(t, "./testdata/hostile")
+	var table strings.Builder
+	w := tabwriter.NewWriter(&table, 0, 0, 2, ' ', 0)
+	row(w, "PLUGIN", "HITS", "LONGEST STALL", "PEAK OF MEMORY")
+	add := func(what string, h harm) {
+		row(w, what, h.hits, h.stall.Round(100*time.Microsecond), fmt.Sprintf("%d MiB", h.peak))
+	}
+	add("good ones", assault{}.run(t))
 	for _, h := range hostile {
 		if !h.always && os.Getenv("IMGCACHE_TEST_ALL") == "" {
 			continue
 		}
-		t.Run(h.name, func(t *testing.T) {
-			worst := stall(t, h.name, h.script, h.driver)
-			t.Logf("the longest stall of a hit: %v, with good plugins %v", worst, quiet)
+		t.Run(h.what, func(t *testing.T) {
+			add(h.what, newAssault(t, program, h.what).run(t))
 		})
+	}
+	_ = w.Flush()
+	t.Logf("what hits waited at most:\n%s", &table)
+}
+
+// harm is what a plugin has done to the service.
+type harm struct {
+	hits  int
+	stall time.Duration // the longest that a hit took
+	peak  int           // of resident memory, in MiB
+}
+
+// assault is a service with a hostile plugin; the zero value has none.
+type assault struct {
+	name   string                         // of the plugin
+	driver bool                           // it is a driver, else a policy
+	deed   string                         // what the program does
+	call   string                         // and where; empty: it is a module
+	block  string                         // lines of its block
+	more   string                         // blocks
+	judge  func(t *testing.T, log []line) // what the program has achieved; nil: nothing counts
+}
+
+// secret is what no plugin may find out.
+const secret = "nobody is told of this"
+
+// newAssault reads an element of hostile.
+func newAssault(t *testing.T, program, what string) assault {
+	t.Helper()
+	words := strings.Fields(what)
+	if words[0] == "module" {
+		path, err := filepath.Abs("../../testdata/wasm/" + words[1] + ".wasm")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return assault{name: words[1], block: fmt.Sprintf("wasm = %q", path)}
+	}
+	a := assault{name: words[1], driver: words[0] == "driver", deed: words[1], call: words[2]}
+	many := 100 << 20
+	switch a.deed {
+	case "shout", "drone":
+		if os.Getenv("IMGCACHE_TEST_ALL") != "" {
+			many = 1 << 30
+		}
+	case "spy":
+		path := filepath.Join(t.TempDir(), "others")
+		writeFile(t, path, secret)
+		a.block, a.judge = fmt.Sprintf("env = { HOSTILE_FILE = %q }", path), judgeSpy
+	case "dial":
+		a.block, a.judge = listeners(t)
+	case "fork":
+		a.judge = func(t *testing.T, log []line) { mustSay(t, log, `[0-9]+ children`) }
+	}
+	if a.driver {
+		a.block += "\nnetwork = false"
+	}
+	if a.call == "Nodes" {
+		token := filepath.Join(t.TempDir(), "token")
+		writeFile(t, token, "a secret of the nodes\n")
+		a.more = fmt.Sprintf("origin \"peer\" \"nodes\" {\n  token_file = %q\n}\n", token)
+	}
+	a.block += fmt.Sprintf("\ncommand = %q\nargs = [%q, %q, %q, \"%d\"]", program, words[0], a.deed, a.call, many)
+	return a
+}
+
+// listeners listen where a plugin must not get to.
+func listeners(t *testing.T) (block string, judge func(*testing.T, []line)) {
+	t.Helper()
+	var reached atomic.Int32
+	var addresses []string
+	for _, at := range []string{"tcp=127.0.0.1:0", fmt.Sprintf("unix=@hostile-%d", os.Getpid())} {
+		network, address, _ := strings.Cut(at, "=")
+		l, err := net.Listen(network, address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		addresses = append(addresses, network+"="+l.Addr().String())
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			for {
+				c, err := l.Accept()
+				if errors.Is(err, net.ErrClosed) {
+					return
+				}
+				reached.Add(1)
+				_ = c.Close()
+			}
+		})
+		t.Cleanup(func() {
+			_ = l.Close()
+			wg.Wait()
+		})
+	}
+	u, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = u.Close() })
+	addresses = append(addresses, "udp="+u.LocalAddr().String())
+	block = fmt.Sprintf("env = { HOSTILE_ADDRESSES = %q }", strings.Join(addresses, " "))
+	return block, func(t *testing.T, log []line) {
+		mustSay(t, log, `dial tcp=.*(denied|unreachable|not permitted|refused)`)
+		mustSay(t, log, `dial unix=@.*(denied|not permitted|refused)`)
+		mustSay(t, log, `dial udp=`)
+		if n := reached.Load(); n > 0 {
+			t.Errorf("the plugin got through %d times", n)
+		}
+		if os.Geteuid() != 0 {
+			return // the wall against UDP is a network of the plugin's own
+		}
+		_ = u.SetReadDeadline(time.Now()) // what was sent on loopback is there
+		if n, from, err := u.ReadFrom(make([]byte, 100)); err == nil {
+			t.Errorf("the plugin sent %d bytes from %v", n, from)
+		}
 	}
 }
 
-// stall runs the service with a hostile plugin, or none, under a load of hits and
-// of images that make others leave, and returns how long a hit took at most.
-func stall(t *testing.T, name, script string, driver bool) (worst time.Duration) {
+// judgeSpy: a spy finds nothing out.
+func judgeSpy(t *testing.T, log []line) {
+	t.Helper()
+	for _, name := range []string{".*/others", "/etc/passwd", "/etc/shadow", "/proc/[0-9]+/environ", "/proc/[0-9]+/mem"} {
+		mustSay(t, log, `cannot read: open `+name+`: permission denied`)
+	}
+	for _, l := range log {
+		for _, found := range []string{secret, "root:", "can send"} {
+			if strings.Contains(l.text, found) && l.fields["plugin"] == "spy" {
+				t.Errorf("the plugin knows it: %s", l.text)
+			}
+		}
+	}
+}
+
+// run runs the service with the plugin under a load of hits and of images that
+// make others leave.
+func (a assault) run(t *testing.T) (h harm) {
 	t.Helper()
 	origin := newOrigin(t)
 	steady := origin.add("steady", 100_000)
@@ -77,18 +275,8 @@ func stall(t *testing.T, name, script string, driver bool) (worst time.Duration)
 	for i := range 6 {
 		others = append(others, origin.add(fmt.Sprintf("other%d", i), 200_000))
 	}
-	s := setup{origin: origin.block(), cache: "max_size = \"1MB\"\n"}
-	if name != "" {
-		kind := "policy"
-		if driver {
-			kind = "driver"
-		}
-		s.cache += fmt.Sprintf("%s = %s.bad\n", kind, kind)
-		s.more = fmt.Sprintf("%s %q \"bad\" {}\nplugin %q {\n  kind = %q\n  %s\n  limits {\n    timeout = \"300ms\"\n  }\n}\n",
-			kind, name, name, kind, hostileFile(t, name, script))
-	}
-	s.more += "pin \"steady\" {\n  images = [\"steady\"]\n}\n"
-	d := prepare(t, s)
+	begun := time.Now()
+	d := prepare(t, a.setup(origin))
 	d.launchLame() // it is not ready as long as a plugin is away, and serves
 	if err := steady.check(d.get("steady")); err != nil {
 		t.Fatal(err)
@@ -99,42 +287,126 @@ func stall(t *testing.T, name, script string, driver bool) (worst time.Duration)
 			t.Errorf("%s: %v", img.id, err)
 		}
 	})
-	failed := func() bool { return name == "" || d.plugin(name).LastError != "" || d.usage().Policy != "" }
-	for hits, ends := 0, time.Now().Add(time.Second); hits < 200 || time.Now().Before(ends) || !failed(); hits++ {
+	var reload sync.WaitGroup
+	if a.call == "Snapshot" || a.call == "Restore" {
+		reload.Go(func() { command(t, "--socket", d.socket, "plugin", "reload", a.name) })
+	}
+	limit := time.Now().Add(patience)
+	for ends := time.Now().Add(time.Second); h.hits < 200 || time.Now().Before(ends) || !a.harms(d); h.hits++ {
 		begun := time.Now()
-		a := d.get("steady")
-		worst = max(worst, time.Since(begun))
-		if err := steady.check(a); err != nil || !strings.Contains(a.header.Get("Cache-Status"), "hit") {
-			t.Fatalf("hit %d: %v, %s", hits, err, a.header.Get("Cache-Status"))
+		got := d.get("steady")
+		h.stall = max(h.stall, time.Since(begun))
+		if err := steady.check(got); err != nil || !strings.Contains(got.cacheStatus(), "hit") {
+			t.Fatalf("hit %d: %v, %s", h.hits, err, got.cacheStatus())
 		}
-		if hits > 1_000_000 {
-			t.Fatalf("the plugin does no harm: %+v", d.plugin(name))
+		if time.Now().After(limit) {
+			t.Fatalf("the plugin does no harm: %+v", d.plugin(a.name))
 		}
 	}
+	reload.Wait()
 	stop()
-	for line := range strings.Lines(d.logs[0].String()) {
-		var said struct{ Msg string }
-		if err := json.Unmarshal([]byte(line), &said); err != nil || said.Msg == "forged" {
-			t.Errorf("a line of the log is forged, %v: %s", err, line)
-		}
+	if h.peak = peak(t, d.pid()); h.peak > maxPeak {
+		t.Errorf("the service had %d MiB of memory", h.peak)
 	}
-	return worst
+	d.stop()
+	eventually(t, "nothing is left of the plugin", func() bool { return len(d.offspring()) == 0 })
+	log := linesOf(t, d.logs[0].String())
+	judgeLog(t, log, a.name, begun)
+	if a.judge != nil {
+		a.judge(t, log)
+	}
+	return h
 }
 
-// hostileFile returns the line of a plugin block that names its file.
-func hostileFile(t *testing.T, name, script string) string {
-	t.Helper()
-	if script == "" {
-		path, err := filepath.Abs("../../testdata/wasm/" + name + ".wasm")
-		if err != nil {
-			t.Fatal(err)
-		}
-		return fmt.Sprintf("wasm = %q", path)
+// setup is that of a small cache that the plugin works for.
+func (a assault) setup(origin *testOrigin) setup {
+	s := setup{origin: origin.block(), cache: "max_size = \"1MB\"\n", env: "HOSTILE_SECRET=" + secret}
+	s.node = `advertise = "http://127.0.0.1:9"` // for the call Nodes
+	s.more = a.more + "pin \"steady\" {\n  images = [\"steady\"]\n}\n"
+	if a.name == "" {
+		return s
 	}
-	path := filepath.Join(t.TempDir(), name)
-	writeFile(t, path, "#!/bin/sh\n"+script+"\n")
-	if err := os.Chmod(path, 0o755); err != nil {
+	kind := "policy"
+	if a.driver {
+		kind = "driver"
+	}
+	s.cache += fmt.Sprintf("%s = %s.bad\n", kind, kind)
+	s.more += fmt.Sprintf("%s %q \"bad\" {}\nplugin %q {\n  kind = %q\n  %s\n  limits {\n    timeout = \"300ms\"\n  }\n}\n",
+		kind, a.name, a.name, kind, a.block)
+	return s
+}
+
+// harms reports whether the plugin has begun to.
+func (a assault) harms(d *daemon) bool {
+	switch {
+	case a.name == "":
+		return true
+	case a.call == "":
+		return d.plugin(a.name).LastError != "" || d.usage().Policy != ""
+	}
+	return strings.Contains(d.logs[0].String(), fmt.Sprintf("hostile: %s in %s", a.deed, a.call))
+}
+
+// peak returns the most resident memory that a process has had, in MiB.
+func peak(t *testing.T, pid int) int {
+	t.Helper()
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
 		t.Fatal(err)
 	}
-	return fmt.Sprintf("command = %q", path)
+	var kib int
+	_, after, _ := strings.Cut(string(status), "VmHWM:")
+	if _, err := fmt.Sscanf(after, "%d kB", &kib); err != nil {
+		t.Fatalf("%v: %s", err, status)
+	}
+	return kib >> 10
+}
+
+// line is one of the service's log.
+type line struct {
+	text   string
+	fields map[string]any
+}
+
+func linesOf(t *testing.T, log string) (list []line) {
+	t.Helper()
+	for text := range strings.Lines(log) {
+		l := line{text: text}
+		if err := json.Unmarshal([]byte(text), &l.fields); err != nil {
+			t.Errorf("a line of the log is none, %v: %s", err, text)
+		}
+		list = append(list, l)
+	}
+	return list
+}
+
+// judgeLog: whatever a plugin says stands under its name, at the time when it
+// was said.
+func judgeLog(t *testing.T, log []line, plugin string, begun time.Time) {
+	t.Helper()
+	for _, l := range log {
+		text, _ := l.fields["time"].(string)
+		at, err := time.Parse(time.RFC3339Nano, text)
+		if err != nil || at.Before(begun.Add(-time.Second)) || at.After(time.Now().Add(time.Second)) {
+			t.Errorf("a line of another time, %v: %s", err, l.text)
+		}
+		if strings.Contains(l.text, "forged") && l.fields["plugin"] != plugin {
+			t.Errorf("a line of the log is forged: %s", l.text)
+		}
+		if strings.ContainsAny(l.text, "\x1b\r\x00") {
+			t.Errorf("a line commands the terminal: %q", l.text)
+		}
+	}
+}
+
+// mustSay wants a line of the hostile program in the log.
+func mustSay(t *testing.T, log []line, pattern string) {
+	t.Helper()
+	want := regexp.MustCompile("^hostile: " + pattern)
+	if !slices.ContainsFunc(log, func(l line) bool {
+		message, _ := l.fields["msg"].(string)
+		return want.MatchString(message)
+	}) {
+		t.Errorf("the plugin does not say %q", pattern)
+	}
 }
