@@ -52,6 +52,8 @@ func TestLoadRefuses(t *testing.T) {
 		"missing":    {misbehaved(t, "missing"), "does not export imgcache_score"},
 		"oldabi":     {misbehaved(t, "oldabi"), "version 99"},
 		"import":     {misbehaved(t, "import"), "imports imgcache.open"},
+		"wrong":      {misbehaved(t, "wrong"), "imgcache_score has the type (i32, i32) -> (i64), want (i32, i32) -> (i32)"},
+		"wide":       {misbehaved(t, "wide"), "more than 1048576 elements"},
 		"huge":       {huge, "at most 33554432"},
 		"empty":      {nil, "no WebAssembly module"},
 		"text":       {[]byte("#!/bin/sh"), "no WebAssembly module"},
@@ -79,6 +81,7 @@ func TestMisbehaviour(t *testing.T) {
 		"trap":    {time.Minute, sdk.ErrUnavailable, "imgcache_score: wasm error: unreachable"},
 		"recurse": {time.Minute, sdk.ErrUnavailable, "imgcache_score: stack overflow"},
 		"bomb":    {time.Minute, sdk.ErrUnavailable, "imgcache_score: wasm error: out of bounds memory access"},
+		"table":   {time.Minute, sdk.ErrUnavailable, "imgcache_score: wasm error: unreachable"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			m := load(t, misbehaved(t, name), Options{Interruptible: true, Memory: 8 << 20})
@@ -233,5 +236,78 @@ func TestBadAddresses(t *testing.T) {
 		if _, err := Load(t.Context(), misbehaved(t, name), Options{}); !errors.Is(err, sdk.ErrUnavailable) || !strings.Contains(fmt.Sprint(err), want) {
 			t.Errorf("%s: Load() = %v, want %q", name, err, want)
 		}
+	}
+}
+
+// TestTrapInEveryExport: wherever a module traps, the error says where.
+func TestTrapInEveryExport(t *testing.T) {
+	const ours = `"kind":"policy","capabilities":["stateful","snapshot"]`
+	for letter, c := range map[string]struct{ kind, where string }{
+		"a": {ours, "function[_initialize] failed"},
+		"b": {ours, "imgcache_abi_version"},
+		"c": {ours, "imgcache_manifest"},
+		"d": {ours, "imgcache_alloc"},
+		"e": {ours, "imgcache_free"},
+		"f": {ours, "imgcache_configure"},
+		"g": {`"kind":"policy","capabilities":["score"]`, "imgcache_score"},
+		"h": {ours, "imgcache_observe"},
+		"i": {ours, "imgcache_select"},
+		"j": {ours, "imgcache_snapshot"},
+		"k": {ours, "imgcache_restore"},
+		"l": {`"kind":"driver"`, "imgcache_apply"},
+		"m": {`"kind":"driver"`, "imgcache_list"},
+	} {
+		code := bytes.Replace(misbehaved(t, "stumble"), []byte("trap in: ?"), []byte("trap in: "+letter), 1)
+		code = bytes.Replace(code, []byte(ours), fmt.Appendf(nil, "%-*s", len(ours), c.kind), 1)
+		if err := callAll(t, code); !errors.Is(err, sdk.ErrUnavailable) || !strings.Contains(fmt.Sprint(err), c.where+": wasm error: unreachable") {
+			t.Errorf("%s: %v", c.where, err)
+		}
+	}
+}
+
+// callAll loads a module and calls each of its exports, until one fails.
+func callAll(t *testing.T, code []byte) error {
+	m, err := Load(t.Context(), code, Options{})
+	if err != nil {
+		return err
+	}
+	defer m.Close(context.Background())
+	ctx, now := t.Context(), time.Now()
+	if err := m.Configure(ctx, sdk.Settings{Options: sdk.Config{"a": "b"}, StateDir: t.TempDir()}); err != nil {
+		return err
+	}
+	switch p := m.Plugin().(type) {
+	case sdk.Scorer:
+		return p.Score(ctx, now, make([]sdk.Record, 1), make([]float64, 1))
+	case sdk.Driver:
+		return errors.Join(p.Apply(ctx, sdk.Batch{Source: "s", Seq: 1}), p.List(ctx, func([]sdk.Entry) error { return nil }))
+	}
+	p := m.Plugin().(sdk.Stateful)
+	err = p.Observe(ctx, make([]sdk.Event, 1000)) // too much for the room that the options had
+	if err == nil {
+		_, err = p.Select(ctx, now, 1, 1)
+	}
+	if err == nil {
+		_, err = p.(sdk.Snapshotter).Snapshot(ctx)
+	}
+	if err == nil {
+		err = p.(sdk.Snapshotter).Restore(ctx, []byte("state"))
+	}
+	return err
+}
+
+// TestBoast: lengths that cannot be are errors, and nothing is read there.
+func TestBoast(t *testing.T) {
+	open := func() sdk.Stateful {
+		return load(t, misbehaved(t, "boast"), Options{}).Plugin().(sdk.Stateful)
+	}
+	if keys, err := open().Select(t.Context(), time.Now(), 1, 7); !errors.Is(err, sdk.ErrUnavailable) || !strings.Contains(fmt.Sprint(err), "8 keys, at most 7") {
+		t.Errorf("Select() = %d keys, %v", len(keys), err)
+	}
+	if b, err := open().(sdk.Snapshotter).Snapshot(t.Context()); !errors.Is(err, sdk.ErrUnavailable) || !strings.Contains(fmt.Sprint(err), "wants more room each time") {
+		t.Errorf("Snapshot() = %d bytes, %v", len(b), err)
+	}
+	if err := open().Observe(t.Context(), make([]sdk.Event, 1)); !errors.Is(err, sdk.ErrUnavailable) || !strings.Contains(fmt.Sprint(err), "log of memory that the module does not have") {
+		t.Errorf("Observe() = %v", err)
 	}
 }

@@ -42,6 +42,8 @@ func parseManifest(text []byte) (sdk.Manifest, error) {
 	return m, nil
 }
 
+var errSection = fmt.Errorf("%w: the module ends in the middle of a section", sdk.ErrInvalid)
+
 // preamble begins a core module: the magic number and version 1.
 const preamble = "\x00asm\x01\x00\x00\x00"
 
@@ -56,7 +58,7 @@ func manifestSection(code []byte) (text []byte, ok bool, err error) {
 		id := rest[0]
 		section, after, ok := sized(rest[1:])
 		if !ok {
-			return nil, false, fmt.Errorf("%w: the module ends in the middle of a section", sdk.ErrInvalid)
+			return nil, false, errSection
 		}
 		if name, text, ok := sized(section); ok && id == custom && string(name) == abi.ManifestSection {
 			return text, true, nil

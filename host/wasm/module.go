@@ -93,6 +93,9 @@ func Load(ctx context.Context, code []byte, o Options) (*Module, error) {
 	if m.manifest, declared, err = ReadManifest(code); err != nil { // before any of its code runs
 		return nil, err
 	}
+	if code, err = boundTables(code); err != nil {
+		return nil, err
+	}
 	if err := m.compile(ctx, code); err != nil {
 		return nil, err
 	}

@@ -1,0 +1,37 @@
+;; Traps in the export that the last letter of "trap in: ?" stands for, and does
+;; well in the others. Tests change that letter, and the manifest.
+(module
+  (memory (export "memory") 1)
+  (global $next (mut i32) (i32.const 1024))
+  (data (i32.const 256) "trap in: ?")
+  (data (i32.const 512) "{\"name\":\"stumble\",\"version\":\"1.0.0\",\"kind\":\"policy\",\"capabilities\":[\"stateful\",\"snapshot\"]}")
+  (func $at (param $letter i32)
+    (if (i32.eq (local.get $letter) (i32.load8_u (i32.const 265))) (then unreachable)))
+  (func (export "_initialize") (call $at (i32.const 0x61)))
+  (func (export "imgcache_abi_version") (result i32) (call $at (i32.const 0x62)) (i32.const 1))
+  (func (export "imgcache_manifest") (param $buf i32) (param $cap i32) (result i32)
+    (call $at (i32.const 0x63))
+    (memory.copy (local.get $buf) (i32.const 512) (i32.const 91))
+    (i32.const 91))
+  ;; alloc hands out ever more memory and grows it as needed; free forgets.
+  (func (export "imgcache_alloc") (param $size i32) (result i32)
+    (local $p i32)
+    (call $at (i32.const 0x64))
+    (local.set $p (global.get $next))
+    (global.set $next (i32.and (i32.add (i32.add (local.get $p) (local.get $size)) (i32.const 7)) (i32.const -8)))
+    (loop $grow
+      (if (i32.gt_u (global.get $next) (i32.mul (memory.size) (i32.const 65536)))
+        (then
+          (if (i32.eq (memory.grow (i32.const 1)) (i32.const -1)) (then (return (i32.const 0))))
+          (br $grow))))
+    (local.get $p))
+  (func (export "imgcache_free") (param i32 i32) (call $at (i32.const 0x65)))
+  (func (export "imgcache_configure") (param i32 i32) (result i32) (call $at (i32.const 0x66)) (i32.const 0))
+  (func (export "imgcache_score") (param i32 i32) (result i32) (call $at (i32.const 0x67)) (i32.const 0))
+  (func (export "imgcache_observe") (param i32) (result i32) (call $at (i32.const 0x68)) (i32.const 0))
+  (func (export "imgcache_select") (param i64 i64 i32 i32) (result i32) (call $at (i32.const 0x69)) (i32.const 0))
+  (func (export "imgcache_snapshot") (param i32 i32) (result i32) (call $at (i32.const 0x6a)) (i32.const 0))
+  (func (export "imgcache_restore") (param i32 i32) (result i32) (call $at (i32.const 0x6b)) (i32.const 0))
+  (func (export "imgcache_apply") (param i32 i32) (result i32) (call $at (i32.const 0x6c)) (i32.const 0))
+  (func (export "imgcache_list") (param i32 i32 i32 i32) (result i32) (call $at (i32.const 0x6d)) (i32.const 0))
+)
