@@ -86,6 +86,13 @@ var hostile = []struct {
 	{"stateful large Snapshot", false},
 	{"driver large List", true},
 	{"driver large Nodes", false},
+	{"scorer heavy Describe", false},
+	{"driver heavy Configure", false},
+	{"scorer heavy Score", false},
+	{"stateful heavy Select", false},
+	{"stateful heavy Snapshot", false},
+	{"driver heavy List", false},
+	{"driver heavy Nodes", false},
 	{"driver stream List", false},
 	{"scorer wordy Configure", false},
 	{"scorer wordy Score", false},
@@ -173,6 +180,8 @@ func newAssault(t *testing.T, program, what string) assault {
 	a := assault{name: words[1], driver: words[0] == "driver", deed: words[1], call: words[2]}
 	many := 100 << 20
 	switch a.deed {
+	case "heavy": // what a message may have
+		many = 60 << 20
 	case "shout", "drone":
 		if os.Getenv("IMGCACHE_TEST_ALL") != "" {
 			many = 1 << 30

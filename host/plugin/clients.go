@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"sync"
 	"time"
 	"unicode/utf8"
@@ -19,6 +20,10 @@ import (
 
 // listTimeout is for all records of a cache with millions of images.
 const listTimeout = 2 * time.Minute
+
+// listBatch is how many entries of a list are taken at once, however many a
+// message has: whoever takes them holds up the requests meanwhile.
+const listBatch = 1000
 
 // Driver returns the plugin as a driver, which implements sdk.NodeLister and
 // sdk.Heartbeater if the manifest declares the capability. An error that comes
@@ -69,12 +74,14 @@ func (d driver) List(ctx context.Context, yield func([]sdk.Entry) error) error {
 			if err != nil {
 				return err
 			}
-			batch = batch[:0]
-			for _, e := range m.GetEntries() {
-				batch = append(batch, pluginproto.ToEntry(e))
-			}
-			if stopped = yield(batch); stopped != nil {
-				return nil
+			for some := range slices.Chunk(m.GetEntries(), listBatch) {
+				batch = batch[:0]
+				for _, e := range some {
+					batch = append(batch, pluginproto.ToEntry(e))
+				}
+				if stopped = yield(batch); stopped != nil {
+					return nil
+				}
 			}
 		}
 	})

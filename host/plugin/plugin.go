@@ -203,7 +203,7 @@ func (p *Plugin) Configure(ctx context.Context, s sdk.Settings) error {
 	// miss them.
 	before := p.remember(&s)
 	err := p.call(ctx, "Configure", configureTimeout, func(ctx context.Context, conn *grpc.ClientConn) error {
-		out, err := pluginv1.NewPluginServiceClient(conn).Configure(ctx, pluginproto.FromSettings(s))
+		out, err := pluginv1.NewPluginServiceClient(conn).Configure(ctx, pluginproto.FromSettings(s), fewWords)
 		p.note(out.GetNotes())
 		return err
 	})

@@ -41,6 +41,9 @@ const (
 	killTimeout = 5 * time.Second
 )
 
+// fewWords bounds what a plugin says of itself, which is kept, logged and shown.
+var fewWords = grpc.MaxCallRecvMsgSize(64 << 10)
+
 // process is one running instance of a plugin.
 type process struct {
 	bin      *binary
@@ -206,7 +209,7 @@ func (p *process) connect(ctx context.Context) error {
 	p.conn = rpc.(*goplugin.GRPCClient).Conn
 	ctx, cancel := context.WithTimeout(ctx, handshakeTimeout)
 	defer cancel()
-	out, err := pluginv1.NewPluginServiceClient(p.conn).Describe(ctx, &pluginv1.DescribeRequest{})
+	out, err := pluginv1.NewPluginServiceClient(p.conn).Describe(ctx, &pluginv1.DescribeRequest{}, fewWords)
 	if err != nil {
 		return fmt.Errorf("describe: %w", pluginproto.ToError(err))
 	}
@@ -220,7 +223,7 @@ func (p *process) connect(ctx context.Context) error {
 func (p *process) configure(ctx context.Context, s sdk.Settings) error {
 	ctx, cancel := context.WithTimeout(ctx, configureTimeout)
 	defer cancel()
-	out, err := pluginv1.NewPluginServiceClient(p.conn).Configure(ctx, pluginproto.FromSettings(s))
+	out, err := pluginv1.NewPluginServiceClient(p.conn).Configure(ctx, pluginproto.FromSettings(s), fewWords)
 	p.notes, p.options = out.GetNotes(), s.Options
 	return pluginproto.ToError(err)
 }
@@ -229,7 +232,7 @@ func (p *process) configure(ctx context.Context, s sdk.Settings) error {
 func (p *process) alive(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
 	defer cancel()
-	_, err := pluginv1.NewPluginServiceClient(p.conn).Describe(ctx, &pluginv1.DescribeRequest{})
+	_, err := pluginv1.NewPluginServiceClient(p.conn).Describe(ctx, &pluginv1.DescribeRequest{}, fewWords)
 	return pluginproto.ToError(err)
 }
 

@@ -28,6 +28,7 @@ var deeds = map[string]func(h *hostile, call string) (any, error){
 	"garbage":  func(*hostile, string) (any, error) { return nil, repeat(os.Stdout, "y\n", 1<<40) },
 	"nonsense": func(*hostile, string) (any, error) { fmt.Println("1|1|unix|/nowhere/at/all|grpc"); select {} },
 	"large":    (*hostile).large,
+	"heavy":    (*hostile).large,
 	"stream":   func(*hostile, string) (any, error) { return nil, nil }, // see pour
 	"wordy": func(h *hostile, _ string) (any, error) {
 		return nil, status.Error(codes.Internal, strings.Repeat("word ", h.many/5))
@@ -35,9 +36,8 @@ var deeds = map[string]func(h *hostile, call string) (any, error){
 	"shout": once(func(h *hostile) { _ = repeat(stderr, strings.Repeat("look at me ", 6)+"\n", h.many) }),
 	"drone": once(func(h *hostile) { _ = repeat(stderr, "o", h.many) }), // one line
 	"forge": once((*hostile).forge),
-	"fork":  once(func(h *hostile) { h.fork(8, nil) }),
-	"leave": once(func(h *hostile) { h.fork(8, &syscall.SysProcAttr{Setsid: true}) }),
-	"breed": once(func(h *hostile) { h.fork(1<<20, nil) }), // until it is killed
+	"fork":  once(func(h *hostile) { h.fork(8) }),
+	"breed": once(func(h *hostile) { h.fork(1 << 20) }), // until it is killed
 	"spy":   once((*hostile).spy),
 	"dial":  once((*hostile).dial),
 	"fill":  once((*hostile).fill),
@@ -126,11 +126,9 @@ func (h *hostile) forge() {
 }
 
 // fork starts children until it cannot; each stops itself.
-func (h *hostile) fork(n int, attr *syscall.SysProcAttr) {
+func (h *hostile) fork(n int) {
 	for i := range n {
-		cmd := exec.Command("sh", "-c", "kill -STOP $$")
-		cmd.SysProcAttr = attr
-		if err := cmd.Start(); err != nil {
+		if err := exec.Command("sh", "-c", "kill -STOP $$").Start(); err != nil {
 			h.say("%d children, then %v", i, err)
 			return
 		}
