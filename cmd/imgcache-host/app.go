@@ -24,7 +24,8 @@ type app struct {
 	output  format
 	yes     bool
 
-	begun bool // the command line was right, and its command runs
+	args  []string // of the process, to run it again; none: it is not
+	begun bool     // the command line was right, and its command runs
 }
 
 // run executes a command line and returns the exit code.

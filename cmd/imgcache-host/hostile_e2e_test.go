@@ -86,7 +86,7 @@ var hostile = []struct {
 	{"stateful large Snapshot", false},
 	{"driver large List", true},
 	{"driver large Nodes", false},
-	{"scorer heavy Describe", false},
+	{"scorer heavy Describe", true},
 	{"driver heavy Configure", false},
 	{"scorer heavy Score", false},
 	{"stateful heavy Select", false},

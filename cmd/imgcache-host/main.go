@@ -13,7 +13,7 @@ import (
 func main() {
 	launcher(os.Args)
 	ctx, stop := withSignals(context.Background())
-	a := &app{stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr}
+	a := &app{stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr, args: os.Args}
 	code := a.run(ctx, os.Args[1:])
 	stop()
 	os.Exit(code)

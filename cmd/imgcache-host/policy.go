@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/dustin/go-humanize"
 	"github.com/dustin/go-humanize/english"
@@ -34,6 +35,7 @@ type simulation struct {
 	columns  trace.Columns
 	policies []string
 	sizes    []string
+	timeout  time.Duration // of a request
 }
 
 func (a *app) policySimulate() *cobra.Command {
@@ -52,7 +54,11 @@ func (a *app) policySimulate() *cobra.Command {
 		Args:        cobra.NoArgs,
 		Annotations: map[string]string{draws: "svg"},
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return a.simulate(cmd.Context(), s, cmd.CommandPath())
+			alive, yes := guarded(s.timeout)
+			if !yes && len(a.args) > 0 {
+				return guard(cmd.Context(), a.args, s.timeout)
+			}
+			return a.simulate(cmd.Context(), s, cmd.CommandPath(), alive)
 		},
 	}
 	flags := cmd.Flags()
@@ -61,10 +67,14 @@ func (a *app) policySimulate() *cobra.Command {
 	flags.Var(&s.columns, "columns", "places of the fields in a line of a CSV file")
 	flags.StringArrayVar(&s.policies, "policy", nil, "`policy` to try; may be repeated")
 	flags.StringSliceVar(&s.sizes, "size", nil, "`size` of the cache, such as 10GiB; may be repeated")
+	flags.DurationVar(&s.timeout, "timeout", time.Minute, "how long a policy may take for one request, and to be loaded")
 	return cmd
 }
 
-func (a *app) simulate(ctx context.Context, s simulation, command string) error {
+func (a *app) simulate(ctx context.Context, s simulation, command string, alive func()) error {
+	if s.timeout <= 0 {
+		return usageError{errors.New("--timeout: want a time, such as 1m"), command}
+	}
 	if s.trace == "" || len(s.policies) == 0 || len(s.sizes) == 0 {
 		return usageError{errors.New("--trace, --policy and --size are needed"), command}
 	}
@@ -101,7 +111,8 @@ func (a *app) simulate(ctx context.Context, s simulation, command string) error 
 	if err != nil {
 		return err
 	}
-	results, err := simulate.Run(ctx, requests, policies, sizes)
+	alive()
+	results, err := simulate.Run(ctx, requests, policies, sizes, alive)
 	if err != nil {
 		return err
 	}

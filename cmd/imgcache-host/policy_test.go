@@ -54,7 +54,7 @@ func TestSimulate(t *testing.T) {
 		policies = append(policies, simulate.Policy{Name: name, Open: func(context.Context) (any, func(), error) { return open(), func() {}, nil }})
 		args = append(args, "--policy", name)
 	}
-	want, err := simulate.Run(t.Context(), requests, policies, []uint64{5 << 10, 40 << 10})
+	want, err := simulate.Run(t.Context(), requests, policies, []uint64{5 << 10, 40 << 10}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -120,6 +120,9 @@ func TestSimulateShows(t *testing.T) {
 		{[]string{"--policy", "lur", "--size", "1KiB"}, exitNotFound, "no lur.wasm in "},
 		{[]string{"--policy", "lru?speed=1", "--size", "1KiB"}, exitError, `it has no option "speed"`},
 		{[]string{"--policy", "../../testdata/wasm/trap.wasm", "--size", "200B"}, exitError, "policy trap: request "},
+		{[]string{"--policy", "../../testdata/wasm/calls.wasm", "--size", "200B", "--timeout", "2s"}, exitError, "a policy does not answer"},
+		{[]string{"--policy", "../../testdata/wasm/spin.wasm", "--policy", "lru", "--size", "200B", "--timeout", "2s"}, exitError, "for 2s"},
+		{[]string{"--policy", "lru", "--size", "1KiB", "--timeout", "0s"}, exitUsage, "--timeout: want a time"},
 		{[]string{"--policy", "lru", "--size", "1KiB", "--columns", "time=2,id=1,size=3"}, exitError, `line 2: the time "b" is no number of seconds`},
 	} {
 		_, err := runBuilt(t, append(common, test.args...)...)

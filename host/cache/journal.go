@@ -387,18 +387,18 @@ func (j *journal) append(l line, sync bool) error {
 // rewrite replaces the file by the shortest one with the same meaning.
 func (j *journal) rewrite() error {
 	j.mu.Lock()
-	seq := j.seq
-	if j.sent != nil {
+	source, seq, sent, pending := j.source, j.seq, j.sent, j.pending.ops()
+	j.mu.Unlock() // writing a hundred thousand takes longer than a hit may wait
+	if sent != nil {
 		seq--
 	}
-	b := appendLine(nil, line{Source: j.source, Seq: seq})
-	if j.sent != nil {
-		b = appendLine(b, line{Seq: j.sent.Seq, Send: toLines(j.sent.Ops)})
+	b := appendLine(nil, line{Source: source, Seq: seq})
+	if sent != nil {
+		b = appendLine(b, line{Seq: sent.Seq, Send: toLines(sent.Ops)})
 	}
-	if j.pending.len() > 0 {
-		b = appendLine(b, line{Pend: toLines(j.pending.ops())})
+	if len(pending) > 0 {
+		b = appendLine(b, line{Pend: toLines(pending)})
 	}
-	j.mu.Unlock()
 	file, err := replaceFile(j.fs, "journal", j.path, b)
 	if err != nil {
 		return fmt.Errorf("rewrite record log: %w", err)

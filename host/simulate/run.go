@@ -34,8 +34,12 @@ type Result struct {
 // Run replays the trace through each policy with each size, and through
 // Belady's rule, and returns the results by policy, as they were given, and
 // size. As many run at once as there are processors. Requests of one moment keep
-// their order: time goes on by a nanosecond with each.
-func Run(ctx context.Context, requests []trace.Access, policies []Policy, sizes []uint64) ([]Result, error) {
+// their order: time goes on by a nanosecond with each. After each request, done
+// is called, by several goroutines; it may be nil.
+func Run(ctx context.Context, requests []trace.Access, policies []Policy, sizes []uint64, done func()) ([]Result, error) {
+	if done == nil {
+		done = func() {}
+	}
 	requests = inOrder(requests)
 	next := nextRequests(requests)
 	results := make([]Result, (len(policies)+1)*len(sizes))
@@ -45,10 +49,10 @@ func Run(ctx context.Context, requests []trace.Access, policies []Policy, sizes 
 		at, size := i/len(sizes), sizes[i%len(sizes)]
 		group.Go(func() (err error) {
 			if at == len(policies) {
-				results[i], err = runBelady(ctx, requests, next, size)
+				results[i], err = runBelady(ctx, requests, next, size, done)
 				return err
 			}
-			results[i], err = runPolicy(ctx, requests, policies[at], size)
+			results[i], err = runPolicy(ctx, requests, policies[at], size, done)
 			return err
 		})
 	}
@@ -67,7 +71,7 @@ func inOrder(requests []trace.Access) []trace.Access {
 	return requests
 }
 
-func runPolicy(ctx context.Context, requests []trace.Access, p Policy, size uint64) (Result, error) {
+func runPolicy(ctx context.Context, requests []trace.Access, p Policy, size uint64, done func()) (Result, error) {
 	policy, end, err := p.Open(ctx)
 	if err != nil {
 		return Result{}, fmt.Errorf("open policy %s: %w", p.Name, err)
@@ -77,16 +81,19 @@ func runPolicy(ctx context.Context, requests []trace.Access, p Policy, size uint
 	if err != nil {
 		return Result{}, fmt.Errorf("open policy %s: %w", p.Name, err)
 	}
-	if err := replay(ctx, c, requests, nil); err != nil {
+	if err := replay(ctx, c, requests, func(int) { done() }); err != nil {
 		return Result{}, fmt.Errorf("policy %s: %w", p.Name, err)
 	}
 	return result(p.Name, size, c), nil
 }
 
-func runBelady(ctx context.Context, requests []trace.Access, next []int, size uint64) (Result, error) {
-	var at int
+func runBelady(ctx context.Context, requests []trace.Access, next []int, size uint64, done func()) (Result, error) {
+	at := 0 // the request that is made
 	c := newBelady(size, func() int { return next[at] })
-	err := replay(ctx, c, requests, func(i int) { at = i })
+	err := replay(ctx, c, requests, func(i int) {
+		at = i + 1
+		done()
+	})
 	return result(Belady, size, c), err
 }
 
@@ -95,16 +102,14 @@ func result(name string, size uint64, c *Cache) Result {
 	return Result{Policy: name, Size: size, Stats: s, MissRatio: s.MissRatio(), ByteMissRatio: s.ByteMissRatio()}
 }
 
-// replay makes the requests of a trace; each is called with the place of one
-// before it is made.
-func replay(ctx context.Context, c *Cache, requests []trace.Access, each func(int)) error {
+// replay makes the requests of a trace; after each is called with the place of
+// one that was made.
+func replay(ctx context.Context, c *Cache, requests []trace.Access, after func(int)) error {
 	for i, a := range requests {
-		if each != nil {
-			each(i)
-		}
 		if _, err := c.Access(ctx, a.Key, a.Size, a.At); err != nil {
 			return fmt.Errorf("request %d: %w", i+1, err)
 		}
+		after(i)
 		if i%1024 == 0 && ctx.Err() != nil {
 			return context.Cause(ctx)
 		}

@@ -113,7 +113,7 @@ func TestScoring(t *testing.T) {
 				results, err := Run(t.Context(), requests, []Policy{
 					policyOf("lru", lru.New()), policyOf("fifo", fifo.New()), policyOf("lfu", lfu.New()),
 					policyOf("greedy", sdk.ScoreFunc(greedy)), policyOf("ttl", sdk.ScoreFunc(ttl)),
-				}, []uint64{capacity})
+				}, []uint64{capacity}, nil)
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -179,7 +179,7 @@ func (l *liar) Select(context.Context, time.Time, uint64, int) ([]sdk.Key, error
 // least-recently-used order, and one that fails ends the simulation.
 func TestWrongPolicies(t *testing.T) {
 	requests := zipf(1, 500, 10)
-	results, err := Run(t.Context(), requests, []Policy{policyOf("liar", &liar{}), policyOf("lru", lru.New())}, []uint64{200})
+	results, err := Run(t.Context(), requests, []Policy{policyOf("liar", &liar{}), policyOf("lru", lru.New())}, []uint64{200}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -188,10 +188,10 @@ func TestWrongPolicies(t *testing.T) {
 		t.Errorf("%+v, want the misses of %+v", liar, lru)
 	}
 	nan := sdk.ScoreFunc(func(*sdk.Record, time.Time) float64 { return math.NaN() })
-	if _, err := Run(t.Context(), requests, []Policy{policyOf("nan", nan)}, []uint64{200}); err == nil {
+	if _, err := Run(t.Context(), requests, []Policy{policyOf("nan", nan)}, []uint64{200}, nil); err == nil {
 		t.Error("scores that are no numbers are accepted")
 	}
-	if _, err := Run(t.Context(), requests, []Policy{policyOf("none", 1)}, []uint64{200}); !errors.Is(err, sdk.ErrInvalid) {
+	if _, err := Run(t.Context(), requests, []Policy{policyOf("none", 1)}, []uint64{200}, nil); !errors.Is(err, sdk.ErrInvalid) {
 		t.Errorf("what is no policy: %v", err)
 	}
 }

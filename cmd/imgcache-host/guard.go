@@ -1,0 +1,95 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"runtime"
+	"sync/atomic"
+	"syscall"
+	"time"
+)
+
+// A command that runs modules in its own process cannot end one that has no loop
+// and never returns: nothing interrupts its code, and the garbage collector may
+// wait for it, with all else of the process. So the command runs as a child of
+// itself, which gives signs of life, and ends with them.
+const (
+	guardedEnv = "IMGCACHE_GUARDED" // set: this is the child
+	guardedFD  = 3                  // where the child gives its signs
+	// endTime is how long a child may take to end when it is asked to.
+	endTime = 5 * time.Second
+)
+
+// guard runs a command line as a child, and kills it when its signs of life, once
+// they have begun, stay away for the limit. When the child ends with an exit code
+// of its own, so does this process.
+func guard(ctx context.Context, args []string, limit time.Duration) error {
+	signs, theirs, err := os.Pipe()
+	if err != nil {
+		return fmt.Errorf("make a pipe: %w", err)
+	}
+	defer signs.Close()
+	runtime.LockOSThread() // the kernel kills the child when the thread that started it ends
+	defer runtime.UnlockOSThread()
+	cmd := exec.Command("/proc/self/exe", args[1:]...)
+	cmd.Args[0] = args[0]
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
+	cmd.Env = append(os.Environ(), guardedEnv+"=1")
+	cmd.ExtraFiles = []*os.File{theirs}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	err = cmd.Start()
+	_ = theirs.Close()
+	if err != nil {
+		return err
+	}
+	defer context.AfterFunc(ctx, func() {
+		_ = cmd.Process.Signal(syscall.SIGTERM)
+		_ = signs.SetReadDeadline(time.Now().Add(endTime))
+	})()
+	late := lost(ctx, signs, limit)
+	if late {
+		_ = cmd.Process.Kill()
+	}
+	err = cmd.Wait()
+	switch code := cmd.ProcessState.ExitCode(); {
+	case code > 0:
+		os.Exit(code) // it has said why
+	case ctx.Err() != nil:
+		return context.Cause(ctx)
+	case late:
+		return fmt.Errorf("a policy does not answer: for %v none of them was done with a request", limit)
+	}
+	return err
+}
+
+// lost reads signs of life to their end, and reports whether they stayed away
+// before it.
+func lost(ctx context.Context, signs *os.File, limit time.Duration) bool {
+	for b := make([]byte, 64); ; {
+		if _, err := signs.Read(b); err != nil {
+			return errors.Is(err, os.ErrDeadlineExceeded)
+		}
+		if ctx.Err() == nil {
+			_ = signs.SetReadDeadline(time.Now().Add(limit))
+		}
+	}
+}
+
+// guarded reports whether this process is the child of a guard, and returns what
+// it calls to show that it goes on.
+func guarded(limit time.Duration) (alive func(), yes bool) {
+	if os.Getenv(guardedEnv) == "" {
+		return func() {}, false
+	}
+	signs := os.NewFile(guardedFD, "signs of life")
+	var last atomic.Int64
+	return func() {
+		now, before := time.Now().UnixNano(), last.Load()
+		if now-before > int64(limit/4) && last.CompareAndSwap(before, now) {
+			_, _ = signs.Write([]byte{'.'})
+		}
+	}, true
+}
