@@ -31,7 +31,12 @@ func RunnerMain(args []string, stderr io.Writer) int {
 		fmt.Fprintln(stderr, "wasm-runner: want the path of one module")
 		return 2
 	}
+	stop := boundMemory(maxLoading, func() {
+		fmt.Fprintf(stderr, "load %s: compiling it takes more than %d MiB of memory\n", args[0], maxLoading>>20)
+		os.Exit(1)
+	})
 	m, err := loadFile(context.Background(), args[0])
+	stop()
 	if err != nil {
 		fmt.Fprintf(stderr, "load %s: %v\n", args[0], err)
 		return 1
