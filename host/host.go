@@ -27,6 +27,7 @@ import (
 	"github.com/imgcache/imgcache-host/host/shadow"
 	"github.com/imgcache/imgcache-host/host/store"
 	"github.com/imgcache/imgcache-host/host/trace"
+	"github.com/imgcache/imgcache-host/sdk/serve"
 )
 
 // Host is an assembled service.
@@ -39,6 +40,7 @@ type Host struct {
 	store   *store.Store
 	plugins *plugin.Supervisor
 	admit   func(lock.Guard, plugin.Candidate) (string, error) // which plugins may run; nil: lock.Guard.Admit
+	running map[string]serve.Reattach                          // plugins that somebody debugs, by name
 	driver  atomic.Pointer[plugin.Plugin]                      // the one that keeps the records
 	policy  *plugin.Plugin
 	typos   chan error // what the first starts of the plugins say of their options

@@ -14,6 +14,7 @@ import (
 	"github.com/imgcache/imgcache-host/host/plugin"
 	"github.com/imgcache/imgcache-host/host/store"
 	"github.com/imgcache/imgcache-host/sdk"
+	"github.com/imgcache/imgcache-host/sdk/serve"
 )
 
 // firstStartPatience is how long the first starts of the plugins are waited
@@ -33,6 +34,9 @@ func (h *Host) openPlugins() error {
 	if h.cfg.PluginDir != "" {
 		dirs = append(dirs, h.cfg.PluginDir)
 	}
+	if h.running, err = h.reattach(os.Getenv(plugin.ReattachEnv)); err != nil {
+		return err
+	}
 	if h.admit == nil {
 		h.admit = lock.Guard.Admit
 	}
@@ -51,6 +55,36 @@ func (h *Host) openPlugins() error {
 	}
 	h.closers = append(h.closers, h.plugins.Close)
 	return nil
+}
+
+// reattach returns the plugins that run already because somebody debugs them.
+// Where the configuration promises what cannot be kept for these, or does not
+// use one, it is an error.
+func (h *Host) reattach(text string) (map[string]serve.Reattach, error) {
+	list, err := plugin.ParseReattach(text)
+	if len(list) == 0 || err != nil {
+		return nil, err
+	}
+	promised := ""
+	switch {
+	case h.cfg.Locked:
+		promised = "the lock file " + h.cfg.PluginLock + " lets nothing run that it does not hold"
+	case len(h.cfg.TrustedKeys) > 0:
+		promised = "trusted_keys let nothing run that is not signed"
+	case plugin.Confinement(h.cfg.Confinement) == plugin.Required:
+		promised = `confinement = "required" lets nothing run without walls`
+	}
+	if promised != "" {
+		return nil, fmt.Errorf("%w: %s is set, and %s: unset it, or debug with another configuration", sdk.ErrInvalid, plugin.ReattachEnv, promised)
+	}
+	for name, r := range list {
+		if name != h.cfg.Cache.Driver.Plugin && name != h.cfg.Cache.Policy.Plugin {
+			return nil, fmt.Errorf("%w: %s names %q, and this configuration uses the driver %s and the policy %s",
+				sdk.ErrInvalid, plugin.ReattachEnv, name, h.cfg.Cache.Driver.Plugin, h.cfg.Cache.Policy.Plugin)
+		}
+		h.log.Warn("the plugin is one that somebody debugs: no sums, no walls, no deadlines", "plugin", name, "pid", r.Pid)
+	}
+	return list, nil
 }
 
 // findPlugins finds the driver and the policy that the configuration names.
@@ -170,6 +204,9 @@ func firstStarts(list []*plugin.Plugin) error {
 // spec joins what the plugin's own block says, if it has one, with where its
 // file is found.
 func (h *Host) spec(c config.PluginConfig) (plugin.Spec, error) {
+	if at, ok := h.running[c.Plugin]; ok {
+		return plugin.Spec{Name: c.Plugin, Kind: c.Kind, Path: at.Addr.String, Reattach: &at}, nil
+	}
 	for _, block := range h.cfg.Plugins {
 		if block.Name != c.Plugin {
 			continue

@@ -1,6 +1,8 @@
 package host
 
 import (
+	"fmt"
+
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/imgcache/imgcache-host/host/config"
@@ -44,6 +46,9 @@ func (h *Host) shadowPlugin(c config.PluginConfig) (*plugin.Plugin, error) {
 	spec, err := h.spec(c)
 	if err != nil {
 		return nil, err
+	}
+	if spec.Reattach != nil {
+		return nil, fmt.Errorf("%w: policy %s is being debugged, and cannot be in two places: leave out shadow meanwhile", sdk.ErrInvalid, c.Plugin)
 	}
 	spec.Shadow = true
 	return h.plugins.Plugin(spec, h.setup(c, func() (sdk.Settings, error) { return sdk.Settings{}, nil })), nil

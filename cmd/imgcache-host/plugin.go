@@ -26,7 +26,7 @@ func (a *app) plugin() *cobra.Command {
 			return a.answer(map[string]any{"plugins": plugins}, func(w io.Writer) {
 				row(w, "NAME", "KIND", "RUNTIME", "VERSION", "STATE", "PID", "RESTARTS", "BREAKER", "CALLS", "ERRORS", "P99", "MEMORY", "CPU", "WALLS", "LAST ERROR")
 				for _, p := range plugins {
-					row(w, p.Name, p.Kind, p.Runtime, p.Version, p.State, p.PID, p.Restarts, p.Breaker, p.Calls, p.Errors,
+					row(w, p.Name, p.Kind, runtimeOf(p), p.Version, p.State, p.PID, p.Restarts, p.Breaker, p.Calls, p.Errors,
 						seconds(p.P99), humanBytes(int64(p.Memory)), seconds(p.CPU), wallsOf(p), p.LastError)
 				}
 			})
@@ -34,6 +34,13 @@ func (a *app) plugin() *cobra.Command {
 	})
 	group.AddCommand(a.pluginReload(), a.pluginInfo(), a.pluginLock(), a.pluginNew(), a.pluginCheck(), a.pluginBench())
 	return group
+}
+
+func runtimeOf(p plugin.Status) string {
+	if p.Reattached {
+		return p.Runtime + ", reattached"
+	}
+	return p.Runtime
 }
 
 // wallsOf says how many of the walls around a plugin hold.

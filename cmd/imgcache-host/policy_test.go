@@ -120,8 +120,8 @@ func TestSimulateShows(t *testing.T) {
 		{[]string{"--policy", "lur", "--size", "1KiB"}, exitNotFound, "no lur.wasm in "},
 		{[]string{"--policy", "lru?speed=1", "--size", "1KiB"}, exitError, `it has no option "speed"`},
 		{[]string{"--policy", "../../testdata/wasm/trap.wasm", "--size", "200B"}, exitError, "policy trap: request "},
-		{[]string{"--policy", "../../testdata/wasm/calls.wasm", "--size", "200B", "--timeout", "1s"}, exitError, "a policy does not answer"},
-		{[]string{"--policy", "../../testdata/wasm/spin.wasm", "--size", "200B", "--timeout", "1s"}, exitError, "for 1s"},
+		{[]string{"--policy", "../../testdata/wasm/calls.wasm", "--size", "200B", "--timeout", "2s"}, exitError, "a policy does not answer"},
+		{[]string{"--policy", "../../testdata/wasm/spin.wasm", "--policy", "lru", "--size", "200B", "--timeout", "2s"}, exitError, "for 2s"},
 		{[]string{"--policy", "lru", "--size", "1KiB", "--timeout", "0s"}, exitUsage, "--timeout: want a time"},
 		{[]string{"--policy", "lru", "--size", "1KiB", "--columns", "time=2,id=1,size=3"}, exitError, `line 2: the time "b" is no number of seconds`},
 	} {

@@ -30,7 +30,7 @@ type child struct {
 	said           *transcript
 	heard          chan struct{} // closed when standard error has ended
 	zombie         chan struct{} // closed when the process has ended
-	ended          chan struct{} // closed after all of it
+	reported       chan struct{} // closed after all of it
 
 	mu     sync.Mutex
 	reaped bool  // or about to be: its id may belong to another process
@@ -42,7 +42,7 @@ var _ runner.Runner = (*child)(nil)
 // newChild prepares a command whose end is that of its context, too. What it
 // says on standard error goes to said.
 func newChild(cmd *exec.Cmd, said *transcript) (*child, error) {
-	c := &child{cmd: cmd, said: said, heard: make(chan struct{}), zombie: make(chan struct{}), ended: make(chan struct{})}
+	c := &child{cmd: cmd, said: said, heard: make(chan struct{}), zombie: make(chan struct{}), reported: make(chan struct{})}
 	cmd.Cancel = c.kill
 	var err error
 	if c.stdout, err = cmd.StdoutPipe(); err != nil {
@@ -98,7 +98,7 @@ func (c *child) Wait(context.Context) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.status = status
-	close(c.ended)
+	close(c.reported)
 	return status
 }
 
@@ -111,6 +111,9 @@ func (c *child) running() bool {
 		return true
 	}
 }
+
+// ended is closed when the process has ended and all that it said was heard.
+func (c *child) ended() <-chan struct{} { return c.reported }
 
 // end says how the process ended. It is valid when ended is closed.
 func (c *child) end() error {

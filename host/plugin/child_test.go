@@ -123,7 +123,7 @@ func TestEndsAndIsKilledAtOnce(t *testing.T) {
 			cancel()
 		}()
 		_ = c.Wait(ctx) // one of two ends
-		<-c.ended
+		<-c.ended()
 	}
 }
 

@@ -169,7 +169,7 @@ func (p *Plugin) status() Status {
 	s := Status{
 		Name: p.spec.label(), Kind: p.spec.Kind, Shadow: p.spec.Shadow, Runtime: p.spec.runtime(), Path: p.spec.Path,
 		Version: p.manifest.Version, State: p.state, Restarts: p.restarts, Breaker: p.breaker(), StandIn: standIns[p.spec.Kind],
-		LastPanic: p.lastPanic,
+		LastPanic: p.lastPanic, Reattached: p.spec.Reattach != nil,
 	}
 	if p.proc != nil {
 		s.PID, s.Started, s.Notes = p.proc.pid, p.proc.started, p.proc.notes
@@ -330,7 +330,7 @@ func (p *Plugin) rest(ctx context.Context) (*process, error) {
 // launch starts a process of these bytes, or if they are nil of the plugin's
 // file, and configures it if its settings are known.
 func (p *Plugin) launch(ctx context.Context, bytes *binary) (*process, error) {
-	if bytes != nil {
+	if bytes != nil || p.spec.Reattach != nil {
 		return p.launchBytes(ctx, bytes)
 	}
 	bytes, err := p.sup.stage(p.spec)
@@ -348,7 +348,7 @@ func (p *Plugin) launchBytes(ctx context.Context, bytes *binary) (*process, erro
 	p.mu.Lock()
 	granted := p.granted
 	p.mu.Unlock()
-	proc, err := p.sup.start(ctx, p.spec, bytes, granted)
+	proc, err := p.obtain(ctx, bytes, granted)
 	if err != nil {
 		return nil, err
 	}
@@ -389,6 +389,14 @@ func (p *Plugin) launchBytes(ctx context.Context, bytes *binary) (*process, erro
 	return proc, nil
 }
 
+// obtain starts a process, or finds the one that runs already.
+func (p *Plugin) obtain(ctx context.Context, bytes *binary, granted grants) (*process, error) {
+	if p.spec.Reattach != nil {
+		return p.sup.attach(ctx, p.spec)
+	}
+	return p.sup.start(ctx, p.spec, bytes, granted)
+}
+
 // errGranted says that a plugin was granted what its settings name, and has to
 // be started again for it.
 var errGranted = errors.New("more is granted")
@@ -414,7 +422,7 @@ func (p *Plugin) watch(ctx context.Context, proc *process) (*reload, error) {
 	healthy := time.After(healthyAfter)
 	for {
 		select {
-		case <-proc.child.ended:
+		case <-proc.child.ended():
 			return nil, proc.explain(proc.child.end())
 		case <-tick.C:
 			if err := p.probe(ctx, proc); err != nil {
@@ -440,7 +448,7 @@ func (p *Plugin) watch(ctx context.Context, proc *process) (*reload, error) {
 // probed, the deadline of its call stands.
 func (p *Plugin) probe(ctx context.Context, proc *process) error {
 	calls := p.computing()
-	if calls.active {
+	if calls.active || p.spec.Reattach != nil {
 		return nil
 	}
 	err := proc.alive(ctx)
@@ -577,7 +585,7 @@ func (p *Plugin) callProcess(ctx context.Context, proc *process, name string, li
 	if proc == nil {
 		return p.away()
 	}
-	begun := time.Now()
+	begun, limit := time.Now(), p.spec.limit(limit)
 	limited, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	err := pluginproto.ToError(f(limited, proc.conn))

@@ -48,18 +48,27 @@ var fewWords = grpc.MaxCallRecvMsgSize(64 << 10)
 type process struct {
 	bin      *binary
 	walls    []Wall
-	client   *goplugin.Client
-	child    *child
+	client   *goplugin.Client // nil: somebody else has started it
+	child    life
 	conn     *grpc.ClientConn
 	pid      int
 	lifeline *os.File // the end that the host holds
 	said     *transcript
+	limit    func(time.Duration) time.Duration // see Spec.limit
 	manifest sdk.Manifest
 	notes    []string // of the plugin as it is configured
 	options  sdk.Config
 	started  time.Time
 
 	condemned error // why the host killed it in the middle of a call; guarded by Plugin.mu
+}
+
+// life is what the operating system knows of a process.
+type life interface {
+	running() bool
+	ended() <-chan struct{} // closed when it has ended
+	end() error             // says how; valid when ended is closed
+	kill() error            // does not wait
 }
 
 // start runs the plugin and asks what it is. The process ends with the
@@ -91,7 +100,7 @@ func (s *Supervisor) start(ctx context.Context, spec Spec, bin *binary, g grants
 		_ = ours.Close()
 		return nil, err
 	}
-	p := &process{bin: bin, walls: walls, child: child, lifeline: ours, said: said, started: time.Now()}
+	p := &process{bin: bin, walls: walls, child: child, lifeline: ours, said: said, limit: spec.limit, started: time.Now()}
 	p.client = goplugin.NewClient(&goplugin.ClientConfig{
 		HandshakeConfig: serve.Handshake,
 		Plugins:         goplugin.PluginSet{serve.PluginName: noPlugin{}},
@@ -108,17 +117,22 @@ func (s *Supervisor) start(ctx context.Context, spec Spec, bin *binary, g grants
 		Logger:           hclog.NewNullLogger(), // it says what the supervisor says
 		SyncStdout:       &lines{to: said},      // what Go code prints after the handshake
 		SyncStderr:       &lines{to: said},
-		GRPCDialOptions: []grpc.DialOption{
-			grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(serve.MaxMessage)),
-			grpc.WithInitialWindowSize(serve.Window), grpc.WithInitialConnWindowSize(serve.Window),
-		},
+		GRPCDialOptions:  dialOptions(),
 		UnixSocketConfig: &goplugin.UnixSocketConfig{TempDir: s.sockets},
 	})
-	if err := p.connect(ctx); err != nil {
+	if err := p.connect(ctx, cmd); err != nil {
 		p.kill()
 		return nil, p.explain(err)
 	}
 	return p, nil
+}
+
+// dialOptions are those of a connection to a plugin.
+func dialOptions() []grpc.DialOption {
+	return []grpc.DialOption{
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(serve.MaxMessage)),
+		grpc.WithInitialWindowSize(serve.Window), grpc.WithInitialConnWindowSize(serve.Window),
+	}
 }
 
 func startTimeout(spec Spec) time.Duration {
@@ -197,17 +211,22 @@ func otherProtocol(err error) error {
 	return err
 }
 
-func (p *process) connect(ctx context.Context) error {
+func (p *process) connect(ctx context.Context, cmd *exec.Cmd) error {
 	if err := p.handshake(); err != nil {
 		return fmt.Errorf("start: %w", err)
 	}
-	p.pid = p.child.cmd.Process.Pid
+	p.pid = cmd.Process.Pid
 	rpc, err := p.client.Client()
 	if err != nil {
 		return fmt.Errorf("connect: %w", err)
 	}
 	p.conn = rpc.(*goplugin.GRPCClient).Conn
-	ctx, cancel := context.WithTimeout(ctx, handshakeTimeout)
+	return p.describe(ctx)
+}
+
+// describe asks the process what it is.
+func (p *process) describe(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, p.limit(handshakeTimeout))
 	defer cancel()
 	out, err := pluginv1.NewPluginServiceClient(p.conn).Describe(ctx, &pluginv1.DescribeRequest{}, fewWords)
 	if err != nil {
@@ -221,7 +240,7 @@ func (p *process) connect(ctx context.Context) error {
 }
 
 func (p *process) configure(ctx context.Context, s sdk.Settings) error {
-	ctx, cancel := context.WithTimeout(ctx, configureTimeout)
+	ctx, cancel := context.WithTimeout(ctx, p.limit(configureTimeout))
 	defer cancel()
 	out, err := pluginv1.NewPluginServiceClient(p.conn).Configure(ctx, pluginproto.FromSettings(s), fewWords)
 	p.notes, p.options = out.GetNotes(), s.Options
@@ -243,6 +262,9 @@ func (p *process) kill() {
 	_ = p.child.kill()
 	if p.conn != nil {
 		_ = p.conn.Close()
+	}
+	if p.client == nil {
+		return
 	}
 	_ = p.lifeline.Close()
 	gone := make(chan struct{})

@@ -46,6 +46,9 @@ type reload struct {
 // ErrBusy when the plugin is being reloaded already. A reload that has begun
 // goes on when the context ends.
 func (p *Plugin) Reload(ctx context.Context, try Trial) error {
+	if p.spec.Reattach != nil {
+		return fmt.Errorf("%s: %w: it is being debugged: whoever has started it starts it anew", p.spec, sdk.ErrUnsupported)
+	}
 	if !p.reloading.CompareAndSwap(false, true) {
 		return fmt.Errorf("%s: %w", p.spec, ErrBusy)
 	}

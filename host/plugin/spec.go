@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/imgcache/imgcache-host/sdk"
+	"github.com/imgcache/imgcache-host/sdk/serve"
 )
 
 // Spec says which plugin to run, and how.
@@ -26,6 +27,10 @@ type Spec struct {
 	State   int64         // bytes that a module of a driver may store; 0: the runner's default
 	Grants  []sdk.Grant   // to a module: the clock, random numbers
 	Shadow  bool          // a policy that is tried beside the active one, and advises nobody
+
+	// Reattach, unless it is nil, says where the plugin runs already, for
+	// debugging: nothing is started.
+	Reattach *serve.Reattach
 
 	// What the plugin may do beyond what every plugin may: read and execute
 	// files, do anything below directories, use the network. A module may not,

@@ -97,30 +97,31 @@ func makePrivate(dir string) error {
 
 // Status is what `plugin list` shows of a plugin.
 type Status struct {
-	Name      string    `json:"name"`
-	Kind      sdk.Kind  `json:"kind"`
-	Shadow    bool      `json:"shadow,omitempty"` // it is tried, and advises nobody
-	Runtime   string    `json:"runtime"`          // "process" or "wasm"
-	Path      string    `json:"path"`
-	SHA256    string    `json:"sha256"`              // of the bytes that run
-	Signature string    `json:"signature,omitempty"` // of these; what Config.Admit says
-	Version   string    `json:"version"`
-	State     string    `json:"state"` // "starting", "running", "restarting", "reloading", "broken" or "stopped"
-	PID       int       `json:"pid"`
-	Restarts  uint64    `json:"restarts"`   // without reloads
-	Breaker   string    `json:"breaker"`    // "closed", "open": tried now and then only, or "half-open": it proves itself again
-	Walls     []Wall    `json:"walls"`      // around the process; none: it is not confined
-	StandIn   string    `json:"stand_in"`   // what does the plugin's work while it is away
-	LastError string    `json:"last_error"` // since the last reload
-	LastPanic *Panic    `json:"last_panic,omitempty"`
-	Notes     []string  `json:"notes,omitempty"` // what the plugin says of how it works as it is configured
-	Started   time.Time `json:"started"`
-	Calls     uint64    `json:"calls"`
-	Errors    uint64    `json:"errors"`
-	P99       float64   `json:"p99_seconds"`       // within which 99 of 100 calls ended, as exactly as the classes of latency are
-	Memory    uint64    `json:"memory_bytes"`      // resident, of the process
-	CPU       float64   `json:"cpu_seconds"`       // of the process
-	Methods   []Method  `json:"methods,omitempty"` // by name
+	Name       string    `json:"name"`
+	Kind       sdk.Kind  `json:"kind"`
+	Shadow     bool      `json:"shadow,omitempty"` // it is tried, and advises nobody
+	Runtime    string    `json:"runtime"`          // "process" or "wasm"
+	Path       string    `json:"path"`
+	Reattached bool      `json:"reattached,omitempty"` // somebody else has started it, to debug it
+	SHA256     string    `json:"sha256"`               // of the bytes that run
+	Signature  string    `json:"signature,omitempty"`  // of these; what Config.Admit says
+	Version    string    `json:"version"`
+	State      string    `json:"state"` // "starting", "running", "restarting", "reloading", "broken" or "stopped"
+	PID        int       `json:"pid"`
+	Restarts   uint64    `json:"restarts"`   // without reloads
+	Breaker    string    `json:"breaker"`    // "closed", "open": tried now and then only, or "half-open": it proves itself again
+	Walls      []Wall    `json:"walls"`      // around the process; none: it is not confined
+	StandIn    string    `json:"stand_in"`   // what does the plugin's work while it is away
+	LastError  string    `json:"last_error"` // since the last reload
+	LastPanic  *Panic    `json:"last_panic,omitempty"`
+	Notes      []string  `json:"notes,omitempty"` // what the plugin says of how it works as it is configured
+	Started    time.Time `json:"started"`
+	Calls      uint64    `json:"calls"`
+	Errors     uint64    `json:"errors"`
+	P99        float64   `json:"p99_seconds"`       // within which 99 of 100 calls ended, as exactly as the classes of latency are
+	Memory     uint64    `json:"memory_bytes"`      // resident, of the process
+	CPU        float64   `json:"cpu_seconds"`       // of the process
+	Methods    []Method  `json:"methods,omitempty"` // by name
 }
 
 // Panic is what a process said last.

@@ -28,25 +28,42 @@ import (
 // as m says, and whatever optional interfaces m declares. It returns only by
 // ending the process: when the host goes away, or at once, with a sentence on
 // standard error, when there is no host or impl does not fit m. With the
-// argument --describe it prints m as JSON and ends.
+// argument --describe it prints m as JSON and ends; with --debug it serves until
+// it is interrupted, for a service that is told so: see [ReattachEnv].
 func Main(m sdk.Manifest, impl any) {
 	if err := m.Fits(impl); err != nil {
 		fmt.Fprintf(os.Stderr, "%s: the plugin is not what its manifest says: %v\n", m.Name, err)
 		os.Exit(1)
 	}
-	if len(os.Args) == 2 && os.Args[1] == "--describe" {
-		if err := describe(os.Stdout, m); err != nil {
-			os.Exit(1)
-		}
-		os.Exit(0)
-	}
-	if os.Getenv(Handshake.MagicCookieKey) != Handshake.MagicCookieValue {
+	switch {
+	case asked("--describe"):
+		exit(m, describe(os.Stdout, m))
+	case asked("--debug"):
+		exit(m, debug(m, config(m, impl)))
+	case os.Getenv(Handshake.MagicCookieKey) != Handshake.MagicCookieValue:
 		fmt.Fprintf(os.Stderr, "%s is a plugin of imgcache-host and is started by it: name it in a %s block, "+
-			"or run it with --describe to see what it is\n", m.Name, m.Kind)
+			"run it with --describe to see what it is, or with --debug to debug it\n", m.Name, m.Kind)
 		os.Exit(1)
 	}
 	watchLifeline()
-	goplugin.Serve(&goplugin.ServeConfig{
+	goplugin.Serve(config(m, impl))
+	os.Exit(0)
+}
+
+// asked reports whether the only argument is a flag.
+func asked(flag string) bool { return len(os.Args) == 2 && os.Args[1] == flag }
+
+// exit ends the process, with a line on standard error if err is not nil.
+func exit(m sdk.Manifest, err error) {
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "%s: %v\n", m.Name, err)
+		os.Exit(1)
+	}
+	os.Exit(0)
+}
+
+func config(m sdk.Manifest, impl any) *goplugin.ServeConfig {
+	return &goplugin.ServeConfig{
 		HandshakeConfig: Handshake,
 		Plugins:         goplugin.PluginSet{PluginName: &services{manifest: m, impl: impl}},
 		Logger:          hclog.NewNullLogger(), // go-plugin has nothing to say that a host would miss
@@ -54,8 +71,7 @@ func Main(m sdk.Manifest, impl any) {
 			return grpc.NewServer(append(opts, grpc.MaxRecvMsgSize(MaxMessage), grpc.MaxSendMsgSize(MaxMessage),
 				grpc.InitialWindowSize(Window), grpc.InitialConnWindowSize(Window))...)
 		},
-	})
-	os.Exit(0)
+	}
 }
 
 func describe(w io.Writer, m sdk.Manifest) error {
