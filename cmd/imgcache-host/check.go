@@ -18,6 +18,7 @@ import (
 
 func (a *app) pluginCheck() *cobra.Command {
 	var junit string
+	var loud bool
 	var c conformance.Check
 	cmd := &cobra.Command{
 		Use:   "check PATH",
@@ -30,6 +31,9 @@ func (a *app) pluginCheck() *cobra.Command {
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := a.locate(&c, args[0]); err != nil {
 				return err
+			}
+			if loud {
+				c.Log = newLog(a.stderr, config.Log{Level: "debug", Format: "text"})
 			}
 			r := checkReport{path: args[0]}
 			err := c.Run(cmd.Context(), func(c conformance.Case) {
@@ -55,6 +59,7 @@ func (a *app) pluginCheck() *cobra.Command {
 		},
 	}
 	flags := cmd.Flags()
+	flags.BoolVar(&loud, "log", false, "show on standard error what the plugin writes")
 	flags.StringVar(&c.Only, "only", "", "run only the cases whose name contains this `text`")
 	flags.StringVar(&c.Dir, "dir", "", "`directory` in which cache directories are made (default: that for temporary files)")
 	flags.IntVar(&c.Entries, "entries", 100_000, "`number` of records in the largest case of a driver")
