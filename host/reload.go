@@ -14,12 +14,17 @@ import (
 // When that does not go well the plugin is what it was, and the error says why.
 func (h *Host) Reload(ctx context.Context, name string) (any, error) {
 	var err error
-	p := h.driver.Load()
+	p, tried := h.driver.Load(), h.triedAs(name)
 	switch {
 	case name == h.policy.Name():
-		p, err = h.policy, h.reloadPolicy(ctx)
+		p = h.policy
+		if err = h.reloadPolicy(ctx); err == nil {
+			err = reloadTried(ctx, tried)
+		}
 	case name == p.Name():
 		err = h.reloadDriver(ctx, p)
+	case len(tried) > 0:
+		p, err = tried[0], reloadTried(ctx, tried)
 	default:
 		return nil, fmt.Errorf("%w: no plugin %s runs", cache.ErrNotFound, name)
 	}
@@ -34,6 +39,27 @@ func (h *Host) Reload(ctx context.Context, name string) (any, error) {
 		kind = sdk.ErrInvalid
 	}
 	return nil, fmt.Errorf("%w: %w", kind, err)
+}
+
+// triedAs returns the policies of a name that are tried.
+func (h *Host) triedAs(name string) (list []*plugin.Plugin) {
+	for _, p := range h.tried {
+		if p.Name() == name {
+			list = append(list, p)
+		}
+	}
+	return list
+}
+
+// reloadTried starts policies anew that are tried. They begin with an empty cache,
+// as after each start.
+func reloadTried(ctx context.Context, list []*plugin.Plugin) error {
+	for _, p := range list {
+		if err := p.Reload(ctx, func(context.Context, *plugin.Plugin, func()) error { return nil }); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // reloadPolicy gives the new process the state of the old one. One that does

@@ -93,7 +93,7 @@ func TestShadow(t *testing.T) {
 			t.Errorf("%s in the shadow has %+v, the cache %+v", name, p, report.Cache)
 		}
 	}
-	if p := by["fifo-beside"]; p.Hits == hits || p.Evictions == 0 || p.Departed.Images == 0 || len(p.Departed.IDs) != p.Departed.Images {
+	if p := by["fifo-beside"]; p.Hits == hits && p.HitBytes == report.Cache.HitBytes || p.Evictions == 0 || p.Departed.Images == 0 || len(p.Departed.IDs) != p.Departed.Images {
 		t.Errorf("fifo is like lru: %+v", p)
 	}
 	out, _ := d.run(0, "policy", "shadow")
@@ -106,6 +106,18 @@ func TestShadow(t *testing.T) {
 		t.Errorf("metrics:\n%s", text)
 	}
 	d.wantReplayed(report)
+	before := d.plugin("sieve (shadow)")
+	if out, _ := d.run(0, "plugin", "reload", "sieve"); !strings.Contains(out, "reloaded") {
+		t.Errorf("plugin reload: %s", out)
+	}
+	if after := d.plugin("sieve (shadow)"); after.PID == before.PID || after.State != "running" {
+		t.Errorf("after a reload of\n%+v the plugin is\n%+v", before, after)
+	}
+	d.get(images[0].id) // by which it is found that the policy knows nothing
+	d.eventually("the policy begins anew", func() bool {
+		_, by := d.policies(0)
+		return by["sieve-beside"].Requests < uint64(requests)
+	})
 	t.Logf("hits of %d requests: %d; fifo %d, sieve %d", requests, hits, by["fifo-beside"].Hits, by["sieve-beside"].Hits)
 }
 

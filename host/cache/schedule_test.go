@@ -26,7 +26,7 @@ import (
 // recorded, bytes counted right, and nothing left open. The name of a subtest
 // is its seed.
 func TestSchedules(t *testing.T) {
-	seeds := uint64(500)
+	seeds := uint64(300)
 	if os.Getenv("IMGCACHE_TEST_ALL") != "" {
 		seeds = 10_000
 	}

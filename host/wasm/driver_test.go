@@ -132,7 +132,7 @@ func TestDriverManifests(t *testing.T) {
 	for text, want := range map[string]string{
 		`{"name":"x","kind":"driver","capabilities":["nodes"]}`:                      "reaches no other node",
 		`{"name":"x","kind":"driver","capabilities":["heartbeat"]}`:                  "reaches no other node",
-		`{"name":"x","kind":"policy","capabilities":["score"],"requests":["kv"]}`:    `"snapshot"`,
+		`{"name":"x","kind":"policy","capabilities":["score"],"requests":["kv"]}`:    "",
 		`{"name":"x","kind":"driver","requests":["kv","something later"]}`:           "",
 		`{"name":"x","kind":"policy","capabilities":["score"],"requests":["clock"]}`: "",
 	} {

@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"math"
+	"strings"
 	"time"
 
 	"github.com/tetratelabs/wazero/api"
@@ -67,7 +68,7 @@ func (g *guest) failure(name string, s abi.Status) error {
 	if err == nil {
 		return nil
 	}
-	if said := g.output.lastWords(); said != "" {
+	if said := strings.TrimPrefix(g.output.lastWords(), err.Error()+": "); said != "" {
 		return fmt.Errorf("%s: %w: %s", name, err, said)
 	}
 	return fmt.Errorf("%s: %w", name, err)

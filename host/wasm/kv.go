@@ -18,7 +18,7 @@ const storeName = "kv"
 
 // openStore opens the store of a driver that asks for one.
 func (m *Module) openStore(ctx context.Context, dir string) error {
-	if m.store != nil || !m.manifest.Asks(sdk.GrantKV) {
+	if m.store != nil || m.manifest.Kind != sdk.KindDriver || !m.manifest.Asks(sdk.GrantKV) {
 		return nil
 	}
 	if dir == "" {

@@ -36,9 +36,6 @@ func parseManifest(text []byte) (sdk.Manifest, error) {
 			return m, fmt.Errorf("%w: manifest: the capability %q is for programs, for a module reaches no other node", sdk.ErrInvalid, c)
 		}
 	}
-	if m.Kind == sdk.KindPolicy && m.Asks(sdk.GrantKV) {
-		return m, fmt.Errorf("%w: manifest: %q is for drivers; a policy keeps its state by the capability %q", sdk.ErrInvalid, sdk.GrantKV, sdk.CapSnapshot)
-	}
 	return m, nil
 }
 

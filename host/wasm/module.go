@@ -268,6 +268,9 @@ func (m *Module) Configure(ctx context.Context, s sdk.Settings) error {
 // have.
 func (m *Module) Notes() []string {
 	var notes []string
+	if m.manifest.Kind == sdk.KindPolicy && m.manifest.Asks(sdk.GrantKV) {
+		notes = append(notes, fmt.Sprintf("It asks for %q, which is for drivers; a policy keeps its state by the capability %q.", sdk.GrantKV, sdk.CapSnapshot))
+	}
 	for _, g := range []sdk.Grant{sdk.GrantClock, sdk.GrantRandom} {
 		if m.manifest.Asks(g) && !slices.Contains(m.opts.Grants, g) {
 			notes = append(notes, fmt.Sprintf("It asks for %q, which is not granted: grant = [%[1]q] in its plugin block would.", g))
