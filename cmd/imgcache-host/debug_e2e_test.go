@@ -57,13 +57,12 @@ func TestReattach(t *testing.T) {
 	steady := &counted{img: origin.add("steady", 100_000)}
 	theirs := debug(t, buildPlugin(t, "../../plugins/examples/go-driver"))
 	d := prepare(t, setup{
-		origin: origin.block(), cache: "driver = driver.records\n",
+		origin: origin.block(), cache: "driver = driver.records\n", env: theirs.variable,
 		more: "driver \"onefile\" \"records\" {}\nplugin \"onefile\" {\n  kind = \"driver\"\n  limits {\n    timeout = \"1s\"\n  }\n}\n",
 	})
 	if err := os.RemoveAll(filepath.Join(d.bin, "data", "plugins", "onefile")); err != nil {
 		t.Fatal(err)
 	}
-	d.env = []string{theirs.variable}
 	d.launch()
 	d.eventually("the records are there", func() bool { return d.usage().Records == "ready" })
 	if p := d.plugin("onefile"); p.PID != theirs.cmd.Process.Pid || !p.Reattached || len(p.Walls) > 0 || p.SHA256 != "" {
@@ -115,8 +114,7 @@ func TestReattachIsRefused(t *testing.T) {
 		"unknown name": {fmt.Sprintf(form, "sqlight", 1, 1), "", `names "sqlight", and this configuration uses the driver sqlite and the policy lru`},
 		"walls":        {fmt.Sprintf(form, "sqlite", 1, 1), "confinement = \"required\"\n", "lets nothing run without walls"},
 	} {
-		d := prepare(t, setup{more: c.more})
-		d.env = []string{plugin.ReattachEnv + "=" + c.text}
+		d := prepare(t, setup{more: c.more, env: plugin.ReattachEnv + "=" + c.text})
 		d.spawn()
 		if err := d.wait(); !errors.As(err, new(*exec.ExitError)) || !strings.Contains(d.logs[0].String(), c.want) {
 			t.Errorf("%s: %v, want %q:\n%s", name, err, c.want, d.logs[0])

@@ -100,10 +100,9 @@ func open(path string, quota int64) (s *Store, err error) {
 // asDamage tells errors about what is in a file from those of opening it.
 func asDamage(err error) error {
 	const tooSmall = "file size too small" // bbolt has no name for this one
-	for _, inFile := range []error{bolterrors.ErrInvalid, bolterrors.ErrVersionMismatch, bolterrors.ErrChecksum} {
-		if errors.Is(err, inFile) || strings.Contains(err.Error(), tooSmall) {
-			return &damage{err}
-		}
+	if errors.Is(err, bolterrors.ErrInvalid) || errors.Is(err, bolterrors.ErrVersionMismatch) ||
+		errors.Is(err, bolterrors.ErrChecksum) || strings.Contains(err.Error(), tooSmall) {
+		return &damage{err}
 	}
 	return err
 }
@@ -207,9 +206,8 @@ func (s *Store) Write(changes []byte) error {
 // change carries out one change of a store of sum bytes, and returns what it
 // takes then.
 func change(b *bbolt.Bucket, sum uint64, p abi.Pair) (uint64, error) {
-	if len(p.Key) == 0 || len(p.Key) > abi.MaxKey || len(p.Value) > abi.MaxValue {
-		return sum, fmt.Errorf("%w: a key of %d bytes with a value of %d, want a key of 1 to %d and a value of at most %d",
-			sdk.ErrInvalid, len(p.Key), len(p.Value), abi.MaxKey, abi.MaxValue)
+	if err := p.Validate(); err != nil {
+		return sum, err
 	}
 	if old := b.Get(p.Key); old != nil {
 		sum -= cost(p.Key, old)

@@ -8,7 +8,6 @@ import (
 	"os"
 	"os/exec"
 	"slices"
-	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -18,6 +17,7 @@ import (
 	"github.com/hashicorp/go-plugin/runner"
 	"google.golang.org/grpc"
 
+	"github.com/imgcache/imgcache-host/host/wasm"
 	"github.com/imgcache/imgcache-host/pluginproto"
 	pluginv1 "github.com/imgcache/imgcache-host/pluginproto/imgcache/plugin/v1"
 	"github.com/imgcache/imgcache-host/sdk"
@@ -155,14 +155,9 @@ func (s *Supervisor) command(ctx context.Context, spec Spec, bin *binary) *exec.
 	}
 	if spec.runtime() == runtimeWasm {
 		cmd = exec.CommandContext(ctx, s.cfg.Executable, "wasm-runner", spec.Path)
-		env["IMGCACHE_WASM_MODULE"] = bin.path
-		env["IMGCACHE_WASM_CACHE"] = s.cfg.CacheDir
-		env["IMGCACHE_WASM_GRANTS"] = grantNames(spec.Grants)
-		for name, limit := range map[string]int64{"IMGCACHE_WASM_MEMORY": spec.Memory, "IMGCACHE_WASM_STATE": spec.State} {
-			if limit > 0 {
-				env[name] = strconv.FormatInt(limit, 10)
-			}
-		}
+		maps.Copy(env, wasm.RunnerEnv(bin.path, wasm.Options{
+			CacheDir: s.cfg.CacheDir, Memory: spec.Memory, State: spec.State, Grants: spec.Grants,
+		}))
 	}
 	maps.Copy(env, spec.Env)
 	for _, name := range slices.Sorted(maps.Keys(env)) {
@@ -171,15 +166,6 @@ func (s *Supervisor) command(ctx context.Context, spec Spec, bin *binary) *exec.
 	cmd.Dir = "/"
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	return cmd
-}
-
-// grantNames lists grants as the runner reads them.
-func grantNames(list []sdk.Grant) string {
-	names := make([]string, len(list))
-	for i, g := range list {
-		names[i] = string(g)
-	}
-	return strings.Join(names, " ")
 }
 
 // handshake starts the process and reads where it listens. An answer with a

@@ -57,14 +57,14 @@ func (m *Module) kvScan(_ context.Context, mod api.Module, prefix, prefixLen, af
 	err := m.withStore(func(s *kv.Store) error {
 		return s.Scan(from, start, func(p abi.Pair) bool {
 			need := size + abi.PairLen(p)
-			if need <= cap(out) || size == 0 {
+			fits := need <= cap(out)
+			if fits {
+				out = abi.AppendPair(out, p)
+			}
+			if fits || size == 0 {
 				size = need
 			}
-			if need > cap(out) {
-				return false
-			}
-			out = abi.AppendPair(out, p)
-			return true
+			return fits
 		})
 	})
 	return m.kvAnswer(abi.ImportKVScan, size, err)

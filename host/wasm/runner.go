@@ -23,6 +23,22 @@ const (
 	grantsEnv = "IMGCACHE_WASM_GRANTS" // names of grants, with spaces between
 )
 
+// RunnerEnv returns the variables that tell the runner to run a module with
+// these options; module is where it is read from, empty for its own path.
+func RunnerEnv(module string, o Options) map[string]string {
+	grants := make([]string, len(o.Grants))
+	for i, g := range o.Grants {
+		grants[i] = string(g)
+	}
+	env := map[string]string{moduleEnv: module, cacheEnv: o.CacheDir, grantsEnv: strings.Join(grants, " ")}
+	for name, limit := range map[string]int64{memoryEnv: o.Memory, stateEnv: o.State} {
+		if limit > 0 {
+			env[name] = strconv.FormatInt(limit, 10)
+		}
+	}
+	return env
+}
+
 // RunnerMain loads the module that the only argument names and serves it as a
 // process plugin until the host goes away, which ends the process. It returns
 // only when it cannot start, with the exit code, after a line on stderr.

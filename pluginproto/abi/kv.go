@@ -25,6 +25,15 @@ type Pair struct {
 	Delete     bool
 }
 
+// Validate reports, wrapping sdk.ErrInvalid, that no store may hold the pair.
+func (p Pair) Validate() error {
+	if len(p.Key) == 0 || len(p.Key) > MaxKey || len(p.Value) > MaxValue {
+		return fmt.Errorf("%w: a key of %d bytes with a value of %d, want a key of 1 to %d and a value of at most %d",
+			sdk.ErrInvalid, len(p.Key), len(p.Value), MaxKey, MaxValue)
+	}
+	return nil
+}
+
 // AppendPair appends a pair to b: the lengths of key and value as u32, then
 // both.
 func AppendPair(b []byte, p Pair) []byte {

@@ -63,7 +63,7 @@ func write(pairs []byte) uint32 {
 	next := maps.Clone(memory)
 	for p, err := range abi.Pairs(pairs) {
 		switch {
-		case err != nil || len(p.Key) == 0 || len(p.Key) > MaxKey || len(p.Value) > MaxValue:
+		case err != nil || p.Validate() != nil:
 			return uint32(abi.StatusInvalid)
 		case p.Delete:
 			delete(next, string(p.Key))
