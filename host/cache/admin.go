@@ -216,12 +216,38 @@ func (c *Cache) Usage() Usage {
 	return u
 }
 
-// decided says who chose the last victims.
-func (e *evictor) decided() string {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if err := e.policy.missing(); err != nil {
-		return fallback(err)
-	}
-	return e.verdict
+// SwapPolicy gives another policy, or another version of it, the state of the
+// one that advises, and asks it for trial. When its answers are good it takes
+// the place of the other; else everything is as before. Nobody is advised
+// meanwhile, and no event is lost to either. The error wraps ErrRestore when
+// the other has to be started anew and built by a replay.
+func (c *Cache) SwapPolicy(ctx context.Context, s Succession) error {
+	return c.evictor.swap(ctx, s)
 }
+
+// Migrate moves the records to another driver and goes on with it, while images
+// are served. What the driver had before is replaced. It calls tell now and
+// then, and returns when every record was read back and compared; the records
+// are with the new driver then, and only then. After an error nothing has
+// changed, but for what is in the store of the new driver, and the next call
+// begins anew.
+//
+// The record log of the driver of the configuration is kept on, as if that
+// driver were away: a restart with it misses nothing.
+func (c *Cache) Migrate(ctx context.Context, to Target, tell func(MigrateProgress)) (MigrateReport, error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	defer context.AfterFunc(c.ctx, func() { cancel(errStopped) })()
+	k := &keeper{name: to.Name, driver: to.Driver, bare: to.Bare}
+	if k.log = c.recorder.home.log; c.recorder.home.name != to.Name {
+		k.log = newJournal(c.store.FS(), logPath(c.store.PrivateDir(), to.Name))
+	}
+	return c.recorder.migrate(ctx, k, to.DryRun, tell)
+}
+
+// Migration returns how far the move of the records to another driver is; nil:
+// they do not move.
+func (c *Cache) Migration() *MigrateProgress { return c.recorder.moved.Load() }
+
+// RecordsWith returns the name of the driver that keeps the records.
+func (c *Cache) RecordsWith() string { return c.recorder.inUse.Load().name }

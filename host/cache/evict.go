@@ -582,3 +582,13 @@ func (c *choice) byLRU() {
 		c.take(im, "least recently used")
 	}
 }
+
+// decided says who chose the last victims.
+func (e *evictor) decided() string {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if err := e.policy.missing(); err != nil {
+		return fallback(err)
+	}
+	return e.verdict
+}

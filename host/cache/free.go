@@ -3,7 +3,6 @@ package cache
 import (
 	"fmt"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/imgcache/imgcache-host/host/store"
@@ -21,12 +20,6 @@ type free struct {
 	bytes   int64     // free then, less what was claimed and not yet on disk
 	granted int64     // claimed since
 	looks   int       // made so far
-}
-
-// claim is what one file may take of the file system.
-type claim struct {
-	bytes int64        // granted; under the mutex of free
-	used  atomic.Int64 // of these, no longer free in the eyes of the file system
 }
 
 // freeAge is how long a look at the file system counts. Our own claims count
@@ -54,45 +47,6 @@ func (f *free) scarce(n int64) bool {
 }
 
 func (f *free) shortLocked(n int64) int64 { return f.least + n - (f.bytes - f.granted) }
-
-// take adds n bytes to a claim if none is short, and returns how many are.
-func (f *free) take(c *claim, n int64) (short int64, err error) {
-	if f.least <= 0 {
-		return 0, nil
-	}
-	if err := f.look(); err != nil {
-		return 0, err
-	}
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if short := f.shortLocked(n); short > 0 {
-		return short, nil
-	}
-	if f.claims == nil {
-		f.claims = map[*claim]struct{}{}
-	}
-	f.claims[c] = struct{}{}
-	c.bytes += n
-	f.granted += n
-	return 0, nil
-}
-
-// giveBack takes n bytes, or all, off a claim.
-func (f *free) giveBack(c *claim, n int64) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if c.bytes -= n; c.bytes <= 0 {
-		delete(f.claims, c)
-	}
-	f.at = time.Time{}
-}
-
-func (f *free) end(c *claim) {
-	f.mu.Lock()
-	n := c.bytes
-	f.mu.Unlock()
-	f.giveBack(c, n)
-}
 
 // look asks the file system, unless that was done just now.
 func (f *free) look() error {
@@ -127,9 +81,4 @@ func (f *free) stale() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.at = time.Time{}
-}
-
-// tooLittleFree says why room for n bytes cannot be had.
-func (c *Cache) tooLittleFree(n, short int64) error {
-	return fmt.Errorf("%w: the file system lacks %d bytes for %d more and the %d of min_free", ErrNoSpace, short, n, c.cfg.MinFree)
 }

@@ -4,9 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/imgcache/imgcache-host/sdk"
@@ -68,12 +66,6 @@ type MigrateReport struct {
 	Different   int          `json:"different"`             // their number
 }
 
-// Difference is a record that is not as it should be.
-type Difference struct {
-	ID     string `json:"id"`
-	Reason string `json:"reason"`
-}
-
 // move is a request to keep the records with another driver from now on.
 type move struct {
 	ctx    context.Context
@@ -81,26 +73,6 @@ type move struct {
 	dry    bool
 	report *MigrateReport
 	done   chan<- error // buffered
-}
-
-// Migrate moves the records to another driver and goes on with it, while images
-// are served. What the driver had before is replaced. It calls tell now and
-// then, and returns when every record was read back and compared; the records
-// are with the new driver then, and only then. After an error nothing has
-// changed, but for what is in the store of the new driver, and the next call
-// begins anew.
-//
-// The record log of the driver of the configuration is kept on, as if that
-// driver were away: a restart with it misses nothing.
-func (c *Cache) Migrate(ctx context.Context, to Target, tell func(MigrateProgress)) (MigrateReport, error) {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	defer context.AfterFunc(c.ctx, func() { cancel(errStopped) })()
-	k := &keeper{name: to.Name, driver: to.Driver, bare: to.Bare}
-	if k.log = c.recorder.home.log; c.recorder.home.name != to.Name {
-		k.log = newJournal(c.store.FS(), logPath(c.store.PrivateDir(), to.Name))
-	}
-	return c.recorder.migrate(ctx, k, to.DryRun, tell)
 }
 
 // migrate has the recorder's goroutine move the records.
@@ -154,13 +126,6 @@ func (r *recorder) knowRecords(ctx context.Context) error {
 		}
 	}
 }
-
-// Migration returns how far the move of the records to another driver is; nil:
-// they do not move.
-func (c *Cache) Migration() *MigrateProgress { return c.recorder.moved.Load() }
-
-// RecordsWith returns the name of the driver that keeps the records.
-func (c *Cache) RecordsWith() string { return c.recorder.inUse.Load().name }
 
 // move carries out a migration. The driver that is left is not called meanwhile.
 func (r *recorder) move(m move) error {
@@ -352,134 +317,4 @@ func (r *recorder) use(k *keeper) {
 	r.waiting.Store(nil)
 	r.report(nil)
 	r.mark.write(r.complete())
-}
-
-// tellOnly has these record logs told what happens, and no others.
-func (x *index) tellOnly(inUse, home *journal) {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	x.log = slices.Compact(logs{inUse, home})
-}
-
-// retellAtOnce is how many images are looked at before others may use the index:
-// a millisecond or two.
-const retellAtOnce = 1000
-
-// retell begins a record log anew, with the records of all images and their
-// full hits, and has it told from now on what happens. Each record is deleted
-// before it is put, since a driver keeps the hits of one that it has; so are
-// older ones that have no image. It is called by the recorder's goroutine,
-// which writes nothing of it meanwhile.
-func (x *index) retell(j *journal, older []string) {
-	x.mu.Lock()
-	j.begin()
-	if !slices.Contains(x.log, j) {
-		x.log = append(x.log, j)
-	}
-	ids := slices.AppendSeq(older, maps.Keys(x.images))
-	x.mu.Unlock()
-	slices.Sort(ids)
-	for some := range slices.Chunk(slices.Compact(ids), retellAtOnce) {
-		x.mu.Lock()
-		for _, id := range some {
-			j.delete(id) // and whatever else was told of it
-			if im := x.images[id]; im != nil {
-				j.put(im.entry())
-			}
-		}
-		x.mu.Unlock()
-	}
-	j.gather()
-}
-
-// outline says in a report what is to be moved.
-func (x *index) outline(r MigrateReport, older []string) MigrateReport {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	r.Records, r.Hits, r.Replaced, r.Removed = len(x.images), 0, 0, 0
-	for _, im := range x.images {
-		r.Hits += im.hits
-	}
-	for _, id := range older {
-		if x.images[id] != nil {
-			r.Replaced++
-		} else {
-			r.Removed++
-		}
-	}
-	return r
-}
-
-// expectation is what the record of an image must be: the entry, but for what
-// the driver has still to be told.
-type expectation struct {
-	im     *image
-	entry  sdk.Entry
-	unsent unsaid
-}
-
-// expect returns what a driver must have, by its record log, of which no batch
-// is on its way.
-func (x *index) expect(j *journal) map[string]expectation {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	want := make(map[string]expectation, len(x.images))
-	for id, im := range x.images {
-		want[id] = expectation{im, im.entry(), j.unacknowledged(id)}
-	}
-	return want
-}
-
-// differences compares the records that a driver has with what it must have,
-// and returns those that are wrong by id.
-func (x *index) differences(want map[string]expectation, got map[string]sdk.Entry, k *keeper) []Difference {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	var list []Difference
-	for id, e := range want {
-		if e.unsent.renewed || x.images[id] != e.im {
-			continue // it has come or gone since the driver was told
-		}
-		if have, ok := got[id]; !ok && k.bare && !glanceID(id) {
-			continue
-		} else if !ok {
-			list = append(list, Difference{id, "there is no record"})
-		} else if why := e.compare(have, k.bare); why != "" {
-			list = append(list, Difference{id, why})
-		}
-	}
-	for id := range got {
-		if sdk.ValidID(id) && x.images[id] == nil && want[id].im == nil && !k.log.unacknowledged(id).any {
-			list = append(list, Difference{id, "there is a record, and no image"})
-		}
-	}
-	slices.SortFunc(list, func(a, b Difference) int { return strings.Compare(a.ID, b.ID) })
-	return list
-}
-
-// glanceID reports whether an id can be one of Glance, whose tables have no
-// place for others.
-func glanceID(id string) bool { return len(id) <= 36 && id == strings.ToLower(id) }
-
-// compare says what is wrong with a record, or "". Drivers keep microseconds,
-// rounded either way. A bare one may keep seconds, and may have counted a batch
-// twice. A last access may be later, where whoever reads the file moves it.
-func (e expectation) compare(have sdk.Entry, bare bool) string {
-	hits, least := e.entry.Hits-e.unsent.hits, time.Microsecond
-	if bare {
-		least = time.Second
-	}
-	switch {
-	case have.Version != e.entry.Version && !bare:
-		return fmt.Sprintf("version %q, want %q", have.Version, e.entry.Version)
-	case have.Size != e.entry.Size:
-		return fmt.Sprintf("size %d, want %d", have.Size, e.entry.Size)
-	case have.Hits < hits, have.Hits > hits && !bare:
-		return fmt.Sprintf("%d hits, want %d", have.Hits, hits)
-	case !e.unsent.any && have.LastAccessed.Before(e.entry.LastAccessed.Add(-least)):
-		return fmt.Sprintf("last access %v, want %v", have.LastAccessed, e.entry.LastAccessed)
-	case !bare && have.LastModified.Sub(e.entry.LastModified).Abs() > time.Microsecond:
-		return fmt.Sprintf("cached at %v, want %v", have.LastModified, e.entry.LastModified)
-	}
-	return ""
 }

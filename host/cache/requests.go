@@ -31,25 +31,3 @@ func (r *requests) tell(key sdk.Key, size int64, outcome trace.Outcome, now time
 	r.last = max(now.UnixNano(), r.last+1)
 	r.watch(trace.Access{At: r.last, Key: key, Size: uint64(size), Outcome: outcome})
 }
-
-// tell tells of the requests that have come to the fill so far. The one that
-// began it missed; for those that followed it the origin was not asked again, so
-// that they are hits if the image is stored.
-func (f *fill) tell(stored bool) {
-	f.mu.Lock()
-	n, began, size := f.asked, f.askedFor, f.state.size
-	f.asked, f.askedFor = 0, false
-	f.mu.Unlock()
-	for i := range n {
-		outcome := trace.Hit
-		switch {
-		case size < 0:
-			return
-		case !stored:
-			outcome = trace.Passed
-		case began && i == 0:
-			outcome = trace.Stored
-		}
-		f.c.index.requests.tell(sdk.KeyOf(f.id), size, outcome, f.c.cfg.Now())
-	}
-}

@@ -117,3 +117,8 @@ func (c *Cache) reserve(ctx context.Context, n int64, claim *claim) error {
 		}
 	}
 }
+
+// tooLittleFree says why room for n bytes cannot be had.
+func (c *Cache) tooLittleFree(n, short int64) error {
+	return fmt.Errorf("%w: the file system lacks %d bytes for %d more and the %d of min_free", ErrNoSpace, short, n, c.cfg.MinFree)
+}

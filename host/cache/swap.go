@@ -23,15 +23,6 @@ type Succession struct {
 	Take func() Policy
 }
 
-// SwapPolicy gives another policy, or another version of it, the state of the
-// one that advises, and asks it for trial. When its answers are good it takes
-// the place of the other; else everything is as before. Nobody is advised
-// meanwhile, and no event is lost to either. The error wraps ErrRestore when
-// the other has to be started anew and built by a replay.
-func (c *Cache) SwapPolicy(ctx context.Context, s Succession) error {
-	return c.evictor.swap(ctx, s)
-}
-
 func (e *evictor) swap(ctx context.Context, s Succession) error {
 	if err := e.ask(ctx); err != nil {
 		return fmt.Errorf("wait for the policy that advises: %w", err)

@@ -1,0 +1,57 @@
+package cache
+
+import (
+	"cmp"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/imgcache/imgcache-host/host/store"
+)
+
+// commitStaged publishes a staged file, for which charged bytes of the pool
+// are reserved, and returns its image, acquired. After an error nothing has
+// changed.
+func (c *Cache) commitStaged(st *store.Staged, m store.Meta, charged int64) (*image, error) {
+	info, replaced, err := st.Commit(m)
+	if err != nil {
+		return nil, fmt.Errorf("commit: %w", err)
+	}
+	c.unpark(info.ID)
+	c.absent.forget(info.ID)
+	im, old := c.index.commit(info, c.cfg.Now())
+	c.pool.release(charged - info.Size)
+	switch {
+	case old != nil && replaced != nil:
+		c.pool.leave(old.size)
+		c.evictor.unlinkLater(trashed{file: *replaced, im: old})
+	case old != nil:
+		c.index.unlinked(old)
+	case replaced != nil: // the scan had not come by
+		c.pool.charge(replaced.Size)
+		c.pool.leave(replaced.Size)
+		c.evictor.unlinkLater(trashed{file: *replaced})
+	}
+	c.disk.ok()
+	if old != nil {
+		c.history.tell(slog.LevelInfo, info.ID, Replaced, replacement(old.info.Version, info.Version))
+	}
+	c.history.tell(slog.LevelInfo, info.ID, Cached, source(m), "bytes", info.Size, "version", info.Version)
+	return im, nil
+}
+
+// replacement says what took whose place.
+func replacement(before, now string) string {
+	if before == now {
+		return "the same version was fetched again"
+	}
+	return fmt.Sprintf("version %s by version %s", cmp.Or(before, "unknown"), cmp.Or(now, "unknown"))
+}
+
+// source says how the bytes of an image came here.
+func source(m store.Meta) string {
+	if m.URL == "" {
+		return "written by a client"
+	}
+	return fmt.Sprintf("fetched in %v from %s", time.Duration(m.FetchMS)*time.Millisecond, m.URL)
+}

@@ -1,0 +1,108 @@
+package cache
+
+import (
+	"context"
+
+	"github.com/imgcache/imgcache-host/host/origin"
+)
+
+// follow returns the fill of id, with one client more: the one that runs, or
+// a new one. It returns nil when the image was committed after the caller
+// looked; stale is what the caller saw then.
+//
+// The second look is needed: a request that found no file may get here only
+// after the fill that it would have followed has committed and left the map.
+//
+// Only the request that begins a fill is asked whether the image is admitted. If
+// it is not, the request has a transfer of its own that nobody can follow: what
+// followers read is what was stored, and theirs may be the request from which on
+// the image is.
+func (c *Cache) follow(id string, o origin.Origin, name string, stale *image, r request) (f *fill, collapsed bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if f := c.fills[id]; f != nil {
+		f.mu.Lock()
+		f.clients++
+		if !r.queued {
+			f.asked++
+		}
+		f.mu.Unlock()
+		return f, true
+	}
+	if im := c.index.get(id); im != nil && im != stale {
+		return nil, false
+	}
+	c.stats.misses.Add(1)
+	if stale == nil && !r.wanted {
+		if why := c.admission.ask(id, r.client); why != nil {
+			return c.passThrough(id, o, name, why), false
+		}
+	}
+	f = c.begin(id, o, name, r.client)
+	f.mu.Lock()
+	f.clients = 1
+	if !r.queued {
+		f.asked, f.askedFor = 1, true
+	}
+	f.mu.Unlock()
+	return f, false
+}
+
+// filling reports whether there is a fill that a client can follow.
+func (c *Cache) filling(id string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.fills[id] != nil
+}
+
+// begin starts a fill for a client. The caller holds c.mu.
+func (c *Cache) begin(id string, o origin.Origin, name, client string) *fill {
+	ctx, cancel := context.WithCancelCause(c.ctx)
+	f := newFill(c, id, o, name, cancel)
+	f.parked = c.parked.take(id)
+	f.ended = c.admission.begin(client)
+	c.fills[id] = f
+	c.work.Go(func() { f.run(ctx) })
+	return f
+}
+
+// forget lets the next request begin a fill of its own.
+func (c *Cache) forget(f *fill) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.fills[f.id] == f {
+		delete(c.fills, f.id)
+	}
+}
+
+// open waits until the origin has answered and returns the fill's content for
+// one client, who must have been counted.
+func (f *fill) open(ctx context.Context, collapsed bool) (Content, error) {
+	f.mu.Lock()
+	for !f.began && !f.state.over() {
+		changed := f.changed
+		f.mu.Unlock()
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			f.leave()
+			return nil, context.Cause(ctx)
+		}
+		f.mu.Lock()
+	}
+	began, err, phase := f.began, f.state.err, f.state.phase
+	obj, refused := f.obj, f.refused
+	f.mu.Unlock()
+	if !began {
+		f.leave()
+		return nil, err
+	}
+	out := Outcome{Collapsed: collapsed, Stored: phase < detached && refused == nil}
+	switch {
+	case refused != nil:
+		out.Detail = refused.Error()
+	case phase == detached:
+		out.Detail = "not stored"
+	}
+	return &fillContent{meta: originMeta(f.id, obj, out), f: f}, nil
+}

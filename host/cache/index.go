@@ -1,0 +1,557 @@
+package cache
+
+import (
+	"cmp"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/imgcache/imgcache-host/host/store"
+	"github.com/imgcache/imgcache-host/host/trace"
+	"github.com/imgcache/imgcache-host/sdk"
+)
+
+// index is what the host knows of all cached images. Files found by scanning
+// are the truth about which images there are; the driver's records are merged
+// in. It is the only source for API, prune and policy.
+//
+// The mutexes of pool, journal, events and pins may be taken under mu, never the
+// other way round. None is held for I/O.
+type index struct {
+	now    func() time.Time
+	mu     sync.Mutex
+	images map[string]*image
+	byKey  map[sdk.Key]*image
+	// condemned holds, by id, the inode of a file that turned out to be
+	// corrupt. It is none of the images any more, whoever still finds it under
+	// its name or has it open.
+	condemned map[string]uint64
+	// departed holds the removed images whose bytes are still charged. Whoever
+	// opened such a file before it lost its name reads that image, and no new
+	// one.
+	departed map[fileID]*image
+	// released counts the departed images whose bytes have returned.
+	released uint64
+
+	// newest is the latest access on record, when the clock is behind it.
+	newest time.Time
+	// merged says that the driver's records have been taken in since the start.
+	merged bool
+
+	// pool says how many bytes images hold; the index returns those of a
+	// removed image once it is unlinked and its last reader has gone.
+	pool *pool
+	// log is told, under mu so that its order is the index's order, what
+	// the driver has to learn.
+	log logs
+	// events are told, under mu, what the policy has to learn.
+	events *events
+	// requests are told, under mu, of each hit.
+	requests requests
+}
+
+func newIndex(now func() time.Time, p *pool, j *journal, e *events) *index {
+	return &index{
+		now: now, images: map[string]*image{}, byKey: map[sdk.Key]*image{}, condemned: map[string]uint64{},
+		departed: map[fileID]*image{},
+		pool:     p, log: logs{j}, events: e,
+	}
+}
+
+// found makes sure that a file on disk is known and returns its image, or nil
+// when the file is condemned. The pool is charged when it is new. A file whose
+// inode was exchanged behind the host's back is a new generation. One that just
+// leaves is the image that it was.
+func (x *index) found(info store.Info) *image {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	im, _ := x.foundLocked(info, x.released)
+	return im
+}
+
+// releases counts the images whose bytes have returned to the pool.
+func (x *index) releases() uint64 {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return x.released
+}
+
+// opened is found for a file that was opened after releases were counted. The
+// image is acquired. It is stale when the file was unknown and may have left
+// meanwhile, and its bytes with it: then it has to be opened again.
+func (x *index) opened(info store.Info, released uint64) (im *image, stale bool) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	im, stale = x.foundLocked(info, released)
+	if im != nil {
+		x.holdLocked(im)
+		im.readers++
+	}
+	return im, stale
+}
+
+func (x *index) foundLocked(info store.Info, released uint64) (im *image, stale bool) {
+	if inode, ok := x.condemned[info.ID]; ok && inode == info.Inode {
+		return nil, false
+	}
+	if im := x.images[info.ID]; im != nil {
+		if sameFile(im.info, info) {
+			if info.Version == "" {
+				info.Version = im.info.Version // the driver's record may know it
+			}
+			if info.Verified || !im.info.Verified { // a scan may know less than who opens the file
+				im.info = info
+			}
+			return im, false
+		}
+	}
+	if im := x.departed[fileID{info.ID, info.Inode}]; im != nil && sameFile(im.info, info) {
+		return im, false
+	}
+	if released != x.released {
+		return nil, true
+	}
+	if im := x.images[info.ID]; im != nil {
+		x.dropLocked(im, sdk.ReasonReplaced, info.ModTime, found)
+		x.unlinkedLocked(im)
+	}
+	return x.newLocked(info, found), false
+}
+
+// newLocked adds a file that nobody had charged.
+func (x *index) newLocked(info store.Info, from when) *image {
+	x.pool.charge(info.Size)
+	now := x.now()
+	im := x.addLocked(info, earlier(info.ModTime, now), from)
+	im.guessed = info.ModTime.After(now) // the clock was set back since; the future has no images
+	return im
+}
+
+// stays says that the file of a removed image is where it was: it becomes an
+// image again. The bytes of the removed one are not released yet.
+func (x *index) stays(im *image) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	delete(x.departed, im.file())
+	if x.images[im.id] == nil {
+		x.newLocked(im.info, live)
+	}
+}
+
+func earlier(a, b time.Time) time.Time {
+	if b.Before(a) {
+		return b
+	}
+	return a
+}
+
+// sameFile reports whether two looks at an id saw one file.
+func sameFile(a, b store.Info) bool {
+	return a.Size == b.Size && a.ModTime.Equal(b.ModTime)
+}
+
+// commit makes a stored image known, in place of an older generation, which
+// is returned. The image is acquired. The pool has been charged for it by its
+// fill.
+func (x *index) commit(info store.Info, now time.Time) (im, old *image) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.condemned[info.ID] == info.Inode {
+		delete(x.condemned, info.ID) // the inode has found a new use
+	}
+	old = x.images[info.ID]
+	switch {
+	case old != nil && sameFile(old.info, info):
+		// A reader was faster: it found the file between its rename and
+		// this call.
+		im, old = old, nil
+		x.pool.release(info.Size)
+	case old != nil:
+		x.dropLocked(old, sdk.ReasonReplaced, now, live)
+		fallthrough
+	default:
+		im = x.addLocked(info, now, live)
+	}
+	im.checked = now
+	x.useLocked(im, now)
+	x.holdLocked(im)
+	im.readers++
+	if old != nil && old.info.Version == info.Version {
+		// The same content fetched again keeps its hits, as the driver will.
+		x.hitsLocked(im, old.hits, live)
+	}
+	x.log.put(im.entry())
+	return im, old
+}
+
+func (x *index) addLocked(info store.Info, admitted time.Time, from when) *image {
+	im := &image{id: info.ID, key: sdk.KeyOf(info.ID), size: info.Size, info: info, admitted: admitted, accessed: admitted}
+	x.images[info.ID], x.byKey[im.key] = im, im
+	x.events.add(sdk.Event{Kind: sdk.EventAdmitted, Key: im.key, Size: uint64(info.Size), At: admitted.UnixNano()}, from)
+	x.events.weigh(weightOf(im, 0), from)
+	return im
+}
+
+// remove forgets the image of id and returns it, or nil. Its file is the
+// caller's to move away; unlinked must be called for it afterwards.
+func (x *index) remove(id string, reason sdk.Reason, now time.Time) *image {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	im := x.images[id]
+	if im != nil {
+		x.dropLocked(im, reason, now, live)
+		x.log.delete(id)
+	}
+	return im
+}
+
+// removeExactly is remove for this very generation; it reports whether the
+// image was still there.
+func (x *index) removeExactly(im *image, reason sdk.Reason, now time.Time) bool {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if im.removed {
+		return false
+	}
+	x.dropLocked(im, reason, now, live)
+	x.log.delete(im.id)
+	return true
+}
+
+// condemn forgets the image that is in the same file as im, and the file for
+// ever. It returns the image, or nil when somebody else did that, or the file
+// has left the cache.
+func (x *index) condemn(im *image, now time.Time) *image {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	bad := x.images[im.id]
+	if bad == nil || bad.info.Inode != im.info.Inode {
+		return nil
+	}
+	x.condemned[im.id] = im.info.Inode
+	x.dropLocked(bad, sdk.ReasonCorrupt, now, live)
+	x.log.delete(im.id)
+	return bad
+}
+
+func (x *index) dropLocked(im *image, reason sdk.Reason, now time.Time, from when) {
+	im.removed = true
+	x.departed[im.file()] = im
+	delete(x.images, im.id)
+	delete(x.byKey, im.key)
+	x.events.add(sdk.Event{Kind: sdk.EventRemoved, Key: im.key, Size: uint64(im.size), At: now.UnixNano(), Reason: reason}, from)
+	x.events.weigh(-weightOf(im, im.hits), from)
+}
+
+// unlinked says that the removed image's file has no name any more. Its bytes
+// return to the pool now, or when the last reader closes.
+func (x *index) unlinked(im *image) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.unlinkedLocked(im)
+}
+
+func (x *index) unlinkedLocked(im *image) {
+	if im.unlinked {
+		return
+	}
+	im.unlinked = true
+	x.releaseLocked(im)
+}
+
+// releaseLocked returns the bytes of an image that is unlinked, when nobody has
+// it open.
+func (x *index) releaseLocked(im *image) {
+	if !im.unlinked || im.holders > 0 {
+		return
+	}
+	if x.departed[im.file()] == im {
+		delete(x.departed, im.file())
+	}
+	x.released++
+	x.pool.release(im.size)
+}
+
+// release ends what opened or commit began.
+func (x *index) release(im *image) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	im.readers--
+	x.dropHoldLocked(im)
+}
+
+// hold counts somebody who has the file open, so that its bytes count until
+// drop, but is no reader on whose account it might not be evicted.
+func (x *index) hold(im *image) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.holdLocked(im)
+}
+
+// drop ends what hold began.
+func (x *index) drop(im *image) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.dropHoldLocked(im)
+}
+
+func (x *index) holdLocked(im *image) {
+	if im.unlinked && im.holders == 0 {
+		x.pool.charge(im.size)
+	}
+	im.holders++
+}
+
+func (x *index) dropHoldLocked(im *image) {
+	im.holders--
+	x.releaseLocked(im)
+}
+
+// hot is how long ago an image may have been asked for to be asked for again
+// soon: its bytes are worth the memory they take.
+const hot = 10 * time.Minute
+
+// idle reports whether an image has left the index, and whether nobody reads
+// it these days.
+func (x *index) idle(im *image, now time.Time) (removed, idle bool) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return im.removed, im.readers == 0 && now.Sub(im.accessed) > hot
+}
+
+// enrich notes what was found out about the file of an image. The driver
+// learns of a version that was not known; while its records are not known
+// either, that is left to merge, lest a put forget the hits of a record without
+// a version.
+func (x *index) enrich(im *image, info store.Info) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if im.removed {
+		return
+	}
+	changed := im.info.Version != info.Version
+	im.info = info
+	if changed && x.merged {
+		x.log.put(im.entry())
+	}
+}
+
+// access moves the last access, at the start of a GET.
+func (x *index) access(im *image, now time.Time) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.requests.tell(im.key, im.size, trace.Hit, now)
+	if im.removed {
+		return
+	}
+	x.useLocked(im, now)
+	x.log.touch(im.id, 0, im.accessed)
+	x.events.add(sdk.Event{Kind: sdk.EventAccessed, Key: im.key, Size: uint64(im.size), At: now.UnixNano(), Count: 1}, live)
+}
+
+// useLocked moves the last access of an image to now.
+func (x *index) useLocked(im *image, now time.Time) {
+	im.used, im.guessed = now, false
+	if at := x.momentLocked(now); at.After(im.accessed) {
+		im.accessed = at
+	}
+}
+
+// momentLocked is the time of an access: now, or, when the clock is behind the
+// records because it was set back, a moment after all others. So the order of
+// accesses is that in which they happened, and no record goes back. A
+// microsecond is the least that drivers keep.
+func (x *index) momentLocked(now time.Time) time.Time {
+	if !now.Before(x.newest) {
+		return now
+	}
+	x.newest = x.newest.Add(time.Microsecond)
+	return x.newest
+}
+
+// asOf is a time that no access up to now is after, and every later one is.
+func (x *index) asOf(now time.Time) time.Time {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if !now.Before(x.newest) {
+		return now
+	}
+	return x.newest
+}
+
+// keepOrder says that all records are merged. What was used while they were
+// not known, by a clock that turns out to be behind them, was used after what
+// they tell of.
+func (x *index) keepOrder(now time.Time) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.merged = true
+	x.events.stir()
+	if !now.Before(x.newest) {
+		return
+	}
+	var list []*image
+	for _, im := range x.images {
+		if !im.used.IsZero() {
+			list = append(list, im)
+		}
+	}
+	slices.SortFunc(list, func(a, b *image) int {
+		return cmp.Or(a.used.Compare(b.used), a.accessed.Compare(b.accessed))
+	})
+	for _, im := range list {
+		im.accessed = x.momentLocked(now)
+		x.log.touch(im.id, 0, im.accessed)
+	}
+}
+
+// hit counts a download whose last byte has left.
+func (x *index) hit(im *image) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if im.removed {
+		return
+	}
+	x.hitsLocked(im, im.hits+1, live)
+	x.log.touch(im.id, 1, im.accessed)
+}
+
+// hitsLocked sets the hits of an image.
+func (x *index) hitsLocked(im *image, hits uint64, from when) {
+	x.events.weigh(weightOf(im, hits)-weightOf(im, im.hits), from)
+	im.hits = hits
+}
+
+// confirm remembers that the origin has the image's version now.
+func (x *index) confirm(im *image, now time.Time) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	im.checked = now
+}
+
+func (x *index) checkedAt(im *image) time.Time {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return im.checked
+}
+
+// get returns the image of id, or nil.
+func (x *index) get(id string) *image {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return x.images[id]
+}
+
+// len returns the number of images.
+func (x *index) len() int {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return len(x.images)
+}
+
+// snapshot calls f for each image under the mutex, in no order.
+func (x *index) snapshot(f func(*image)) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	for _, im := range x.images {
+		f(im)
+	}
+}
+
+// logs returns the record logs, that of the driver in use first.
+func (x *index) logs() logs {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return slices.Clone(x.log)
+}
+
+// all returns the public view of every image, ordered by id.
+func (x *index) all() []ImageInfo {
+	var list []ImageInfo
+	x.snapshot(func(im *image) { list = append(list, im.public()) })
+	slices.SortFunc(list, func(a, b ImageInfo) int { return strings.Compare(a.ID, b.ID) })
+	return list
+}
+
+// view is public for one image outside the mutex.
+func (x *index) view(im *image) ImageInfo {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return im.public()
+}
+
+// merge takes the records of the driver in use in: hits are the record's plus
+// what the record log holds, the last access is the later. A record without an image, a
+// stranger, is deleted, one of another version or size replaced. One that has no
+// version was made by another program, or by a driver that keeps none: it is of
+// any image of its size. When the driver has lost what it had acknowledged, as a
+// database that was restored, a record gets back the hits that it lacks. The ids
+// of images are noted in seen; how many strangers there were is returned.
+func (x *index) merge(entries []sdk.Entry, seen map[string]bool, lossy bool) (strangers int) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	log := x.log[0]
+	for _, e := range entries {
+		unsent := log.unacknowledged(e.ID)
+		im := x.images[e.ID]
+		if im == nil {
+			strangers++
+			if !unsent.any && sdk.ValidID(e.ID) { // else a delete, or a put of what was removed since, is on its way
+				log.delete(e.ID)
+			}
+			continue
+		}
+		seen[e.ID] = true
+		if im.info.Version == "" && e.Size == im.size {
+			im.info.Version = e.Version // lost with the block table, or never there
+		}
+		fits := e.Version == im.info.Version
+		if e.Version == "" {
+			fits = e.Size == im.size
+		}
+		if fits {
+			had := e.Hits + unsent.hits
+			if lossy && had < im.hits {
+				log.touch(e.ID, im.hits-had, im.accessed)
+			}
+			x.hitsLocked(im, max(im.hits, had), found)
+			x.rememberLocked(im, e.LastAccessed)
+		} else {
+			log.delete(e.ID) // a put of the same version would keep its hits
+		}
+		if e.Version != im.info.Version || e.Size != im.size {
+			log.put(im.entry())
+		}
+	}
+	return strangers
+}
+
+// maxAhead is how far ahead of the clock an access on record may be. One that
+// is further ahead is a mistake of the driver, and must not put every later
+// access beside it.
+const maxAhead = 10 * 365 * 24 * time.Hour
+
+// rememberLocked takes in an access that is on record.
+func (x *index) rememberLocked(im *image, at time.Time) {
+	if at.Sub(x.now()) > maxAhead {
+		return
+	}
+	if im.guessed || at.After(im.accessed) {
+		im.accessed, im.guessed = at, false
+	}
+	if at.After(x.newest) {
+		x.newest = at
+	}
+}
+
+// putMissing tells the driver of the images of which it has no record.
+func (x *index) putMissing(seen map[string]bool) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	for id, im := range x.images {
+		if !seen[id] {
+			x.log[0].put(im.entry())
+		}
+	}
+}
