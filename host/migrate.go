@@ -42,7 +42,7 @@ func (h *Host) Migrate(ctx context.Context, o httpd.MigrateOptions, tell func(ca
 		unused = h.driver.Swap(p)
 	}
 	stopped := h.plugins.Stop(unused)
-	if errors.Is(err, cache.ErrVerify) { // which the report tells better
+	if errors.Is(err, cache.ErrDifferent) { // which the report tells better
 		err = nil
 	}
 	return report, errors.Join(err, stopped)

@@ -12,14 +12,33 @@ import (
 	"github.com/imgcache/imgcache-host/sdk"
 )
 
+// infoOf tells of an image what callers may know.
+func infoOf(v view) ImageInfo {
+	return ImageInfo{
+		ID:           v.ID,
+		State:        StateCached,
+		Size:         v.Size,
+		Hits:         v.Hits,
+		LastAccessed: v.Accessed.UTC(),
+		LastModified: v.Admitted.UTC(),
+		Version:      v.File.Version,
+		SHA256:       v.File.SHA256,
+		Verified:     v.File.Verified,
+		Readers:      v.Readers,
+		URL:          v.File.URL,
+	}
+}
+
 // Images returns every cached image, ordered by id.
 func (c *Cache) Images() []ImageInfo {
-	list := c.index.all()
+	var list []ImageInfo
 	now := c.cfg.Now()
-	for i := range list {
-		if pin, ok := c.pins.get(list[i].ID, now); ok {
-			list[i].Pinned, list[i].PinnedUntil = true, pin.Until
+	for _, v := range c.index.all() {
+		info := infoOf(v)
+		if pin, ok := c.pins.get(info.ID, now); ok {
+			info.Pinned, info.PinnedUntil = true, pin.Until
 		}
+		list = append(list, info)
 	}
 	return list
 }
@@ -40,10 +59,10 @@ func (c *Cache) Image(id string) (ImageInfo, error) {
 		info.Error = cmp.Or(c.queue.entry(id).Error, info.Error)
 	case StateCached:
 		if im := c.index.get(id); im != nil {
-			info = c.index.view(im)
+			info = infoOf(c.index.view(im))
 		} else if onDisk, err := c.store.Stat(id); err == nil {
 			if im := c.index.found(onDisk); im != nil {
-				info = c.index.view(im)
+				info = infoOf(c.index.view(im))
 			} else {
 				info.State = StateAbsent
 			}
@@ -242,7 +261,11 @@ func (c *Cache) Migrate(ctx context.Context, to Target, tell func(MigrateProgres
 	if k.log = c.recorder.home.log; c.recorder.home.name != to.Name {
 		k.log = newJournal(c.store.FS(), logPath(c.store.PrivateDir(), to.Name))
 	}
-	return c.recorder.migrate(ctx, k, to.DryRun, tell)
+	report, err := c.recorder.migrate(ctx, k, to.DryRun, tell)
+	if errors.Is(err, ErrMoving) {
+		err = fmt.Errorf("%w: %w", ErrConflict, err)
+	}
+	return report, err
 }
 
 // Migration returns how far the move of the records to another driver is; nil:

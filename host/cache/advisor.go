@@ -142,16 +142,11 @@ func (a *advisor) observeAll(ctx context.Context, list []sdk.Event) error {
 // then is in them; missed are those of it that nobody had taken, and lost says
 // that there were more.
 func (a *advisor) replay() (events, missed []sdk.Event, lost bool) {
-	var list candidates
-	a.index.mu.Lock()
-	missed, lost, a.position = a.events.take()
-	for _, im := range a.index.images {
-		list.add(im)
-	}
-	a.index.mu.Unlock()
+	var records []sdk.Record
+	records, missed, lost, a.position = a.index.replay()
 	events = []sdk.Event{a.capacity()}
-	for i := range ranking.Order(list.records, nil) {
-		r := &list.records[i]
+	for i := range ranking.Order(records, nil) {
+		r := &records[i]
 		events = append(events, sdk.Event{Kind: sdk.EventAdmitted, Key: r.Key, Size: r.Size, At: r.Admitted})
 		if r.Hits > 0 {
 			events = append(events, sdk.Event{
@@ -176,19 +171,6 @@ func (a *advisor) propose(ctx context.Context, need int64) (list []*image, forei
 		a.built = a.built && !errors.Is(err, sdk.ErrUnavailable)
 		return nil, 0, fmt.Errorf("select %d bytes: %w", need, err)
 	}
-	seen := map[sdk.Key]bool{}
-	a.index.mu.Lock()
-	defer a.index.mu.Unlock()
-	left := a.events.removed()
-	for _, key := range keys[:min(len(keys), selectLimit)] {
-		im := a.index.byKey[key]
-		switch {
-		case seen[key], im == nil && !left[key]:
-			foreign++
-		case im != nil:
-			list = append(list, im)
-		}
-		seen[key] = true
-	}
+	list, foreign = a.index.imagesOf(keys[:min(len(keys), selectLimit)])
 	return list, foreign, nil
 }

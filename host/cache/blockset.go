@@ -1,6 +1,10 @@
 package cache
 
-import "sync/atomic"
+import (
+	"sync/atomic"
+
+	"github.com/imgcache/imgcache-host/host/store"
+)
 
 // blockSet is a set of blocks of one image, which many readers use at once.
 // The zero value is empty.
@@ -12,7 +16,7 @@ type blockSet struct {
 func (s *blockSet) add(n, size int64) {
 	words := s.words.Load()
 	if words == nil {
-		made := make([]atomic.Uint64, size/blockSize/64+1)
+		made := make([]atomic.Uint64, size/store.BlockSize/64+1)
 		s.words.CompareAndSwap(nil, &made) // or somebody else was faster
 		words = s.words.Load()
 	}

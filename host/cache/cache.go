@@ -72,9 +72,10 @@ var errStopped = fmt.Errorf("the service is stopping: %w", sdk.ErrUnavailable)
 // background.
 func New(cfg Config) (*Cache, error) {
 	cfg = cfg.withDefaults()
-	j := newJournal(cfg.Store.FS(), logPath(cfg.Store.PrivateDir(), cfg.DriverName))
+	private := cfg.Store.PrivateDir()
+	j := newJournal(cfg.Store.FS(), logPath(private, cfg.DriverName))
 	if cfg.DriverName != "" {
-		j.older = logPath(cfg.Store.PrivateDir(), "")
+		j.older = logPath(private, "")
 	}
 	if cfg.ForeignDriver {
 		j.begin()
@@ -86,7 +87,9 @@ func New(cfg Config) (*Cache, error) {
 	x.requests.watch = cfg.Watch
 	c := &Cache{
 		cfg: cfg, store: cfg.Store, log: cfg.Log, pool: p, index: x,
-		history: newHistory(cfg), pins: newPins(cfg), disk: &disk{now: cfg.Now, log: cfg.Log},
+		history: newHistory(cfg.Store.FS(), private+"/history", cfg.Log, cfg.Now),
+		pins:    newPins(cfg.Store.FS(), private+"/pins", cfg.Log, cfg.Now, cfg.Pins),
+		disk: &disk{now: cfg.Now, log: cfg.Log},
 		admission: admission{after: cfg.AdmitAfter, perClient: cfg.ColdPerClient},
 		free:      free{store: cfg.Store, now: cfg.Now, least: cfg.MinFree},
 		scrubs:    newScrubs(cfg),
@@ -100,8 +103,13 @@ func New(cfg Config) (*Cache, error) {
 	}
 	c.recorder = newRecorder(&keeper{name: cfg.DriverName, driver: cfg.Driver, log: j}, cfg.Log, x, cfg.Now, c.scanned)
 	c.recorder.every = cfg.FlushInterval
-	c.recorder.mark = newMark(cfg)
-	c.evictor = newEvictor(c)
+	if cfg.DriverName != "" {
+		c.recorder.mark = &mark{fs: cfg.Store.FS(), path: private + "/driver", log: cfg.Log, offline: cfg.Offline}
+	}
+	c.evictor = newEvictor(evictorConfig{
+		Policy: cfg.Policy, Index: x, Pool: p, Free: &c.free, Store: c.store, History: c.history, Pins: c.pins,
+		MaxSize: cfg.MaxSize, Hard: cfg.Hard, MinAge: cfg.MinAge, Now: cfg.Now, Log: c.log, Stopped: ctx.Done(),
+	})
 	c.queue = newQueue(c)
 	c.writes = newWrites(c)
 	if err := c.store.Open(); err != nil {
@@ -130,20 +138,18 @@ func (c *Cache) Start() {
 }
 
 // Scanned returns when every file is known. The error is the context's.
-func (c *Cache) Scanned(ctx context.Context) error { return until(ctx, c.scanned) }
-
-// Merged returns when the driver's records are merged. The error is the
-// context's.
-func (c *Cache) Merged(ctx context.Context) error { return until(ctx, c.recorder.merged) }
-
-func until(ctx context.Context, done <-chan struct{}) error {
+func (c *Cache) Scanned(ctx context.Context) error {
 	select {
-	case <-done:
+	case <-c.scanned:
 		return nil
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
 }
+
+// Merged returns when the driver's records are merged. The error is the
+// context's.
+func (c *Cache) Merged(ctx context.Context) error { return c.recorder.whenMerged(ctx) }
 
 // takeUp brings what the directory holds into use, as soon as it can be
 // opened.

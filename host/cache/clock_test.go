@@ -291,8 +291,8 @@ func TestRecordFromFarAhead(t *testing.T) {
 		<-e.recorder.merged
 		time.Sleep(time.Second)
 		e.read("b")
-		if a, b := e.index.view(e.index.get("a")), e.index.view(e.index.get("b")); !a.LastAccessed.Before(b.LastAccessed) || b.LastAccessed.After(time.Now()) {
-			t.Errorf("a was used at %v, b at %v", a.LastAccessed, b.LastAccessed)
+		if a, b := e.index.view(e.index.get("a")), e.index.view(e.index.get("b")); !a.Accessed.Before(b.Accessed) || b.Accessed.After(time.Now()) {
+			t.Errorf("a was used at %v, b at %v", a.Accessed, b.Accessed)
 		}
 	})
 }

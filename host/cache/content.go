@@ -78,7 +78,7 @@ func (k *fillContent) follow(ctx context.Context, w io.Writer, off, n int64) (in
 	jump := n >= 0 && off > 0
 	patient := jump && k.f.c.cfg.RangesInFill == RangesVerified
 	for {
-		v, err := k.f.await(ctx, func(v view) bool {
+		v, err := k.f.await(ctx, func(v fillView) bool {
 			return v.phase >= committing || !patient && (pos < v.readable || jump && pos-v.have > farAhead)
 		})
 		if err != nil {
@@ -134,8 +134,8 @@ func (k *fillContent) Close() error {
 	return nil
 }
 
-// view is what a client sees of a fill at one moment.
-type view struct {
+// fillView is what a client sees of a fill at one moment.
+type fillView struct {
 	phase    phase
 	size     int64
 	have     int64
@@ -143,14 +143,14 @@ type view struct {
 	err      error
 }
 
-func (v view) verified() bool { return v.phase == committing || v.phase == done }
+func (v fillView) verified() bool { return v.phase == committing || v.phase == done }
 
 // await returns once there is enough for the caller. A fill that is over is
 // enough for everybody.
-func (f *fill) await(ctx context.Context, enough func(view) bool) (view, error) {
+func (f *fill) await(ctx context.Context, enough func(fillView) bool) (fillView, error) {
 	for {
 		f.mu.Lock()
-		v := view{f.state.phase, f.state.size, f.state.have, f.state.readable(), f.state.err}
+		v := fillView{f.state.phase, f.state.size, f.state.have, f.state.readable(), f.state.err}
 		changed := f.changed
 		f.mu.Unlock()
 		if enough(v) {
@@ -159,7 +159,7 @@ func (f *fill) await(ctx context.Context, enough func(view) bool) (view, error) 
 		select {
 		case <-changed:
 		case <-ctx.Done():
-			return view{}, context.Cause(ctx)
+			return fillView{}, context.Cause(ctx)
 		}
 	}
 }

@@ -12,7 +12,6 @@ import (
 
 	"github.com/imgcache/imgcache-host/host/ranking"
 	"github.com/imgcache/imgcache-host/host/store"
-	"github.com/imgcache/imgcache-host/sdk"
 )
 
 const (
@@ -51,6 +50,8 @@ type evictor struct {
 	history *history
 	pins    *pins
 	now     func() time.Time
+	max     int64 // bytes that images may take
+	hard    bool  // max is never exceeded
 	minAge  time.Duration
 	trash   chan trashed
 	stopped <-chan struct{}
@@ -68,17 +69,34 @@ type evictor struct {
 	verdict  string    // who decided last, and if it was the fallback, why
 }
 
-func newEvictor(c *Cache) *evictor {
+// evictorConfig is what an evictor works with. All of it is required.
+type evictorConfig struct {
+	Policy  Policy
+	Index   *index
+	Pool    *pool
+	Free    *free
+	Store   *store.Store
+	History *history
+	Pins    *pins
+	MaxSize int64 // bytes that images may take
+	Hard    bool  // MaxSize is never exceeded; else only a prune looks at it
+	MinAge  time.Duration
+	Now     func() time.Time
+	Log     *slog.Logger
+	Stopped <-chan struct{} // closed when nothing may be begun any more
+}
+
+func newEvictor(cfg evictorConfig) *evictor {
 	e := &evictor{
-		log: c.log, index: c.index, pool: c.pool, free: &c.free, store: c.store, history: c.history, pins: c.pins,
-		now: c.cfg.Now, minAge: c.cfg.MinAge,
-		trash: make(chan trashed, 1024), stopped: c.ctx.Done(),
+		log: cfg.Log, index: cfg.Index, pool: cfg.Pool, free: cfg.Free, store: cfg.Store, history: cfg.History, pins: cfg.Pins,
+		now: cfg.Now, max: cfg.MaxSize, hard: cfg.Hard, minAge: cfg.MinAge,
+		trash: make(chan trashed, 1024), stopped: cfg.Stopped,
 		advisor: &advisor{
-			policy: c.cfg.Policy, index: c.index, events: c.index.events, max: c.cfg.MaxSize, now: c.cfg.Now,
-			log: c.log, fs: c.store.FS(), path: c.store.PrivateDir() + "/policy-state",
+			policy: cfg.Policy, index: cfg.Index, events: cfg.Index.events, max: cfg.MaxSize, now: cfg.Now,
+			log: cfg.Log, fs: cfg.Store.FS(), path: cfg.Store.PrivateDir() + "/policy-state",
 		},
 		asking: make(chan struct{}, 1), used: make(chan struct{}, 1),
-		policy:  c.cfg.Policy,
+		policy:  cfg.Policy,
 		verdict: "nothing was evicted yet",
 	}
 	e.asking <- struct{}{}
@@ -176,8 +194,8 @@ func (e *evictor) pick(n, short int64) (victims []victim, enough bool) {
 	defer e.mu.Unlock()
 	total, pending := e.pool.state()
 	short -= pending
-	if e.pool.hard {
-		short = max(short, total-pending+n-e.pool.max)
+	if e.hard {
+		short = max(short, total-pending+n-e.max)
 	}
 	if short <= 0 {
 		return nil, true
@@ -222,15 +240,13 @@ func (e *evictor) evictable() int64 {
 // since advice was given on it.
 func (e *evictor) claim(im *image, r rule, since time.Time) bool {
 	now := e.now()
-	e.index.mu.Lock()
-	defer e.index.mu.Unlock()
-	if !e.may(im, r, now) || !since.IsZero() && im.accessed.After(since) {
-		return false
+	left := e.index.evict(im, now, func(im *image) bool {
+		return e.may(im, r, now) && (since.IsZero() || !im.accessed.After(since))
+	})
+	if left {
+		e.pool.leave(im.size)
 	}
-	e.index.dropLocked(im, sdk.ReasonEvicted, now, live)
-	e.index.log.delete(im.id)
-	e.pool.leave(im.size)
-	return true
+	return left
 }
 
 // evict moves the file of a claimed image to trash. The bytes return to the
@@ -380,7 +396,7 @@ func (e *evictor) tell(ctx context.Context) {
 // scoring policy's is old. A stateful policy moves on with each question, so it
 // is not asked for its list's age.
 func (e *evictor) wantsAdvice() bool {
-	if total, _ := e.pool.state(); total < e.pool.max/2 && !e.free.scarce(e.standingWant()) {
+	if total, _ := e.pool.state(); total < e.max/2 && !e.free.scarce(e.standingWant()) {
 		return false
 	}
 	e.mu.Lock()
@@ -395,12 +411,15 @@ func (e *evictor) standingList() []victim {
 	list := slices.Clone(e.standing)
 	e.mu.Unlock()
 	now := e.now()
-	e.index.mu.Lock()
-	defer e.index.mu.Unlock()
-	return slices.DeleteFunc(list, func(v victim) bool { return !e.may(v.im, rule{minAge: e.minAge}, now) })
+	images := make([]*image, len(list))
+	for i, v := range list {
+		images[i] = v.im
+	}
+	_, no := e.index.among(images, func(im *image) bool { return e.may(im, rule{minAge: e.minAge}, now) })
+	return slices.DeleteFunc(list, func(v victim) bool { return slices.Contains(no, v.im) })
 }
 
-func (e *evictor) standingWant() int64 { return e.pool.max/standingShare + 1 }
+func (e *evictor) standingWant() int64 { return e.max/standingShare + 1 }
 
 func (e *evictor) standingBytes() (n int64) {
 	e.mu.Lock()
@@ -560,18 +579,13 @@ func (c *choice) byProposals(ctx context.Context) error {
 // accept takes the proposed images that may leave and returns the others.
 func (c *choice) accept(list []*image) (refused []*image) {
 	now := c.now()
-	for _, im := range list {
-		c.index.mu.Lock()
-		ok := c.may(im, c.rule, now)
-		c.index.mu.Unlock()
-		switch {
-		case !ok:
-			refused = append(refused, im)
-		case c.need > 0:
+	yes, no := c.index.among(list, func(im *image) bool { return c.may(im, c.rule, now) })
+	for _, im := range yes {
+		if c.need > 0 {
 			c.take(im, c.advisor.policy.Name)
 		}
 	}
-	return refused
+	return no
 }
 
 func (c *choice) byLRU() {

@@ -91,9 +91,9 @@ type shelf struct {
 	bytes int
 }
 
-func newHistory(cfg Config) *history {
+func newHistory(fsys store.FS, path string, log *slog.Logger, now func() time.Time) *history {
 	return &history{
-		fs: cfg.Store.FS(), path: cfg.Store.PrivateDir() + "/history", log: cfg.Log, now: cfg.Now,
+		fs: fsys, path: path, log: log, now: now,
 		byID:   map[string]*list.Element{},
 		known:  shelf{list: list.New(), max: maxHistory},
 		others: shelf{list: list.New(), max: maxStrangers},

@@ -157,7 +157,7 @@ func historyIn(t *testing.T, dir string, fsys store.FS) (h *history, log *bytes.
 	}
 	t.Cleanup(func() { _ = s.Close() })
 	log = &bytes.Buffer{}
-	return newHistory(Config{Store: s, Now: time.Now, Log: slog.New(slog.NewTextHandler(log, nil))}), log
+	return newHistory(s.FS(), s.PrivateDir()+"/history", slog.New(slog.NewTextHandler(log, nil)), time.Now), log
 }
 
 func words(events []Event) string {

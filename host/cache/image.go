@@ -64,19 +64,21 @@ type fileID struct {
 
 func (im *image) file() fileID { return fileID{im.id, im.info.Inode} }
 
-// public must be called under the index's mutex.
-func (im *image) public() ImageInfo {
-	return ImageInfo{
-		ID:           im.id,
-		State:        StateCached,
-		Size:         im.size,
-		Hits:         im.hits,
-		LastAccessed: im.accessed.UTC(),
-		LastModified: im.admitted.UTC(),
-		Version:      im.info.Version,
-		SHA256:       im.info.SHA256,
-		Verified:     im.info.Verified,
-		Readers:      im.readers,
-		URL:          im.info.URL,
+// view is what is known of an image at one moment.
+type view struct {
+	ID       string
+	Size     int64 // bytes
+	Hits     uint64
+	Accessed time.Time
+	Admitted time.Time
+	Readers  int
+	File     store.Info
+}
+
+// view must be called under the index's mutex.
+func (im *image) view() view {
+	return view{
+		ID: im.id, Size: im.size, Hits: im.hits, Accessed: im.accessed, Admitted: im.admitted,
+		Readers: im.readers, File: im.info,
 	}
 }

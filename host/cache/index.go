@@ -436,6 +436,78 @@ func (x *index) checkedAt(im *image) time.Time {
 	return im.checked
 }
 
+// evict is removeExactly for an image that may leave, as may says of it under
+// the mutex. It reports whether the image left.
+func (x *index) evict(im *image, now time.Time, may func(*image) bool) bool {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if !may(im) {
+		return false
+	}
+	x.dropLocked(im, sdk.ReasonEvicted, now, live)
+	x.log.delete(im.id)
+	return true
+}
+
+// among divides images, in their order, into those of which may, which is
+// called under the mutex, says yes and no.
+func (x *index) among(list []*image, may func(*image) bool) (yes, no []*image) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	for _, im := range list {
+		if may(im) {
+			yes = append(yes, im)
+		} else {
+			no = append(no, im)
+		}
+	}
+	return yes, no
+}
+
+// imagesOf returns the images of keys that a policy has named. Foreign counts
+// the keys that the policy made up or named twice, but not those of images that
+// have left since the policy was last told what happened.
+func (x *index) imagesOf(keys []sdk.Key) (list []*image, foreign int) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	seen, left := map[sdk.Key]bool{}, x.events.removed()
+	for _, key := range keys {
+		im := x.byKey[key]
+		switch {
+		case seen[key], im == nil && !left[key]:
+			foreign++
+		case im != nil:
+			list = append(list, im)
+		}
+		seen[key] = true
+	}
+	return list, foreign
+}
+
+// replay returns the records of all images, in no order, as they are at this
+// moment; missed are the events up to it that nobody had taken, lost says that
+// there were more, and position is where they end.
+func (x *index) replay() (records []sdk.Record, missed []sdk.Event, lost bool, position uint64) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	missed, lost, position = x.events.take()
+	for _, im := range x.images {
+		records = append(records, im.record())
+	}
+	return records, missed, lost, position
+}
+
+// finishStart ends the start for the policy once the driver's records are
+// merged: see [events.settle]. First is false as long as they are not.
+func (x *index) finishStart() (list []sdk.Event, loaded uint64, whole, first bool) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if !x.merged {
+		return nil, 0, false, false
+	}
+	return x.events.settle()
+}
+
 // get returns the image of id, or nil.
 func (x *index) get(id string) *image {
 	x.mu.Lock()
@@ -466,19 +538,19 @@ func (x *index) logs() logs {
 	return slices.Clone(x.log)
 }
 
-// all returns the public view of every image, ordered by id.
-func (x *index) all() []ImageInfo {
-	var list []ImageInfo
-	x.snapshot(func(im *image) { list = append(list, im.public()) })
-	slices.SortFunc(list, func(a, b ImageInfo) int { return strings.Compare(a.ID, b.ID) })
+// all returns the views of all images, ordered by id.
+func (x *index) all() []view {
+	var list []view
+	x.snapshot(func(im *image) { list = append(list, im.view()) })
+	slices.SortFunc(list, func(a, b view) int { return strings.Compare(a.ID, b.ID) })
 	return list
 }
 
-// view is public for one image outside the mutex.
-func (x *index) view(im *image) ImageInfo {
+// view returns what is known of an image at this moment.
+func (x *index) view(im *image) view {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	return im.public()
+	return im.view()
 }
 
 // merge takes the records of the driver in use in: hits are the record's plus

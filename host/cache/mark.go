@@ -24,13 +24,6 @@ type mark struct {
 	last []string // what the file holds
 }
 
-func newMark(cfg Config) *mark {
-	if cfg.DriverName == "" {
-		return nil
-	}
-	return &mark{fs: cfg.Store.FS(), path: cfg.Store.PrivateDir() + "/driver", log: cfg.Log, offline: cfg.Offline}
-}
-
 // keep says that the records are merged, and who keeps them now. That it was
 // another driver until now is worth a warning: an operator may have changed the
 // driver without moving the records, or moved them without changing it.

@@ -25,6 +25,15 @@ const (
 	maxDifferences = 20
 )
 
+// The failures of a migration that callers act on.
+var (
+	// ErrMoving says that another migration is under way.
+	ErrMoving = errors.New("the records are being moved already")
+	// ErrDifferent says that records which were read back are not as they
+	// must be.
+	ErrDifferent = errors.New("verification failed")
+)
+
 // Target is the driver to which records are moved.
 type Target struct {
 	Name   string // how the configuration refers to it
@@ -78,7 +87,7 @@ type move struct {
 // migrate has the recorder's goroutine move the records.
 func (r *recorder) migrate(ctx context.Context, to *keeper, dry bool, tell func(MigrateProgress)) (MigrateReport, error) {
 	if !r.migrating.TryLock() {
-		return MigrateReport{}, fmt.Errorf("%w: the records are being moved already", ErrConflict)
+		return MigrateReport{}, ErrMoving
 	}
 	defer r.migrating.Unlock()
 	report := MigrateReport{From: r.inUse.Load().name, To: to.name, Configured: r.home.name, DryRun: dry}
@@ -114,7 +123,7 @@ func (r *recorder) migrate(ctx context.Context, to *keeper, dry bool, tell func(
 func (r *recorder) knowRecords(ctx context.Context) error {
 	for {
 		limited, cancel := context.WithTimeout(ctx, drainTimeout)
-		err := until(limited, r.merged)
+		err := r.whenMerged(limited)
 		cancel()
 		switch why := r.why(); {
 		case err == nil:
@@ -124,6 +133,17 @@ func (r *recorder) knowRecords(ctx context.Context) error {
 		case why != "":
 			return fmt.Errorf("%w: the records of %s are not known yet: %s", sdk.ErrUnavailable, r.inUse.Load().name, why)
 		}
+	}
+}
+
+// whenMerged returns when the driver's records are merged. The error is the
+// context's.
+func (r *recorder) whenMerged(ctx context.Context) error {
+	select {
+	case <-r.merged:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
 	}
 }
 
@@ -164,7 +184,7 @@ func (r *recorder) fill(m move) error {
 		if err != nil {
 			return fmt.Errorf("list the records of %s: %w", m.to.name, err)
 		}
-		*m.report = r.index.outline(*m.report, older)
+		m.report.Records, m.report.Hits, m.report.Replaced, m.report.Removed = r.index.outline(older)
 		if m.dry {
 			return nil
 		}
@@ -248,11 +268,11 @@ func (r *recorder) verify(m move) error {
 	if err != nil {
 		return fmt.Errorf("read the records of %s back: %w", m.to.name, err)
 	}
-	wrong := r.index.differences(want, got, m.to)
+	wrong := r.index.differences(want, got, m.to.log, m.to.bare)
 	m.report.Verified, m.report.Different = max(0, len(want)-len(wrong)), len(wrong)
 	m.report.Differences = wrong[:min(len(wrong), maxDifferences)]
 	if len(wrong) > 0 {
-		return fmt.Errorf("%w: %d records of %s are not right, among them %s: %s", ErrVerify, len(wrong), m.to.name, wrong[0].ID, wrong[0].Reason)
+		return fmt.Errorf("%w: %d records of %s are not right, among them %s: %s", ErrDifferent, len(wrong), m.to.name, wrong[0].ID, wrong[0].Reason)
 	}
 	return nil
 }

@@ -136,8 +136,8 @@ func TestMigrateGivesUp(t *testing.T) {
 				e.read("one")
 				if err := <-ended; err == nil {
 					t.Error("the migration succeeded")
-				} else if name == "lying" && !errors.Is(err, ErrVerify) {
-					t.Errorf("the error is %v, want ErrVerify", err)
+				} else if name == "lying" && !errors.Is(err, ErrDifferent) {
+					t.Errorf("the error is %v, want ErrDifferent", err)
 				}
 				if name == "away" && (last.Error == "" || last.To != "driver.b") {
 					t.Errorf("the last progress is %+v", last)

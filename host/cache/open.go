@@ -100,9 +100,9 @@ func (c *Cache) openCached(id string) (*cachedContent, error) {
 	case im == nil:
 		return nil, errors.Join(fmt.Errorf("image %q is corrupt: %w", id, fs.ErrNotExist), file.Close())
 	}
-	view := c.index.view(im)
+	info := infoOf(c.index.view(im))
 	return &cachedContent{
-		meta: meta{info: view, modTime: file.Info().OriginModTime},
+		meta: meta{info: info, modTime: file.Info().OriginModTime},
 		c:    c, im: im, file: file,
 	}, nil
 }

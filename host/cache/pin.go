@@ -48,10 +48,7 @@ func (c *Cache) Unpin(id string) error {
 	if !sdk.ValidID(id) {
 		return badID(id)
 	}
-	c.pins.mu.Lock()
-	_, asked := c.pins.requested[id]
-	c.pins.mu.Unlock()
-	if asked {
+	if c.pins.isRequested(id) {
 		if err := c.pins.change(func(list map[string]Pin) { delete(list, id) }); err != nil {
 			return fmt.Errorf("unpin %q: %w", id, err)
 		}

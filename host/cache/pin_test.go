@@ -233,7 +233,7 @@ func pinsIn(t *testing.T, dir string, fsys store.FS, configured ...Pin) (p *pins
 	}
 	t.Cleanup(func() { _ = s.Close() })
 	log = &bytes.Buffer{}
-	q := newPins(Config{Store: s, Now: time.Now, Pins: configured, Log: slog.New(slog.NewTextHandler(log, nil))})
+	q := newPins(s.FS(), s.PrivateDir()+"/pins", slog.New(slog.NewTextHandler(log, nil)), time.Now, configured)
 	q.load()
 	return q, log
 }

@@ -38,12 +38,12 @@ type pins struct {
 
 // newPins returns the pins of the configuration. Those that were asked for
 // earlier come with load.
-func newPins(cfg Config) *pins {
+func newPins(fsys store.FS, path string, log *slog.Logger, now func() time.Time, configured []Pin) *pins {
 	p := &pins{
-		fs: cfg.Store.FS(), path: cfg.Store.PrivateDir() + "/pins", log: cfg.Log, now: cfg.Now,
+		fs: fsys, path: path, log: log, now: now,
 		configured: map[string]Pin{}, requested: map[string]Pin{},
 	}
-	for _, pin := range cfg.Pins {
+	for _, pin := range configured {
 		pin.From = cmp.Or(pin.From, fromConfiguration)
 		if other, ok := p.configured[pin.ID]; !ok || pin.outlasts(other) {
 			p.configured[pin.ID] = pin
@@ -158,6 +158,15 @@ func (p *pins) getLocked(id string, now time.Time) (Pin, bool) {
 		return other, true
 	}
 	return pin, ok
+}
+
+// isRequested reports whether somebody asked for a pin of the image, which may
+// have ended.
+func (p *pins) isRequested(id string) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	_, ok := p.requested[id]
+	return ok
 }
 
 // configuredFor returns the pin of an image in the configuration.

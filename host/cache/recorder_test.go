@@ -382,7 +382,7 @@ func TestDriverListsGarbage(t *testing.T) {
 				if d.refused > 0 {
 					t.Errorf("%d batches were refused", d.refused)
 				}
-				if info := h.index.view(h.index.get("a")); info.Hits != 5 || info.Size != 1 || info.LastAccessed.After(time.Now()) {
+				if info := h.index.view(h.index.get("a")); info.Hits != 5 || info.Size != 1 || info.Accessed.After(time.Now()) {
 					t.Errorf("the image is %+v", info)
 				}
 				h.stop()

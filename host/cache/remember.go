@@ -52,15 +52,7 @@ func (r *savedState) tell(list []sdk.Event) (kept *savedState) {
 // case the policy is rebuilt, since the order of the images was not known so
 // far.
 func (a *advisor) settle() {
-	a.index.mu.Lock()
-	merged := a.index.merged
-	var live []sdk.Event
-	var loaded uint64
-	first, whole := false, false
-	if merged {
-		live, loaded, whole, first = a.events.settle()
-	}
-	a.index.mu.Unlock()
+	live, loaded, whole, first := a.index.finishStart()
 	if !first {
 		return
 	}

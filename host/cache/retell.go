@@ -44,22 +44,23 @@ func (x *index) retell(j *journal, older []string) {
 	j.gather()
 }
 
-// outline says in a report what is to be moved.
-func (x *index) outline(r MigrateReport, older []string) MigrateReport {
+// outline counts what a move of the records would do: the images and their
+// hits, and of the older records that the driver has those of images and the
+// others.
+func (x *index) outline(older []string) (images int, hits uint64, replaced, removed int) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	r.Records, r.Hits, r.Replaced, r.Removed = len(x.images), 0, 0, 0
 	for _, im := range x.images {
-		r.Hits += im.hits
+		hits += im.hits
 	}
 	for _, id := range older {
 		if x.images[id] != nil {
-			r.Replaced++
+			replaced++
 		} else {
-			r.Removed++
+			removed++
 		}
 	}
-	return r
+	return len(x.images), hits, replaced, removed
 }
 
 // expectation is what the record of an image must be: the entry, but for what
@@ -82,9 +83,10 @@ func (x *index) expect(j *journal) map[string]expectation {
 	return want
 }
 
-// differences compares the records that a driver has with what it must have,
-// and returns those that are wrong by id.
-func (x *index) differences(want map[string]expectation, got map[string]sdk.Entry, k *keeper) []Difference {
+// differences compares the records that a driver has with what it must have, by
+// its record log, and returns those that are wrong by id. Bare says that the
+// driver's records have neither versions nor times of commit of their own.
+func (x *index) differences(want map[string]expectation, got map[string]sdk.Entry, log *journal, bare bool) []Difference {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	var list []Difference
@@ -92,16 +94,16 @@ func (x *index) differences(want map[string]expectation, got map[string]sdk.Entr
 		if e.unsent.renewed || x.images[id] != e.im {
 			continue // it has come or gone since the driver was told
 		}
-		if have, ok := got[id]; !ok && k.bare && !glanceID(id) {
+		if have, ok := got[id]; !ok && bare && !glanceID(id) {
 			continue
 		} else if !ok {
 			list = append(list, Difference{id, "there is no record"})
-		} else if why := e.compare(have, k.bare); why != "" {
+		} else if why := e.compare(have, bare); why != "" {
 			list = append(list, Difference{id, why})
 		}
 	}
 	for id := range got {
-		if sdk.ValidID(id) && x.images[id] == nil && want[id].im == nil && !k.log.unacknowledged(id).any {
+		if sdk.ValidID(id) && x.images[id] == nil && want[id].im == nil && !log.unacknowledged(id).any {
 			list = append(list, Difference{id, "there is a record, and no image"})
 		}
 	}

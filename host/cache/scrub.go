@@ -217,7 +217,7 @@ func (s *scrub) verify(ctx context.Context, id string) error {
 	}
 	s.c.index.hold(im)
 	defer s.c.index.drop(im)
-	a, err := s.c.appraise(ctx, file, s.c.index.view(im).Version)
+	a, err := s.c.appraise(ctx, file, s.c.index.view(im).File.Version)
 	if err != nil {
 		return err
 	}

@@ -3,6 +3,7 @@ package cache
 import (
 	"context"
 	"crypto/md5" //nolint:gosec // checked because a client may know nothing stronger
+	"crypto/rand"
 	"crypto/sha256"
 	"crypto/sha512"
 	"encoding/hex"
@@ -102,7 +103,7 @@ func (c *Cache) BeginWrite(ctx context.Context, o WriteOptions) (WriteStatus, er
 	if !sdk.ValidID(o.ID) {
 		return WriteStatus{}, badID(o.ID)
 	}
-	w := &write{name: newSource(), opts: o, size: -1, sums: map[string]hash.Hash{"sha256": sha256.New()}}
+	w := &write{name: rand.Text(), opts: o, size: -1, sums: map[string]hash.Hash{"sha256": sha256.New()}}
 	if o.Size != nil {
 		w.size = max(*o.Size, -1)
 	}
@@ -282,7 +283,7 @@ func (c *Cache) commitWrite(w *write) (ImageInfo, error) {
 	w.staged.Release()
 	c.free.end(&w.claim)
 	defer c.index.release(im)
-	return c.index.view(im), nil
+	return infoOf(c.index.view(im)), nil
 }
 
 func (w *write) verify() error {
