@@ -135,7 +135,7 @@ func (c *Cache) Delete(ctx context.Context, id string) error {
 			return nil // somebody else deleted it meanwhile
 		}
 	}
-	c.pool.leave(im.size)
+	c.pool.beginFreeing(im.size)
 	if err := c.evictor.discard(im, nil); err != nil {
 		return fmt.Errorf("delete %q: %w", id, err)
 	}
@@ -143,7 +143,7 @@ func (c *Cache) Delete(ctx context.Context, id string) error {
 	if c.pins.holds(id, c.cfg.Now()) {
 		reason += "; its pin stays"
 	}
-	c.history.tell(slog.LevelInfo, id, Deleted, reason)
+	c.history.happened(slog.LevelInfo, id, Deleted, reason)
 	return nil
 }
 
@@ -201,7 +201,7 @@ func (c *Cache) Usage() Usage {
 	total, _ := c.pool.state()
 	u := Usage{
 		Bytes: total, MaxBytes: c.cfg.MaxSize, Limit: "prune",
-		Images: c.index.len(), Unsent: c.recorder.unsent(),
+		Images: c.index.count(), Unsent: c.recorder.unsent(),
 		Records: c.recorder.state.Load().(string), RecordsError: c.recorder.why(), UnsentSince: c.recorder.since(),
 		Hits: c.stats.hits.Load(), Misses: c.stats.misses.Load(),
 		BytesServed: c.stats.served.Load(), BytesFetched: c.stats.fetched.Load(),
@@ -257,7 +257,7 @@ func (c *Cache) Migrate(ctx context.Context, to Target, tell func(MigrateProgres
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	defer context.AfterFunc(c.ctx, func() { cancel(errStopped) })()
-	k := &keeper{name: to.Name, driver: to.Driver, bare: to.Bare}
+	k := &loggedDriver{name: to.Name, driver: to.Driver, bare: to.Bare}
 	if k.log = c.recorder.home.log; c.recorder.home.name != to.Name {
 		k.log = newJournal(c.store.FS(), logPath(c.store.PrivateDir(), to.Name))
 	}

@@ -103,14 +103,14 @@ func (a *advisor) observe(ctx context.Context, refused []*image) error {
 	if a.policy.Epoch != nil {
 		epoch = a.policy.Epoch()
 	}
-	a.settle()
+	a.takeUpSaved()
 	list, lost, position := a.events.take()
 	list, a.owed, a.position = append(a.owed, list...), nil, position
 	at := a.now().UnixNano()
 	for _, im := range refused {
 		list = append(list, sdk.Event{Kind: sdk.EventRefused, Key: im.key, Size: uint64(im.size), At: at})
 	}
-	saved := a.saved.tell(list)
+	saved := a.saved.extend(list)
 	if a.saved = saved; lost {
 		a.saved = nil
 	}

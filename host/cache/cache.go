@@ -34,8 +34,8 @@ type Cache struct {
 	writes   *writes
 	history  *history
 	pins     *pins
-	disk     *disk
-	others   others
+	disk     *diskHealth
+	others   strays
 	parked   parked
 	absent   absent
 	slots    chan struct{} // of running fills; nil: no bound
@@ -82,14 +82,14 @@ func New(cfg Config) (*Cache, error) {
 	}
 	ctx, stop := context.WithCancelCause(context.Background())
 	p := newPool(cfg.MaxSize, cfg.Hard)
-	ev := &events{keep: cfg.Policy.Stateful != nil, settled: cfg.Policy.Scorer != nil, changed: true}
+	ev := &events{keep: cfg.Policy.Stateful != nil, started: cfg.Policy.Scorer != nil, changed: true}
 	x := newIndex(cfg.Now, p, j, ev)
 	x.requests.watch = cfg.Watch
 	c := &Cache{
 		cfg: cfg, store: cfg.Store, log: cfg.Log, pool: p, index: x,
-		history: newHistory(cfg.Store.FS(), private+"/history", cfg.Log, cfg.Now),
-		pins:    newPins(cfg.Store.FS(), private+"/pins", cfg.Log, cfg.Now, cfg.Pins),
-		disk: &disk{now: cfg.Now, log: cfg.Log},
+		history:   newHistory(cfg.Store.FS(), private+"/history", cfg.Log, cfg.Now),
+		pins:      newPins(cfg.Store.FS(), private+"/pins", cfg.Log, cfg.Now, cfg.Pins),
+		disk:      &diskHealth{now: cfg.Now, log: cfg.Log},
 		admission: admission{after: cfg.AdmitAfter, perClient: cfg.ColdPerClient},
 		free:      free{store: cfg.Store, now: cfg.Now, least: cfg.MinFree},
 		scrubs:    newScrubs(cfg),
@@ -101,10 +101,10 @@ func New(cfg Config) (*Cache, error) {
 	if cfg.FillRate > 0 {
 		c.rate = rate.NewLimiter(rate.Limit(cfg.FillRate), blockSize)
 	}
-	c.recorder = newRecorder(&keeper{name: cfg.DriverName, driver: cfg.Driver, log: j}, cfg.Log, x, cfg.Now, c.scanned)
+	c.recorder = newRecorder(&loggedDriver{name: cfg.DriverName, driver: cfg.Driver, log: j}, cfg.Log, x, cfg.Now, c.scanned)
 	c.recorder.every = cfg.FlushInterval
 	if cfg.DriverName != "" {
-		c.recorder.mark = &mark{fs: cfg.Store.FS(), path: private + "/driver", log: cfg.Log, offline: cfg.Offline}
+		c.recorder.last = &lastDriver{fs: cfg.Store.FS(), path: private + "/driver", log: cfg.Log, offline: cfg.Offline}
 	}
 	c.evictor = newEvictor(evictorConfig{
 		Policy: cfg.Policy, Index: x, Pool: p, Free: &c.free, Store: c.store, History: c.history, Pins: c.pins,
@@ -233,7 +233,7 @@ func (c *Cache) recover() {
 	}
 	for _, t := range left {
 		c.pool.charge(t.Size)
-		c.pool.leave(t.Size)
+		c.pool.beginFreeing(t.Size)
 	}
 	c.work.Go(func() {
 		for _, t := range left {

@@ -10,15 +10,15 @@ import (
 	"github.com/imgcache/imgcache-host/host/store"
 )
 
-// others is the number of bytes, charged to the pool, of files that belong to
+// strays is the number of bytes, charged to the pool, of files that belong to
 // nobody: invalid ones and partial ones that nobody writes.
-type others struct {
+type strays struct {
 	mu      sync.Mutex
 	bytes   int64
 	invalid int64 // of bytes
 }
 
-func (o *others) sizes() (all, invalid int64) {
+func (o *strays) sizes() (all, invalid int64) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	return o.bytes, o.invalid

@@ -23,20 +23,20 @@ func (c *Cache) commitStaged(st *store.Staged, m store.Meta, charged int64) (*im
 	c.pool.release(charged - info.Size)
 	switch {
 	case old != nil && replaced != nil:
-		c.pool.leave(old.size)
+		c.pool.beginFreeing(old.size)
 		c.evictor.unlinkLater(trashed{file: *replaced, im: old})
 	case old != nil:
 		c.index.unlinked(old)
 	case replaced != nil: // the scan had not come by
 		c.pool.charge(replaced.Size)
-		c.pool.leave(replaced.Size)
+		c.pool.beginFreeing(replaced.Size)
 		c.evictor.unlinkLater(trashed{file: *replaced})
 	}
 	c.disk.ok()
 	if old != nil {
-		c.history.tell(slog.LevelInfo, info.ID, Replaced, replacement(old.info.Version, info.Version))
+		c.history.happened(slog.LevelInfo, info.ID, Replaced, replacement(old.info.Version, info.Version))
 	}
-	c.history.tell(slog.LevelInfo, info.ID, Cached, source(m), "bytes", info.Size, "version", info.Version)
+	c.history.happened(slog.LevelInfo, info.ID, Cached, source(m), "bytes", info.Size, "version", info.Version)
 	return im, nil
 }
 

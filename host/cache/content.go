@@ -223,7 +223,7 @@ func (k *fillContent) tail(ctx context.Context, w io.Writer, pos int64, buf []by
 		return 0, err
 	}
 	defer src.Close()
-	defer func() { src.judge(failed) }()
+	defer func() { src.blameIfWrong(failed) }()
 	t := &tail{k: k, ctx: ctx, w: w, start: pos, pos: pos, first: src.offset, next: src.offset, buf: buf}
 	for {
 		n, err := src.Read(buf)

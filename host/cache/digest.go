@@ -101,9 +101,9 @@ func newHasher(d *digester) *hasher {
 	return h
 }
 
-// settle returns when everything is hashed. The digester is the caller's
+// wait returns when everything is hashed. The digester is the caller's
 // again.
-func (h *hasher) settle() {
+func (h *hasher) wait() {
 	close(h.in)
 	<-h.done
 }

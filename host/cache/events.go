@@ -22,25 +22,25 @@ type events struct {
 	// begins with what another has left begins at its position.
 	position uint64
 	loaded   uint64      // the part of position that was found at the start
-	live     []sdk.Event // what happened since the start beside, until settle
+	live     []sdk.Event // what happened since the start besides, until finishStart
 	cut      bool        // live lacks what came later
-	settled  bool
+	started  bool
 }
 
-// when says when something happened.
-type when bool
+// moment says when something happened.
+type moment bool
 
 const (
-	found when = false // it was so when the service started
-	live  when = true  // it happens now
+	atStart    moment = false // it was so when the service started
+	sinceStart moment = true  // it happens now
 )
 
 // add appends an event; accesses that follow one another are folded.
-func (e *events) add(ev sdk.Event, from when) {
+func (e *events) add(ev sdk.Event, from moment) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.changed = true
-	if from == live && !e.settled && !e.cut {
+	if from == sinceStart && !e.started && !e.cut {
 		if e.cut = !appendEvent(&e.live, ev); e.cut {
 			e.live = nil
 		}
@@ -71,11 +71,11 @@ func appendEvent(list *[]sdk.Event, ev sdk.Event) bool {
 
 // weigh moves the position by images and hits that come or, as a complement,
 // go.
-func (e *events) weigh(weight uint64, from when) {
+func (e *events) weigh(weight uint64, from moment) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.position += weight
-	if from == found {
+	if from == atStart {
 		e.loaded += weight
 	}
 }
@@ -86,23 +86,23 @@ func weightOf(im *image, hits uint64) uint64 {
 	return uint64(im.key) ^ bits.RotateLeft64(size, 31) + hits*(uint64(im.key)|1)
 }
 
-// settle ends the start: it returns what happened in it beside what was found,
+// finishStart ends the start: it returns what happened in it beside what was found,
 // whether that is all, and the position of the latter. First is true once.
-func (e *events) settle() (list []sdk.Event, loaded uint64, whole, first bool) {
+func (e *events) finishStart() (list []sdk.Event, loaded uint64, whole, first bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if e.settled {
+	if e.started {
 		return nil, 0, false, false
 	}
-	list, e.live, e.settled = e.live, nil, true
+	list, e.live, e.started = e.live, nil, true
 	e.list, e.lost = nil, false // they are in live
 	return list, e.loaded, !e.cut, true
 }
 
-func (e *events) isSettled() bool {
+func (e *events) startFinished() bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	return e.settled
+	return e.started
 }
 
 // stir says that something happened that is no event: advice that was given
@@ -124,7 +124,7 @@ func (e *events) restart(keep bool) {
 	}
 	e.keep = keep
 	if !keep {
-		e.live, e.settled = nil, true
+		e.live, e.started = nil, true
 	}
 }
 

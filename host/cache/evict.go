@@ -42,22 +42,22 @@ type victim struct {
 // least-recently-used order stands in when the list is empty. A prune asks
 // the policy itself.
 type evictor struct {
-	log     *slog.Logger
-	index   *index
-	pool    *pool
-	free    *free
-	store   *store.Store
-	history *history
-	pins    *pins
-	now     func() time.Time
-	max     int64 // bytes that images may take
-	hard    bool  // max is never exceeded
-	minAge  time.Duration
-	trash   chan trashed
-	stopped <-chan struct{}
-	advisor *advisor
-	asking  chan struct{} // holds a token while nobody uses the advisor
-	used    chan struct{} // the standing list was drawn on
+	log         *slog.Logger
+	index       *index
+	pool        *pool
+	free        *free
+	store       *store.Store
+	history     *history
+	pins        *pins
+	now         func() time.Time
+	max         int64 // bytes that images may take
+	hard        bool  // max is never exceeded
+	minAge      time.Duration
+	trash       chan trashed
+	stopped     <-chan struct{}
+	advisor     *advisor
+	advisorFree chan struct{} // holds a token while nobody uses the advisor
+	used        chan struct{} // the standing list was drawn on
 
 	// mu guards what follows; it is held for no I/O and no question.
 	mu       sync.Mutex
@@ -95,11 +95,11 @@ func newEvictor(cfg evictorConfig) *evictor {
 			policy: cfg.Policy, index: cfg.Index, events: cfg.Index.events, max: cfg.MaxSize, now: cfg.Now,
 			log: cfg.Log, fs: cfg.Store.FS(), path: cfg.Store.PrivateDir() + "/policy-state",
 		},
-		asking: make(chan struct{}, 1), used: make(chan struct{}, 1),
+		advisorFree: make(chan struct{}, 1), used: make(chan struct{}, 1),
 		policy:  cfg.Policy,
 		verdict: "nothing was evicted yet",
 	}
-	e.asking <- struct{}{}
+	e.advisorFree <- struct{}{}
 	return e
 }
 
@@ -202,7 +202,7 @@ func (e *evictor) pick(n, short int64) (victims []victim, enough bool) {
 	}
 	r := rule{minAge: e.minAge}
 	take := func(v victim, since time.Time) {
-		if e.claim(v.im, r, since) {
+		if e.takeOut(v.im, r, since) {
 			victims = append(victims, v)
 			short -= v.im.size
 		}
@@ -236,15 +236,15 @@ func (e *evictor) evictable() int64 {
 	return n
 }
 
-// claim takes an image out of the index if it may leave, and was not accessed
+// takeOut takes an image out of the index if it may leave, and was not accessed
 // since advice was given on it.
-func (e *evictor) claim(im *image, r rule, since time.Time) bool {
+func (e *evictor) takeOut(im *image, r rule, since time.Time) bool {
 	now := e.now()
 	left := e.index.evict(im, now, func(im *image) bool {
 		return e.may(im, r, now) && (since.IsZero() || !im.accessed.After(since))
 	})
 	if left {
-		e.pool.leave(im.size)
+		e.pool.beginFreeing(im.size)
 	}
 	return left
 }
@@ -256,7 +256,7 @@ func (e *evictor) evict(v victim, purpose string, done func()) error {
 	if err := e.discard(v.im, done); err != nil {
 		return err
 	}
-	e.history.tell(slog.LevelInfo, v.im.id, Evicted, v.why+", "+purpose, "bytes", v.im.size)
+	e.history.happened(slog.LevelInfo, v.im.id, Evicted, v.why+", "+purpose, "bytes", v.im.size)
 	return nil
 }
 
@@ -294,7 +294,7 @@ func (e *evictor) unlinkLater(t trashed) {
 }
 
 func (e *evictor) gone(im *image) {
-	e.pool.left(im.size)
+	e.pool.endFreeing(im.size)
 	e.index.unlinked(im)
 }
 
@@ -341,7 +341,7 @@ func (e *evictor) unlink(t *trashed) bool {
 	first := !t.tried
 	t.tried = true
 	if first {
-		e.pool.left(t.size()) // before their release, which wakes those who count on it
+		e.pool.endFreeing(t.size()) // before their release, which wakes those who count on it
 	}
 	switch {
 	case err != nil:
@@ -364,7 +364,7 @@ func (e *evictor) keepStanding(ctx context.Context) {
 	defer tick.Stop()
 	for {
 		if e.events().pending() {
-			e.tell(ctx)
+			e.inform(ctx)
 			if e.wantsAdvice() {
 				e.refresh(ctx)
 			}
@@ -378,16 +378,16 @@ func (e *evictor) keepStanding(ctx context.Context) {
 	}
 }
 
-// tell brings a stateful policy up to date.
-func (e *evictor) tell(ctx context.Context) {
-	if e.newest().Stateful == nil || e.ask(ctx) != nil {
+// inform brings a stateful policy up to date.
+func (e *evictor) inform(ctx context.Context) {
+	if e.newest().Stateful == nil || e.lockAdvisor(ctx) != nil {
 		return
 	}
-	defer e.answered()
+	defer e.unlockAdvisor()
 	limited, cancel := context.WithTimeout(ctx, adviceTimeout)
 	defer cancel()
 	if err := e.advisor.observe(limited, nil); err != nil && ctx.Err() == nil {
-		e.judge(err)
+		e.noteVerdict(err)
 	}
 }
 
@@ -432,10 +432,10 @@ func (e *evictor) standingBytes() (n int64) {
 
 func (e *evictor) events() *events { return e.advisor.events }
 
-// ask takes the advisor's token; the caller returns it with answered.
-func (e *evictor) ask(ctx context.Context) error {
+// lockAdvisor takes the advisor's token; the caller returns it with unlockAdvisor.
+func (e *evictor) lockAdvisor(ctx context.Context) error {
 	select {
-	case <-e.asking:
+	case <-e.advisorFree:
 		e.takeOver()
 		return nil
 	case <-ctx.Done():
@@ -443,28 +443,28 @@ func (e *evictor) ask(ctx context.Context) error {
 	}
 }
 
-func (e *evictor) answered() { e.asking <- struct{}{} }
+func (e *evictor) unlockAdvisor() { e.advisorFree <- struct{}{} }
 
 // refresh makes a new standing list.
 func (e *evictor) refresh(ctx context.Context) {
-	if e.ask(ctx) != nil {
+	if e.lockAdvisor(ctx) != nil {
 		return
 	}
-	defer e.answered()
+	defer e.unlockAdvisor()
 	at := e.now()
 	asOf := e.index.asOf(at)
 	list, err := e.advise(ctx, e.standingWant(), rule{minAge: e.minAge}, nil)
 	if ctx.Err() != nil {
 		return
 	}
-	e.judge(err)
+	e.noteVerdict(err)
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.standing, e.at, e.asOf = list, at, asOf
 }
 
-// judge remembers who decides, and logs when that changes.
-func (e *evictor) judge(err error) {
+// noteVerdict remembers who decides, and logs when that changes.
+func (e *evictor) noteVerdict(err error) {
 	verdict := e.advisor.policy.Name
 	if err != nil {
 		verdict = fallback(err)

@@ -81,8 +81,8 @@ func (t *fetch) take(body io.ReadCloser) {
 	}
 }
 
-// judge blames who sent the bytes if they turned out to be wrong.
-func (t *fetch) judge(err error) {
+// blameIfWrong blames who sent the bytes if they turned out to be wrong.
+func (t *fetch) blameIfWrong(err error) {
 	if errors.Is(err, ErrVerify) {
 		for _, s := range t.suspects {
 			s.Wrong()

@@ -108,7 +108,7 @@ func (f *fill) run(ctx context.Context) {
 		f.c.log.Warn("origin transfer broke off; resuming", "image", f.id, "offset", offset, "error", err)
 	}
 	err = f.transfer(ctx, src)
-	src.judge(err)
+	src.blameIfWrong(err)
 	switch {
 	case err == nil:
 		src.Close()
@@ -152,7 +152,7 @@ func (f *fill) transfer(ctx context.Context, src *fetch) error {
 		return notStored(ctx, f.refused)
 	}
 	r := f.c.seekRoom(ctx, f.obj.Size, f.charged, &f.claim)
-	defer func() { f.charged += r.settle() }()
+	defer func() { f.charged += r.end() }()
 	if err := f.copy(ctx, src, r); err != nil {
 		return err
 	}
@@ -165,7 +165,7 @@ func (f *fill) copy(ctx context.Context, src *fetch, r *room) error {
 	h := newHasher(f.sums)
 	buf, used := blocks.get(), 0
 	defer func() {
-		h.settle()
+		h.wait()
 		blocks.put(buf)
 	}()
 	for ended := false; !ended; {
@@ -321,7 +321,7 @@ func (f *fill) commit() {
 		}
 	})
 	if bar != nil {
-		f.c.history.tell(slog.LevelInfo, f.id, NotStored, bar.Error())
+		f.c.history.happened(slog.LevelInfo, f.id, NotStored, bar.Error())
 		f.finish()
 		return
 	}
@@ -329,7 +329,7 @@ func (f *fill) commit() {
 	if err != nil {
 		f.c.storeFailed(f.id, err)
 	}
-	f.tell(im != nil)
+	f.reportRequests(im != nil)
 	f.update(func() {
 		f.image = im
 		f.state.committed()
@@ -397,7 +397,7 @@ func (f *fill) finish() {
 		f.putAway()
 	}
 	if f.state.phase != failed {
-		f.tell(f.image != nil)
+		f.reportRequests(f.image != nil)
 	}
 	f.mu.Lock()
 	f.finished = true
@@ -461,16 +461,16 @@ func (f *fill) release() {
 		f.staged.Release()
 	}
 	if f.image != nil {
-		f.c.index.release(f.image)
+		f.c.index.close(f.image)
 	} else {
 		f.c.pool.release(f.charged)
 	}
 }
 
-// tell tells of the requests that have come to the fill so far. The one that
+// reportRequests tells of the requests that have come to the fill so far. The one that
 // began it missed; for those that followed it the origin was not asked again, so
 // that they are hits if the image is stored.
-func (f *fill) tell(stored bool) {
+func (f *fill) reportRequests(stored bool) {
 	f.mu.Lock()
 	n, began, size := f.asked, f.askedFor, f.state.size
 	f.asked, f.askedFor = 0, false
@@ -485,6 +485,6 @@ func (f *fill) tell(stored bool) {
 		case began && i == 0:
 			outcome = trace.Stored
 		}
-		f.c.index.requests.tell(sdk.KeyOf(f.id), size, outcome, f.c.cfg.Now())
+		f.c.index.requests.report(sdk.KeyOf(f.id), size, outcome, f.c.cfg.Now())
 	}
 }

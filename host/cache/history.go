@@ -100,9 +100,9 @@ func newHistory(fsys store.FS, path string, log *slog.Logger, now func() time.Ti
 	}
 }
 
-// tell logs what happens to an image, with more attributes in turn, and
+// happened logs what happens to an image, with more attributes in turn, and
 // remembers it.
-func (h *history) tell(level slog.Level, id, event, reason string, more ...any) {
+func (h *history) happened(level slog.Level, id, event, reason string, more ...any) {
 	h.add(id, event, reason)
 	attrs := []any{"image", id}
 	if reason != "" {

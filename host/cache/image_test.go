@@ -27,7 +27,7 @@ func TestOpenedWhileItLeaves(t *testing.T) {
 		"replaced": {func(x *index, _ *image) {
 			x.pool.charge(another.Size)
 			im, _ := x.commit(another, time.Now())
-			x.release(im)
+			x.close(im)
 		}, false, true, 20},
 		"replaced and released": {func(x *index, im *image) {
 			leave(x, im)
@@ -46,7 +46,7 @@ func TestOpenedWhileItLeaves(t *testing.T) {
 				t.Errorf("%d bytes are charged, want %d", total, test.bytes)
 			}
 			if im != nil {
-				x.release(im)
+				x.close(im)
 			}
 			x.unlinked(before)
 			if n := len(x.departed); n != 0 {

@@ -23,10 +23,10 @@ type index struct {
 	mu     sync.Mutex
 	images map[string]*image
 	byKey  map[sdk.Key]*image
-	// condemned holds, by id, the inode of a file that turned out to be
+	// quarantined holds, by id, the inode of a file that turned out to be
 	// corrupt. It is none of the images any more, whoever still finds it under
 	// its name or has it open.
-	condemned map[string]uint64
+	quarantined map[string]uint64
 	// departed holds the removed images whose bytes are still charged. Whoever
 	// opened such a file before it lost its name reads that image, and no new
 	// one.
@@ -53,14 +53,14 @@ type index struct {
 
 func newIndex(now func() time.Time, p *pool, j *journal, e *events) *index {
 	return &index{
-		now: now, images: map[string]*image{}, byKey: map[sdk.Key]*image{}, condemned: map[string]uint64{},
+		now: now, images: map[string]*image{}, byKey: map[sdk.Key]*image{}, quarantined: map[string]uint64{},
 		departed: map[fileID]*image{},
 		pool:     p, log: logs{j}, events: e,
 	}
 }
 
 // found makes sure that a file on disk is known and returns its image, or nil
-// when the file is condemned. The pool is charged when it is new. A file whose
+// when the file is quarantined. The pool is charged when it is new. A file whose
 // inode was exchanged behind the host's back is a new generation. One that just
 // leaves is the image that it was.
 func (x *index) found(info store.Info) *image {
@@ -92,7 +92,7 @@ func (x *index) opened(info store.Info, released uint64) (im *image, stale bool)
 }
 
 func (x *index) foundLocked(info store.Info, released uint64) (im *image, stale bool) {
-	if inode, ok := x.condemned[info.ID]; ok && inode == info.Inode {
+	if inode, ok := x.quarantined[info.ID]; ok && inode == info.Inode {
 		return nil, false
 	}
 	if im := x.images[info.ID]; im != nil {
@@ -113,14 +113,14 @@ func (x *index) foundLocked(info store.Info, released uint64) (im *image, stale 
 		return nil, true
 	}
 	if im := x.images[info.ID]; im != nil {
-		x.dropLocked(im, sdk.ReasonReplaced, info.ModTime, found)
+		x.removeLocked(im, sdk.ReasonReplaced, info.ModTime, atStart)
 		x.unlinkedLocked(im)
 	}
-	return x.newLocked(info, found), false
+	return x.newLocked(info, atStart), false
 }
 
 // newLocked adds a file that nobody had charged.
-func (x *index) newLocked(info store.Info, from when) *image {
+func (x *index) newLocked(info store.Info, from moment) *image {
 	x.pool.charge(info.Size)
 	now := x.now()
 	im := x.addLocked(info, earlier(info.ModTime, now), from)
@@ -135,7 +135,7 @@ func (x *index) stays(im *image) {
 	defer x.mu.Unlock()
 	delete(x.departed, im.file())
 	if x.images[im.id] == nil {
-		x.newLocked(im.info, live)
+		x.newLocked(im.info, sinceStart)
 	}
 }
 
@@ -157,8 +157,8 @@ func sameFile(a, b store.Info) bool {
 func (x *index) commit(info store.Info, now time.Time) (im, old *image) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	if x.condemned[info.ID] == info.Inode {
-		delete(x.condemned, info.ID) // the inode has found a new use
+	if x.quarantined[info.ID] == info.Inode {
+		delete(x.quarantined, info.ID) // the inode has found a new use
 	}
 	old = x.images[info.ID]
 	switch {
@@ -168,10 +168,10 @@ func (x *index) commit(info store.Info, now time.Time) (im, old *image) {
 		im, old = old, nil
 		x.pool.release(info.Size)
 	case old != nil:
-		x.dropLocked(old, sdk.ReasonReplaced, now, live)
+		x.removeLocked(old, sdk.ReasonReplaced, now, sinceStart)
 		fallthrough
 	default:
-		im = x.addLocked(info, now, live)
+		im = x.addLocked(info, now, sinceStart)
 	}
 	im.checked = now
 	x.useLocked(im, now)
@@ -179,13 +179,13 @@ func (x *index) commit(info store.Info, now time.Time) (im, old *image) {
 	im.readers++
 	if old != nil && old.info.Version == info.Version {
 		// The same content fetched again keeps its hits, as the driver will.
-		x.hitsLocked(im, old.hits, live)
+		x.hitsLocked(im, old.hits, sinceStart)
 	}
 	x.log.put(im.entry())
 	return im, old
 }
 
-func (x *index) addLocked(info store.Info, admitted time.Time, from when) *image {
+func (x *index) addLocked(info store.Info, admitted time.Time, from moment) *image {
 	im := &image{id: info.ID, key: sdk.KeyOf(info.ID), size: info.Size, info: info, admitted: admitted, accessed: admitted}
 	x.images[info.ID], x.byKey[im.key] = im, im
 	x.events.add(sdk.Event{Kind: sdk.EventAdmitted, Key: im.key, Size: uint64(info.Size), At: admitted.UnixNano()}, from)
@@ -200,7 +200,7 @@ func (x *index) remove(id string, reason sdk.Reason, now time.Time) *image {
 	defer x.mu.Unlock()
 	im := x.images[id]
 	if im != nil {
-		x.dropLocked(im, reason, now, live)
+		x.removeLocked(im, reason, now, sinceStart)
 		x.log.delete(id)
 	}
 	return im
@@ -214,28 +214,28 @@ func (x *index) removeExactly(im *image, reason sdk.Reason, now time.Time) bool 
 	if im.removed {
 		return false
 	}
-	x.dropLocked(im, reason, now, live)
+	x.removeLocked(im, reason, now, sinceStart)
 	x.log.delete(im.id)
 	return true
 }
 
-// condemn forgets the image that is in the same file as im, and the file for
+// quarantine forgets the image that is in the same file as im, and the file for
 // ever. It returns the image, or nil when somebody else did that, or the file
 // has left the cache.
-func (x *index) condemn(im *image, now time.Time) *image {
+func (x *index) quarantine(im *image, now time.Time) *image {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	bad := x.images[im.id]
 	if bad == nil || bad.info.Inode != im.info.Inode {
 		return nil
 	}
-	x.condemned[im.id] = im.info.Inode
-	x.dropLocked(bad, sdk.ReasonCorrupt, now, live)
+	x.quarantined[im.id] = im.info.Inode
+	x.removeLocked(bad, sdk.ReasonCorrupt, now, sinceStart)
 	x.log.delete(im.id)
 	return bad
 }
 
-func (x *index) dropLocked(im *image, reason sdk.Reason, now time.Time, from when) {
+func (x *index) removeLocked(im *image, reason sdk.Reason, now time.Time, from moment) {
 	im.removed = true
 	x.departed[im.file()] = im
 	delete(x.images, im.id)
@@ -257,12 +257,12 @@ func (x *index) unlinkedLocked(im *image) {
 		return
 	}
 	im.unlinked = true
-	x.releaseLocked(im)
+	x.refundLocked(im)
 }
 
-// releaseLocked returns the bytes of an image that is unlinked, when nobody has
+// refundLocked returns the bytes of an image that is unlinked, when nobody has
 // it open.
-func (x *index) releaseLocked(im *image) {
+func (x *index) refundLocked(im *image) {
 	if !im.unlinked || im.holders > 0 {
 		return
 	}
@@ -273,12 +273,12 @@ func (x *index) releaseLocked(im *image) {
 	x.pool.release(im.size)
 }
 
-// release ends what opened or commit began.
-func (x *index) release(im *image) {
+// close ends what opened or commit began.
+func (x *index) close(im *image) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	im.readers--
-	x.dropHoldLocked(im)
+	x.unholdLocked(im)
 }
 
 // hold counts somebody who has the file open, so that its bytes count until
@@ -289,11 +289,11 @@ func (x *index) hold(im *image) {
 	x.holdLocked(im)
 }
 
-// drop ends what hold began.
-func (x *index) drop(im *image) {
+// unhold ends what hold began.
+func (x *index) unhold(im *image) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	x.dropHoldLocked(im)
+	x.unholdLocked(im)
 }
 
 func (x *index) holdLocked(im *image) {
@@ -303,9 +303,9 @@ func (x *index) holdLocked(im *image) {
 	im.holders++
 }
 
-func (x *index) dropHoldLocked(im *image) {
+func (x *index) unholdLocked(im *image) {
 	im.holders--
-	x.releaseLocked(im)
+	x.refundLocked(im)
 }
 
 // hot is how long ago an image may have been asked for to be asked for again
@@ -341,13 +341,13 @@ func (x *index) enrich(im *image, info store.Info) {
 func (x *index) access(im *image, now time.Time) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	x.requests.tell(im.key, im.size, trace.Hit, now)
+	x.requests.report(im.key, im.size, trace.Hit, now)
 	if im.removed {
 		return
 	}
 	x.useLocked(im, now)
 	x.log.touch(im.id, 0, im.accessed)
-	x.events.add(sdk.Event{Kind: sdk.EventAccessed, Key: im.key, Size: uint64(im.size), At: now.UnixNano(), Count: 1}, live)
+	x.events.add(sdk.Event{Kind: sdk.EventAccessed, Key: im.key, Size: uint64(im.size), At: now.UnixNano(), Count: 1}, sinceStart)
 }
 
 // useLocked moves the last access of an image to now.
@@ -413,12 +413,12 @@ func (x *index) hit(im *image) {
 	if im.removed {
 		return
 	}
-	x.hitsLocked(im, im.hits+1, live)
+	x.hitsLocked(im, im.hits+1, sinceStart)
 	x.log.touch(im.id, 1, im.accessed)
 }
 
 // hitsLocked sets the hits of an image.
-func (x *index) hitsLocked(im *image, hits uint64, from when) {
+func (x *index) hitsLocked(im *image, hits uint64, from moment) {
 	x.events.weigh(weightOf(im, hits)-weightOf(im, im.hits), from)
 	im.hits = hits
 }
@@ -444,7 +444,7 @@ func (x *index) evict(im *image, now time.Time, may func(*image) bool) bool {
 	if !may(im) {
 		return false
 	}
-	x.dropLocked(im, sdk.ReasonEvicted, now, live)
+	x.removeLocked(im, sdk.ReasonEvicted, now, sinceStart)
 	x.log.delete(im.id)
 	return true
 }
@@ -498,14 +498,14 @@ func (x *index) replay() (records []sdk.Record, missed []sdk.Event, lost bool, p
 }
 
 // finishStart ends the start for the policy once the driver's records are
-// merged: see [events.settle]. First is false as long as they are not.
+// merged: see [events.finishStart]. First is false as long as they are not.
 func (x *index) finishStart() (list []sdk.Event, loaded uint64, whole, first bool) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	if !x.merged {
 		return nil, 0, false, false
 	}
-	return x.events.settle()
+	return x.events.finishStart()
 }
 
 // get returns the image of id, or nil.
@@ -515,8 +515,8 @@ func (x *index) get(id string) *image {
 	return x.images[id]
 }
 
-// len returns the number of images.
-func (x *index) len() int {
+// count returns the number of images.
+func (x *index) count() int {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	return len(x.images)
@@ -587,7 +587,7 @@ func (x *index) merge(entries []sdk.Entry, seen map[string]bool, lossy bool) (st
 			if lossy && had < im.hits {
 				log.touch(e.ID, im.hits-had, im.accessed)
 			}
-			x.hitsLocked(im, max(im.hits, had), found)
+			x.hitsLocked(im, max(im.hits, had), atStart)
 			x.rememberLocked(im, e.LastAccessed)
 		} else {
 			log.delete(e.ID) // a put of the same version would keep its hits

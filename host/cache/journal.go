@@ -151,14 +151,14 @@ func (j *journal) open() error {
 		j.mu.Lock()
 		j.replay(data)
 		if j.source == "" {
-			j.source, j.seq = newSource(), 0
+			j.source, j.seq = newSourceID(), 0
 		}
 		j.mu.Unlock()
 	}
 	return j.rewrite()
 }
 
-func newSource() string {
+func newSourceID() string {
 	b := make([]byte, 16)
 	rand.Read(b) // never fails
 	return hex.EncodeToString(b)
@@ -283,7 +283,7 @@ func (j *journal) acknowledge() error {
 // the old one, so that it cannot have applied the batch on its way.
 func (j *journal) restart() error {
 	j.mu.Lock()
-	j.source, j.seq = newSource(), 0
+	j.source, j.seq = newSourceID(), 0
 	if j.sent != nil {
 		later := j.pending
 		j.pending = opSet{}
@@ -301,7 +301,7 @@ func (j *journal) restart() error {
 func (j *journal) begin() {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	j.source, j.seq = newSource(), 0
+	j.source, j.seq = newSourceID(), 0
 	j.fresh, j.pending, j.sent = opSet{}, opSet{}, nil
 	if j.file != nil {
 		j.file.Close()

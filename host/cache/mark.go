@@ -10,11 +10,11 @@ import (
 	"github.com/imgcache/imgcache-host/host/store"
 )
 
-// mark remembers over restarts which driver keeps the records. Its file has
+// lastDriver remembers over restarts which driver keeps the records. Its file has
 // their names: first the one that was in use, then those that miss nothing but
 // what their record logs hold. It is used by the recorder's goroutine. A nil
 // mark remembers nothing.
-type mark struct {
+type lastDriver struct {
 	fs      store.FS
 	path    string
 	log     *slog.Logger
@@ -27,7 +27,7 @@ type mark struct {
 // keep says that the records are merged, and who keeps them now. That it was
 // another driver until now is worth a warning: an operator may have changed the
 // driver without moving the records, or moved them without changing it.
-func (m *mark) keep(names []string) {
+func (m *lastDriver) keep(names []string) {
 	if m == nil {
 		return
 	}
@@ -40,7 +40,7 @@ func (m *mark) keep(names []string) {
 }
 
 // compare reads the file and complains.
-func (m *mark) compare(now string) {
+func (m *lastDriver) compare(now string) {
 	data, err := readFile(m.fs, "driver.read", m.path)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		m.log.Warn("it is not known which driver kept the records last", "error", err)
@@ -59,7 +59,7 @@ func (m *mark) compare(now string) {
 }
 
 // write replaces the file. Without it the next start cannot warn, and no more.
-func (m *mark) write(names []string) {
+func (m *lastDriver) write(names []string) {
 	if m == nil || slices.Equal(names, m.last) {
 		return
 	}

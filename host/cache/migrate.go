@@ -78,14 +78,14 @@ type MigrateReport struct {
 // move is a request to keep the records with another driver from now on.
 type move struct {
 	ctx    context.Context
-	to     *keeper
+	to     *loggedDriver
 	dry    bool
 	report *MigrateReport
 	done   chan<- error // buffered
 }
 
 // migrate has the recorder's goroutine move the records.
-func (r *recorder) migrate(ctx context.Context, to *keeper, dry bool, tell func(MigrateProgress)) (MigrateReport, error) {
+func (r *recorder) migrate(ctx context.Context, to *loggedDriver, dry bool, tell func(MigrateProgress)) (MigrateReport, error) {
 	if !r.migrating.TryLock() {
 		return MigrateReport{}, ErrMoving
 	}
@@ -149,7 +149,7 @@ func (r *recorder) whenMerged(ctx context.Context) error {
 
 // move carries out a migration. The driver that is left is not called meanwhile.
 func (r *recorder) move(m move) error {
-	r.moved.Store(&MigrateProgress{To: m.to.name, Phase: "draining", Total: r.index.len(), Started: r.now()})
+	r.moved.Store(&MigrateProgress{To: m.to.name, Phase: "draining", Total: r.index.count(), Started: r.now()})
 	defer r.moved.Store(nil)
 	r.drain(m)
 	err := r.fill(m)
@@ -316,7 +316,7 @@ func (r *recorder) progress(change func(*MigrateProgress)) {
 
 // unmove forgets a driver to which the records did not move. The log of the
 // driver of the configuration is kept, since it is complete.
-func (r *recorder) unmove(k *keeper) error {
+func (r *recorder) unmove(k *loggedDriver) error {
 	if k.log == r.home.log || !slices.Contains(r.index.logs(), k.log) {
 		return nil
 	}
@@ -325,7 +325,7 @@ func (r *recorder) unmove(k *keeper) error {
 }
 
 // use goes on with a driver that has all records.
-func (r *recorder) use(k *keeper) {
+func (r *recorder) use(k *loggedDriver) {
 	before := r.inUse.Swap(k)
 	r.index.tellOnly(k.log, r.home.log)
 	if before.log != r.home.log {
@@ -336,5 +336,5 @@ func (r *recorder) use(k *keeper) {
 	r.listed = true
 	r.waiting.Store(nil)
 	r.report(nil)
-	r.mark.write(r.complete())
+	r.last.write(r.complete())
 }

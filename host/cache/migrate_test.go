@@ -280,7 +280,7 @@ func (m *moving) happen(h *host, life int) {
 		m.files[id], m.want[id] = info, 0
 		h.index.pool.charge(1)
 		im, _ := h.index.commit(info, time.Now())
-		h.index.release(im)
+		h.index.close(im)
 	case n == 0:
 		h.index.remove(id, sdk.ReasonDeleted, time.Now())
 		delete(m.files, id)
@@ -331,7 +331,7 @@ func (m *moving) start(t *testing.T, faults bool) *host {
 	}
 	scanned := make(chan struct{})
 	close(scanned)
-	h.r = newRecorder(&keeper{name: name, driver: h.drive(name), log: j}, slog.New(slog.DiscardHandler), h.index, time.Now, scanned)
+	h.r = newRecorder(&loggedDriver{name: name, driver: h.drive(name), log: j}, slog.New(slog.DiscardHandler), h.index, time.Now, scanned)
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})
 	go func() {
@@ -347,7 +347,7 @@ func (m *moving) start(t *testing.T, faults bool) *host {
 
 // move moves the records to the driver that is not in use.
 func (m *moving) move(ctx context.Context, h *host) (MigrateReport, error) {
-	to := &keeper{name: "driver.b"}
+	to := &loggedDriver{name: "driver.b"}
 	if h.r.inUse.Load().name == to.name {
 		to.name = "driver.a"
 	}

@@ -88,7 +88,7 @@ func (c *Cache) openCached(id string) (*cachedContent, error) {
 		c.vanished(id)
 		return nil, err
 	case errors.Is(err, store.ErrCorrupt):
-		return nil, c.condemn(id, err)
+		return nil, c.quarantineUnopened(id, err)
 	case err != nil:
 		return nil, err
 	}
@@ -113,7 +113,7 @@ func (c *Cache) vanished(id string) {
 	if im == nil || !c.index.removeExactly(im, sdk.ReasonDeleted, c.cfg.Now()) {
 		return
 	}
-	c.history.tell(slog.LevelWarn, id, Vanished, "somebody else took its file away")
+	c.history.happened(slog.LevelWarn, id, Vanished, "somebody else took its file away")
 	c.index.unlinked(im)
 }
 

@@ -10,7 +10,7 @@ type pool struct {
 	max     int64
 	hard    bool
 	total   int64
-	pending int64         // of total, in trash or otherwise on its way out
+	freeing int64         // of total, in trash or otherwise on its way out
 	changed chan struct{} // closed and replaced when bytes are released
 }
 
@@ -36,18 +36,18 @@ func (p *pool) charge(n int64) {
 	p.total += n
 }
 
-// leave says that n charged bytes are on their way out.
-func (p *pool) leave(n int64) {
+// beginFreeing says that n charged bytes are on their way out.
+func (p *pool) beginFreeing(n int64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.pending += n
+	p.freeing += n
 }
 
-// left takes back what leave said: the bytes are released, or stay after all.
-func (p *pool) left(n int64) {
+// endFreeing takes back what leave said: the bytes are released, or stay after all.
+func (p *pool) endFreeing(n int64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.pending -= n
+	p.freeing -= n
 }
 
 // release returns n bytes and wakes those who wait for room.
@@ -70,5 +70,5 @@ func (p *pool) wait() <-chan struct{} {
 func (p *pool) state() (total, pending int64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.total, p.pending
+	return p.total, p.freeing
 }

@@ -20,10 +20,10 @@ func (c *Cache) Prune(ctx context.Context, o PruneOptions) (Result, error) {
 		}
 		target, start, r = *o.MaxSize, *o.MaxSize, rule{inUse: true}
 	}
-	if err := c.evictor.ask(ctx); err != nil {
+	if err := c.evictor.lockAdvisor(ctx); err != nil {
 		return Result{}, err
 	}
-	defer c.evictor.answered()
+	defer c.evictor.unlockAdvisor()
 	bound := c.cfg.Hard && o.MaxSize == nil
 	held := c.held(bound)
 	if held <= start { // only what min_free needs has to leave
@@ -43,7 +43,7 @@ func (c *Cache) Prune(ctx context.Context, o PruneOptions) (Result, error) {
 	var unlinked sync.WaitGroup
 	purpose = fmt.Sprintf("%s from %d to %d bytes", purpose, held, target)
 	leave := func(v victim) bool {
-		if !c.evictor.claim(v.im, r, time.Time{}) {
+		if !c.evictor.takeOut(v.im, r, time.Time{}) {
 			return false
 		}
 		unlinked.Add(1)
@@ -53,7 +53,7 @@ func (c *Cache) Prune(ctx context.Context, o PruneOptions) (Result, error) {
 		leave = nil
 	}
 	list, err := c.evictor.advise(ctx, held-target, r, leave)
-	c.evictor.judge(err)
+	c.evictor.noteVerdict(err)
 	var done Result
 	for _, v := range list {
 		done.Files++
@@ -98,13 +98,13 @@ func (c *Cache) Victims(ctx context.Context, limit int) ([]Victim, error) {
 	if c.evictor.newest().Stateful != nil {
 		return shown(c.evictor.standingList(), limit), nil
 	}
-	if err := c.evictor.ask(ctx); err != nil {
+	if err := c.evictor.lockAdvisor(ctx); err != nil {
 		return nil, err
 	}
-	defer c.evictor.answered()
+	defer c.evictor.unlockAdvisor()
 	total, _ := c.pool.state()
 	list, err := c.evictor.advise(ctx, total, rule{minAge: c.cfg.MinAge}, nil)
-	c.evictor.judge(err)
+	c.evictor.noteVerdict(err)
 	return shown(list, limit), ctx.Err()
 }
 

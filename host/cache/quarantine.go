@@ -12,11 +12,11 @@ import (
 // several readers who find the same, one does it. A file that cannot be moved
 // stays, and is not served.
 func (c *Cache) quarantine(im *image, why error) bool {
-	if im = c.index.condemn(im, c.cfg.Now()); im == nil {
+	if im = c.index.quarantine(im, c.cfg.Now()); im == nil {
 		return false
 	}
 	c.stats.quarantined.Add(1)
-	c.history.tell(slog.LevelError, im.id, Quarantined, why.Error()+"; the file is in invalid/")
+	c.history.happened(slog.LevelError, im.id, Quarantined, why.Error()+"; the file is in invalid/")
 	if err := c.store.Quarantine(im.info); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		c.log.Error("quarantine", "image", im.id, "error", err)
 	}
@@ -25,9 +25,9 @@ func (c *Cache) quarantine(im *image, why error) bool {
 	return true
 }
 
-// condemn quarantines an image that cannot be opened because nothing vouches
+// quarantineUnopened quarantines an image that cannot be opened because nothing vouches
 // for its bytes. It returns fs.ErrNotExist, as if there were no image.
-func (c *Cache) condemn(id string, why error) error {
+func (c *Cache) quarantineUnopened(id string, why error) error {
 	info, err := c.store.Stat(id)
 	if err == nil {
 		if im := c.index.found(info); im != nil {

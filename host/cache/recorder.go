@@ -35,9 +35,9 @@ type recorder struct {
 	now   func() time.Time
 	every time.Duration // hits are sent so often
 
-	inUse atomic.Pointer[keeper] // changed by run's goroutine only
-	home  *keeper                // the one of the configuration, with which a restart goes on
-	mark  *mark                  // who keeps the records
+	inUse atomic.Pointer[loggedDriver] // changed by run's goroutine only
+	home  *loggedDriver                // the one of the configuration, with which a restart goes on
+	last  *lastDriver                  // who keeps the records
 
 	migrating sync.Mutex // held while records move to another driver
 	moves     chan move
@@ -52,15 +52,15 @@ type recorder struct {
 	listed  bool                      // the records have been merged since the last gap
 }
 
-// keeper is a driver with the record log of what it has still to be told.
-type keeper struct {
+// loggedDriver is a driver with the record log of what it has still to be told.
+type loggedDriver struct {
 	name   string     // of its block in the configuration; empty in tests
 	driver sdk.Driver // nil: no records are kept
 	log    *journal
 	bare   bool // see [Target]
 }
 
-func newRecorder(k *keeper, log *slog.Logger, x *index, now func() time.Time, scanned <-chan struct{}) *recorder {
+func newRecorder(k *loggedDriver, log *slog.Logger, x *index, now func() time.Time, scanned <-chan struct{}) *recorder {
 	r := &recorder{
 		log: log, index: x, now: now, every: flushEvery, scanned: scanned, home: k, moves: make(chan move),
 		merged: make(chan struct{}), again: make(chan struct{}, 1),
@@ -277,12 +277,12 @@ func (r *recorder) step(ctx context.Context) error {
 		default:
 			close(r.merged)
 		}
-		r.mark.keep(r.complete())
+		r.last.keep(r.complete())
 	}
 	return nil
 }
 
-func (r *recorder) send(ctx context.Context, k *keeper, b sdk.Batch) error {
+func (r *recorder) send(ctx context.Context, k *loggedDriver, b sdk.Batch) error {
 	ctx, cancel := context.WithTimeout(ctx, applyTimeout)
 	defer cancel()
 	err := r.whileLogging(func() error { return k.driver.Apply(ctx, b) })

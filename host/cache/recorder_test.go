@@ -149,7 +149,7 @@ func recordsEqualHits(t *testing.T, seed uint64, fsys store.FS) {
 				files[id], want[id] = info, 0
 				h.index.pool.charge(1)
 				im, _ := h.index.commit(info, time.Now())
-				h.index.release(im)
+				h.index.close(im)
 			case n == 0:
 				h.index.remove(id, sdk.ReasonDeleted, time.Now())
 				delete(files, id)
@@ -497,7 +497,7 @@ func startRecorder(t *testing.T, fsys store.FS, d sdk.Driver, files map[string]s
 	x := newIndex(time.Now, newPool(1<<30, true), j, &events{})
 	scanned := make(chan struct{})
 	cut := &severable{Driver: d}
-	r := newRecorder(&keeper{driver: cut, log: j}, slog.New(slog.DiscardHandler), x, time.Now, scanned)
+	r := newRecorder(&loggedDriver{driver: cut, log: j}, slog.New(slog.DiscardHandler), x, time.Now, scanned)
 	for _, info := range files {
 		x.found(info)
 	}

@@ -37,9 +37,9 @@ type stateHeader struct {
 	Sum      string `json:"sha256"`   // of the state
 }
 
-// tell adds what the policy is told. What has become too much is not worth
+// extend adds what the policy is told. What has become too much is not worth
 // keeping: a replay is shorter then.
-func (r *savedState) tell(list []sdk.Event) (kept *savedState) {
+func (r *savedState) extend(list []sdk.Event) (kept *savedState) {
 	if r == nil || len(r.since)+len(list) > sdk.MaxBatch {
 		return nil
 	}
@@ -47,11 +47,11 @@ func (r *savedState) tell(list []sdk.Event) (kept *savedState) {
 	return r
 }
 
-// settle is called when all records are known, once: a state that an earlier
+// takeUpSaved is called when all records are known, once: a state that an earlier
 // run saved is of use if what that run left is what it was saved with. In any
 // case the policy is rebuilt, since the order of the images was not known so
 // far.
-func (a *advisor) settle() {
+func (a *advisor) takeUpSaved() {
 	live, loaded, whole, first := a.index.finishStart()
 	if !first {
 		return
@@ -100,7 +100,7 @@ func (a *advisor) rebuild(ctx context.Context) ([]sdk.Event, error) {
 // remember saves the state of the policy if something happened since it was
 // saved last.
 func (a *advisor) remember(ctx context.Context) error {
-	if a.policy.Snapshotter == nil || !a.events.isSettled() {
+	if a.policy.Snapshotter == nil || !a.events.startFinished() {
 		return nil
 	}
 	if err := a.observe(ctx, nil); err != nil {
@@ -144,10 +144,10 @@ func (a *advisor) load() (*savedState, error) {
 // remember saves the state of the policy. A failure costs no more than a
 // replay.
 func (e *evictor) remember(ctx context.Context) {
-	if e.newest().Snapshotter == nil || e.ask(ctx) != nil {
+	if e.newest().Snapshotter == nil || e.lockAdvisor(ctx) != nil {
 		return
 	}
-	defer e.answered()
+	defer e.unlockAdvisor()
 	limited, cancel := context.WithTimeout(ctx, adviceTimeout)
 	defer cancel()
 	if err := e.advisor.remember(limited); err != nil && ctx.Err() == nil {

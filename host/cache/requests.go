@@ -22,7 +22,7 @@ type requests struct {
 	last int64 // the time of the newest
 }
 
-func (r *requests) tell(key sdk.Key, size int64, outcome trace.Outcome, now time.Time) {
+func (r *requests) report(key sdk.Key, size int64, outcome trace.Outcome, now time.Time) {
 	if r.watch == nil {
 		return
 	}

@@ -51,8 +51,8 @@ func (r *room) poll(ctx context.Context, wait bool) (bool, error) {
 	}
 }
 
-// settle ends the search and returns the bytes that were reserved.
-func (r *room) settle() int64 {
+// end ends the search and returns the bytes that were reserved.
+func (r *room) end() int64 {
 	r.cancel()
 	<-r.done
 	return r.bytes

@@ -187,9 +187,9 @@ func (s *scrub) advance(n int64) {
 	s.tell(s.at)
 }
 
-// settled is how long a file that nobody vouches for must have been left
+// leftAloneFor is how long a file that nobody vouches for must have been left
 // alone, lest one be judged that somebody is still copying into the cache.
-const settled = time.Minute
+const leftAloneFor = time.Minute
 
 // verify reads one image. The error is that of the context.
 func (s *scrub) verify(ctx context.Context, id string) error {
@@ -198,7 +198,7 @@ func (s *scrub) verify(ctx context.Context, id string) error {
 	case errors.Is(err, fs.ErrNotExist):
 		return nil
 	case errors.Is(err, store.ErrCorrupt):
-		_ = s.c.condemn(id, err) // that there is no image any more
+		_ = s.c.quarantineUnopened(id, err) // that there is no image any more
 		s.report.Bad = append(s.report.Bad, Finding{id, err.Error()})
 		return nil
 	case err != nil:
@@ -207,7 +207,7 @@ func (s *scrub) verify(ctx context.Context, id string) error {
 	}
 	defer file.Close()
 	info := file.Info()
-	if !info.Verified && s.c.age(info.ModTime) < settled {
+	if !info.Verified && s.c.age(info.ModTime) < leftAloneFor {
 		s.unread(id, errors.New("the file was changed a moment ago, and may not be whole yet"))
 		return nil
 	}
@@ -216,7 +216,7 @@ func (s *scrub) verify(ctx context.Context, id string) error {
 		return nil
 	}
 	s.c.index.hold(im)
-	defer s.c.index.drop(im)
+	defer s.c.index.unhold(im)
 	a, err := s.c.appraise(ctx, file, s.c.index.view(im).File.Version)
 	if err != nil {
 		return err

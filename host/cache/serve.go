@@ -148,6 +148,6 @@ func (k *cachedContent) repair(ctx context.Context, w io.Writer, pos, end int64)
 
 func (k *cachedContent) Close() error {
 	err := k.file.Close()
-	k.c.index.release(k.im)
+	k.c.index.close(k.im)
 	return err
 }

@@ -24,10 +24,10 @@ type Succession struct {
 }
 
 func (e *evictor) swap(ctx context.Context, s Succession) error {
-	if err := e.ask(ctx); err != nil {
+	if err := e.lockAdvisor(ctx); err != nil {
 		return fmt.Errorf("wait for the policy that advises: %w", err)
 	}
-	defer e.answered()
+	defer e.unlockAdvisor()
 	ctx, cancel := context.WithTimeout(ctx, adviceTimeout)
 	defer cancel()
 	heir, err := e.advisor.heir(ctx, s)

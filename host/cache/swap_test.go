@@ -104,10 +104,10 @@ func (e *engine) tell(t *testing.T) {
 // tryTell is tell for a policy that may refuse.
 func (e *engine) tryTell(t *testing.T) error {
 	t.Helper()
-	if err := e.evictor.ask(t.Context()); err != nil {
+	if err := e.evictor.lockAdvisor(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	defer e.evictor.answered()
+	defer e.evictor.unlockAdvisor()
 	return e.evictor.advisor.observe(t.Context(), nil)
 }
 

@@ -8,9 +8,9 @@ import (
 	"time"
 )
 
-// disk remembers that the cache directory cannot be written, so that not
+// diskHealth remembers that the cache directory cannot be written, so that not
 // every miss has to find out by itself.
-type disk struct {
+type diskHealth struct {
 	log *slog.Logger
 	now func() time.Time
 
@@ -24,7 +24,7 @@ type disk struct {
 // a fill in a while and not each.
 const diskPause = 5 * time.Second
 
-func (d *disk) fail(err error) {
+func (d *diskHealth) fail(err error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.reason == nil {
@@ -34,7 +34,7 @@ func (d *disk) fail(err error) {
 }
 
 // ok is called when the disk worked.
-func (d *disk) ok() {
+func (d *diskHealth) ok() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.reason != nil {
@@ -45,7 +45,7 @@ func (d *disk) ok() {
 
 // broken returns why nothing is to be stored now, or nil. The error is an
 // [ErrNoSpace].
-func (d *disk) broken() error {
+func (d *diskHealth) broken() error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.reason != nil && d.now().Before(d.until) {
@@ -60,7 +60,7 @@ type diskError struct{ reason error }
 func (e diskError) Error() string { return "the disk failed just now: " + e.reason.Error() }
 func (e diskError) Unwrap() error { return ErrNoSpace }
 
-func (d *disk) state() string {
+func (d *diskHealth) state() string {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.reason == nil {
@@ -78,7 +78,7 @@ func (c *Cache) storeFailed(id string, err error) {
 		level = slog.LevelInfo
 	}
 	reason := strings.TrimPrefix(err.Error(), errDetached.Error()+": ")
-	c.history.tell(level, id, NotStored, reason)
+	c.history.happened(level, id, NotStored, reason)
 	if !refused && !errors.Is(err, ErrNoSpace) {
 		c.disk.fail(errors.New(reason))
 	}
@@ -88,10 +88,10 @@ func (c *Cache) storeFailed(id string, err error) {
 func (c *Cache) fetchFailed(id string, err error) {
 	switch {
 	case errors.Is(err, errStopped):
-		c.history.tell(slog.LevelInfo, id, Interrupted, "the service stopped while the image was fetched")
+		c.history.happened(slog.LevelInfo, id, Interrupted, "the service stopped while the image was fetched")
 	case errors.Is(err, ErrNotFound): // an answer like any other
-		c.history.tell(slog.LevelInfo, id, NotFetched, err.Error())
+		c.history.happened(slog.LevelInfo, id, NotFetched, err.Error())
 	default:
-		c.history.tell(slog.LevelWarn, id, NotFetched, err.Error())
+		c.history.happened(slog.LevelWarn, id, NotFetched, err.Error())
 	}
 }

@@ -265,7 +265,7 @@ func (c *Cache) CommitWrite(_ context.Context, name string) (info ImageInfo, err
 func (c *Cache) commitWrite(w *write) (ImageInfo, error) {
 	if err := w.verify(); err != nil {
 		c.endWrite(w, errWriteEnded)
-		c.history.tell(slog.LevelWarn, w.opts.ID, NotStored, err.Error())
+		c.history.happened(slog.LevelWarn, w.opts.ID, NotStored, err.Error())
 		return ImageInfo{}, err
 	}
 	if c.index.get(w.opts.ID) != nil {
@@ -282,7 +282,7 @@ func (c *Cache) commitWrite(w *write) (ImageInfo, error) {
 	c.writes.forget(w)
 	w.staged.Release()
 	c.free.end(&w.claim)
-	defer c.index.release(im)
+	defer c.index.close(im)
 	return infoOf(c.index.view(im)), nil
 }
 
