@@ -202,7 +202,7 @@ func (c *Cache) Usage() Usage {
 	u := Usage{
 		Bytes: total, MaxBytes: c.cfg.MaxSize, Limit: "prune",
 		Images: c.index.count(), Unsent: c.recorder.unsent(),
-		Records: c.recorder.state.Load().(string), RecordsError: c.recorder.why(), UnsentSince: c.recorder.since(),
+		Records: c.recorder.records(), RecordsError: c.recorder.why(), UnsentSince: c.recorder.since(),
 		Hits: c.stats.hits.Load(), Misses: c.stats.misses.Load(),
 		BytesServed: c.stats.served.Load(), BytesFetched: c.stats.fetched.Load(),
 		Quarantined: c.stats.quarantined.Load(), Scrub: c.scrubs.progress(),
@@ -257,11 +257,7 @@ func (c *Cache) Migrate(ctx context.Context, to Target, tell func(MigrateProgres
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	defer context.AfterFunc(c.ctx, func() { cancel(errStopped) })()
-	k := &loggedDriver{name: to.Name, driver: to.Driver, bare: to.Bare}
-	if k.log = c.recorder.home.log; c.recorder.home.name != to.Name {
-		k.log = newJournal(c.store.FS(), logPath(c.store.PrivateDir(), to.Name))
-	}
-	report, err := c.recorder.migrate(ctx, k, to.DryRun, tell)
+	report, err := c.recorder.migrate(ctx, to, tell)
 	if errors.Is(err, ErrMoving) {
 		err = fmt.Errorf("%w: %w", ErrConflict, err)
 	}
@@ -270,7 +266,7 @@ func (c *Cache) Migrate(ctx context.Context, to Target, tell func(MigrateProgres
 
 // Migration returns how far the move of the records to another driver is; nil:
 // they do not move.
-func (c *Cache) Migration() *MigrateProgress { return c.recorder.moved.Load() }
+func (c *Cache) Migration() *MigrateProgress { return c.recorder.migration() }
 
 // RecordsWith returns the name of the driver that keeps the records.
-func (c *Cache) RecordsWith() string { return c.recorder.inUse.Load().name }
+func (c *Cache) RecordsWith() string { return c.recorder.keptBy() }

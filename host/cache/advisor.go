@@ -76,10 +76,6 @@ type candidates struct {
 	records []sdk.Record
 }
 
-func (c *candidates) add(im *image) {
-	c.images, c.records = append(c.images, im), append(c.records, im.record())
-}
-
 // byAccess yields the images in least-recently-used order: the host's own
 // policy when the plugin cannot be asked.
 func (c *candidates) byAccess() iter.Seq[*image] {

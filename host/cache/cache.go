@@ -28,6 +28,7 @@ type Cache struct {
 	log      *slog.Logger
 	pool     *pool
 	index    *index
+	requests *requests
 	evictor  *evictor
 	recorder *recorder
 	queue    *queue
@@ -44,7 +45,7 @@ type Cache struct {
 	stats    stats
 
 	admission admission
-	free      free
+	free      *free
 
 	ctx     context.Context // of everything that runs by itself
 	stop    context.CancelCauseFunc
@@ -73,25 +74,26 @@ var errStopped = fmt.Errorf("the service is stopping: %w", sdk.ErrUnavailable)
 func New(cfg Config) (*Cache, error) {
 	cfg = cfg.withDefaults()
 	private := cfg.Store.PrivateDir()
-	j := newJournal(cfg.Store.FS(), logPath(private, cfg.DriverName))
+	older := ""
 	if cfg.DriverName != "" {
-		j.older = logPath(private, "")
+		older = logPath(private, "")
 	}
+	j := newJournal(cfg.Store.FS(), logPath(private, cfg.DriverName), older)
 	if cfg.ForeignDriver {
 		j.begin()
 	}
 	ctx, stop := context.WithCancelCause(context.Background())
 	p := newPool(cfg.MaxSize, cfg.Hard)
-	ev := &events{keep: cfg.Policy.Stateful != nil, started: cfg.Policy.Scorer != nil, changed: true}
-	x := newIndex(cfg.Now, p, j, ev)
-	x.requests.watch = cfg.Watch
+	requests := newRequests(cfg.Watch)
+	ev := newEvents(cfg.Policy.Stateful != nil, cfg.Policy.Scorer != nil)
+	x := newIndex(cfg.Now, p, j, ev, requests)
 	c := &Cache{
-		cfg: cfg, store: cfg.Store, log: cfg.Log, pool: p, index: x,
+		cfg: cfg, store: cfg.Store, log: cfg.Log, pool: p, index: x, requests: requests,
 		history:   newHistory(cfg.Store.FS(), private+"/history", cfg.Log, cfg.Now),
 		pins:      newPins(cfg.Store.FS(), private+"/pins", cfg.Log, cfg.Now, cfg.Pins),
 		disk:      &diskHealth{now: cfg.Now, log: cfg.Log},
 		admission: admission{after: cfg.AdmitAfter, perClient: cfg.ColdPerClient},
-		free:      free{store: cfg.Store, now: cfg.Now, least: cfg.MinFree},
+		free:      newFree(cfg.Store, cfg.Now, cfg.MinFree),
 		scrubs:    newScrubs(cfg),
 		ctx:       ctx, stop: stop, scanned: make(chan struct{}), fills: map[string]*fill{},
 	}
@@ -101,13 +103,12 @@ func New(cfg Config) (*Cache, error) {
 	if cfg.FillRate > 0 {
 		c.rate = rate.NewLimiter(rate.Limit(cfg.FillRate), blockSize)
 	}
-	c.recorder = newRecorder(&loggedDriver{name: cfg.DriverName, driver: cfg.Driver, log: j}, cfg.Log, x, cfg.Now, c.scanned)
-	c.recorder.every = cfg.FlushInterval
-	if cfg.DriverName != "" {
-		c.recorder.last = &lastDriver{fs: cfg.Store.FS(), path: private + "/driver", log: cfg.Log, offline: cfg.Offline}
-	}
+	c.recorder = newRecorder(recorderConfig{
+		Name: cfg.DriverName, Driver: cfg.Driver, Journal: j, Index: x, Now: cfg.Now, Log: cfg.Log,
+		Every: cfg.FlushInterval, Scanned: c.scanned, FS: cfg.Store.FS(), Dir: private, Offline: cfg.Offline,
+	})
 	c.evictor = newEvictor(evictorConfig{
-		Policy: cfg.Policy, Index: x, Pool: p, Free: &c.free, Store: c.store, History: c.history, Pins: c.pins,
+		Policy: cfg.Policy, Index: x, Events: ev, Pool: p, Free: c.free, Store: c.store, History: c.history, Pins: c.pins,
 		MaxSize: cfg.MaxSize, Hard: cfg.Hard, MinAge: cfg.MinAge, Now: cfg.Now, Log: c.log, Stopped: ctx.Done(),
 	})
 	c.queue = newQueue(c)
@@ -127,7 +128,7 @@ func (c *Cache) Start() {
 	}
 	c.records.Go(func() { c.recorder.run(c.ctx) })
 	background := []func(context.Context){
-		c.takeUp, c.evictor.reclaim, c.evictor.keepStanding, c.evictor.keepState, c.history.run,
+		c.takeUp, c.evictor.run, c.history.run,
 	}
 	if !c.cfg.Offline {
 		background = append(background, c.pruneByItself, c.queue.run, c.writes.expire, c.watchPins)
@@ -207,9 +208,7 @@ func (c *Cache) Close() error {
 		c.evictor.empty()
 	}
 	c.history.save()
-	last, cancel := context.WithTimeout(context.Background(), rememberTimeout)
-	defer cancel()
-	c.evictor.remember(last)
+	c.evictor.saveAtEnd()
 	c.records.Wait()
 	return nil
 }
@@ -237,7 +236,7 @@ func (c *Cache) recover() {
 	}
 	c.work.Go(func() {
 		for _, t := range left {
-			c.evictor.unlinkLater(trashed{file: t})
+			c.evictor.unlinkInTrash(t, nil)
 		}
 	})
 	c.recount()

@@ -11,6 +11,9 @@ type claim struct {
 	used  atomic.Int64 // of these, no longer free in the eyes of the file system
 }
 
+// onDisk says how many bytes of the claim the file system counts as used.
+func (c *claim) onDisk(n int64) { c.used.Store(n) }
+
 // take adds n bytes to a claim if none is short, and returns how many are.
 func (f *free) take(c *claim, n int64) (short int64, err error) {
 	if f.least <= 0 {

@@ -24,13 +24,13 @@ func (c *Cache) commitStaged(st *store.Staged, m store.Meta, charged int64) (*im
 	switch {
 	case old != nil && replaced != nil:
 		c.pool.beginFreeing(old.size)
-		c.evictor.unlinkLater(trashed{file: *replaced, im: old})
+		c.evictor.unlinkInTrash(*replaced, old)
 	case old != nil:
 		c.index.unlinked(old)
 	case replaced != nil: // the scan had not come by
 		c.pool.charge(replaced.Size)
 		c.pool.beginFreeing(replaced.Size)
-		c.evictor.unlinkLater(trashed{file: *replaced})
+		c.evictor.unlinkInTrash(*replaced, nil)
 	}
 	c.disk.ok()
 	if old != nil {

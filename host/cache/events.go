@@ -27,6 +27,12 @@ type events struct {
 	started  bool
 }
 
+// newEvents returns the events of an index. A stateful policy wants a history;
+// a scoring one has none to wait for, so that for it the start is over.
+func newEvents(stateful, scoring bool) *events {
+	return &events{keep: stateful, started: scoring, changed: true}
+}
+
 // moment says when something happened.
 type moment bool
 

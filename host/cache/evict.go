@@ -73,6 +73,7 @@ type evictor struct {
 type evictorConfig struct {
 	Policy  Policy
 	Index   *index
+	Events  *events // of the index
 	Pool    *pool
 	Free    *free
 	Store   *store.Store
@@ -92,7 +93,7 @@ func newEvictor(cfg evictorConfig) *evictor {
 		now: cfg.Now, max: cfg.MaxSize, hard: cfg.Hard, minAge: cfg.MinAge,
 		trash: make(chan trashed, 1024), stopped: cfg.Stopped,
 		advisor: &advisor{
-			policy: cfg.Policy, index: cfg.Index, events: cfg.Index.events, max: cfg.MaxSize, now: cfg.Now,
+			policy: cfg.Policy, index: cfg.Index, events: cfg.Events, max: cfg.MaxSize, now: cfg.Now,
 			log: cfg.Log, fs: cfg.Store.FS(), path: cfg.Store.PrivateDir() + "/policy-state",
 		},
 		advisorFree: make(chan struct{}, 1), used: make(chan struct{}, 1),
@@ -101,6 +102,16 @@ func newEvictor(cfg evictorConfig) *evictor {
 	}
 	e.advisorFree <- struct{}{}
 	return e
+}
+
+// run unlinks what is in trash, keeps the standing list and the policy up to
+// date, and saves the policy's state now and then, until the context ends.
+func (e *evictor) run(ctx context.Context) {
+	var work sync.WaitGroup
+	for _, f := range []func(context.Context){e.reclaim, e.keepStanding, e.keepState} {
+		work.Go(func() { f(ctx) })
+	}
+	work.Wait()
 }
 
 // setPolicy makes p the policy from the next question on.
@@ -133,6 +144,12 @@ func (e *evictor) takeOver() {
 	}
 }
 
+// unlinkInTrash has a file unlinked that is in trash and whose bytes count as
+// being freed. Im is the image that it was, or nil.
+func (e *evictor) unlinkInTrash(file store.Trashed, im *image) {
+	e.unlinkLater(trashed{file: file, im: im})
+}
+
 // trashed is a file that waits to be unlinked.
 type trashed struct {
 	file store.Trashed
@@ -151,24 +168,21 @@ func (t trashed) size() int64 {
 
 // rule says which images may leave. Pinned ones never do.
 type rule struct {
-	minAge time.Duration
-	inUse  bool // images that are being read too
+	MinAge time.Duration // since the image was committed
+	InUse  bool          // images that are being read too
 }
 
-// may is called under the index's mutex.
-func (e *evictor) may(im *image, r rule, now time.Time) bool {
-	return !im.removed && (r.inUse || im.readers == 0) && now.Sub(im.admitted) >= r.minAge && !e.pins.holds(im.id, now)
+// may returns what says under the index's mutex whether an image may leave.
+func (e *evictor) may(r rule, now time.Time) func(*image, use) bool {
+	return func(im *image, u use) bool {
+		return (r.InUse || u.Readers == 0) && now.Sub(u.Admitted) >= r.MinAge && !e.pins.holds(im.id, now)
+	}
 }
 
 // candidates returns the images that may leave, in no order.
 func (e *evictor) candidates(r rule) *candidates {
 	list := &candidates{}
-	now := e.now()
-	e.index.snapshot(func(im *image) {
-		if e.may(im, r, now) {
-			list.add(im)
-		}
-	})
+	list.images, list.records = e.index.candidates(e.may(r, e.now()))
 	return list
 }
 
@@ -200,7 +214,7 @@ func (e *evictor) pick(n, short int64) (victims []victim, enough bool) {
 	if short <= 0 {
 		return nil, true
 	}
-	r := rule{minAge: e.minAge}
+	r := rule{MinAge: e.minAge}
 	take := func(v victim, since time.Time) {
 		if e.takeOut(v.im, r, since) {
 			victims = append(victims, v)
@@ -230,7 +244,7 @@ func (e *evictor) pick(n, short int64) (victims []victim, enough bool) {
 // evictable returns how many bytes could leave, or are leaving.
 func (e *evictor) evictable() int64 {
 	_, n := e.pool.state()
-	for _, im := range e.candidates(rule{minAge: e.minAge}).images {
+	for _, im := range e.candidates(rule{MinAge: e.minAge}).images {
 		n += im.size
 	}
 	return n
@@ -240,8 +254,9 @@ func (e *evictor) evictable() int64 {
 // since advice was given on it.
 func (e *evictor) takeOut(im *image, r rule, since time.Time) bool {
 	now := e.now()
-	left := e.index.evict(im, now, func(im *image) bool {
-		return e.may(im, r, now) && (since.IsZero() || !im.accessed.After(since))
+	may := e.may(r, now)
+	left := e.index.evict(im, now, func(im *image, u use) bool {
+		return may(im, u) && (since.IsZero() || !u.Accessed.After(since))
 	})
 	if left {
 		e.pool.beginFreeing(im.size)
@@ -364,7 +379,7 @@ func (e *evictor) keepStanding(ctx context.Context) {
 	defer tick.Stop()
 	for {
 		if e.events().pending() {
-			e.inform(ctx)
+			_ = e.inform(ctx) // the verdict has the error
 			if e.wantsAdvice() {
 				e.refresh(ctx)
 			}
@@ -379,16 +394,21 @@ func (e *evictor) keepStanding(ctx context.Context) {
 }
 
 // inform brings a stateful policy up to date.
-func (e *evictor) inform(ctx context.Context) {
-	if e.newest().Stateful == nil || e.lockAdvisor(ctx) != nil {
-		return
+func (e *evictor) inform(ctx context.Context) error {
+	if e.newest().Stateful == nil {
+		return nil
+	}
+	if err := e.lockAdvisor(ctx); err != nil {
+		return err
 	}
 	defer e.unlockAdvisor()
 	limited, cancel := context.WithTimeout(ctx, adviceTimeout)
 	defer cancel()
-	if err := e.advisor.observe(limited, nil); err != nil && ctx.Err() == nil {
+	err := e.advisor.observe(limited, nil)
+	if err != nil && ctx.Err() == nil {
 		e.noteVerdict(err)
 	}
+	return err
 }
 
 // wantsAdvice reports whether the standing list is worth a question: when the
@@ -410,12 +430,11 @@ func (e *evictor) standingList() []victim {
 	e.mu.Lock()
 	list := slices.Clone(e.standing)
 	e.mu.Unlock()
-	now := e.now()
 	images := make([]*image, len(list))
 	for i, v := range list {
 		images[i] = v.im
 	}
-	_, no := e.index.among(images, func(im *image) bool { return e.may(im, rule{minAge: e.minAge}, now) })
+	_, no := e.index.among(images, e.may(rule{MinAge: e.minAge}, e.now()))
 	return slices.DeleteFunc(list, func(v victim) bool { return slices.Contains(no, v.im) })
 }
 
@@ -453,7 +472,7 @@ func (e *evictor) refresh(ctx context.Context) {
 	defer e.unlockAdvisor()
 	at := e.now()
 	asOf := e.index.asOf(at)
-	list, err := e.advise(ctx, e.standingWant(), rule{minAge: e.minAge}, nil)
+	list, err := e.advise(ctx, e.standingWant(), rule{MinAge: e.minAge}, nil)
 	if ctx.Err() != nil {
 		return
 	}
@@ -509,6 +528,54 @@ func (e *evictor) advise(ctx context.Context, need int64, r rule, leave func(vic
 		c.byLRU()
 	}
 	return c.list, err
+}
+
+// prune lets images leave that a rule allows to: as many bytes as plan says,
+// which is asked when nobody else is being advised, and for the purpose that it
+// gives. Nothing leaves when dry is set. It returns the victims when their
+// files are gone, except those that are still being read. The error is the
+// context's.
+func (e *evictor) prune(ctx context.Context, r rule, dry bool, plan func() (need int64, purpose string)) ([]victim, error) {
+	if err := e.lockAdvisor(ctx); err != nil {
+		return nil, err
+	}
+	defer e.unlockAdvisor()
+	need, purpose := plan()
+	if need <= 0 {
+		return nil, nil
+	}
+	var unlinked sync.WaitGroup
+	leave := func(v victim) bool {
+		if !e.takeOut(v.im, r, time.Time{}) {
+			return false
+		}
+		unlinked.Add(1)
+		return e.evict(v, purpose, unlinked.Done) == nil
+	}
+	if dry {
+		leave = nil
+	}
+	list, err := e.advise(ctx, need, r, leave)
+	e.noteVerdict(err)
+	unlinked.Wait()
+	return list, ctx.Err()
+}
+
+// next returns who would leave next, first to leave first: the whole order of a
+// scoring policy, and the standing list of a stateful one, which a question
+// would move on.
+func (e *evictor) next(ctx context.Context) ([]victim, error) {
+	if e.newest().Stateful != nil {
+		return e.standingList(), nil
+	}
+	if err := e.lockAdvisor(ctx); err != nil {
+		return nil, err
+	}
+	defer e.unlockAdvisor()
+	total, _ := e.pool.state()
+	list, err := e.advise(ctx, total, rule{MinAge: e.minAge}, nil)
+	e.noteVerdict(err)
+	return list, ctx.Err()
 }
 
 // choice is an answer in the making.
@@ -578,8 +645,7 @@ func (c *choice) byProposals(ctx context.Context) error {
 
 // accept takes the proposed images that may leave and returns the others.
 func (c *choice) accept(list []*image) (refused []*image) {
-	now := c.now()
-	yes, no := c.index.among(list, func(im *image) bool { return c.may(im, c.rule, now) })
+	yes, no := c.index.among(list, c.may(c.rule, c.now()))
 	for _, im := range yes {
 		if c.need > 0 {
 			c.take(im, c.advisor.policy.Name)

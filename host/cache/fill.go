@@ -255,7 +255,7 @@ func (f *fill) publish(p []byte, keep func()) (err error) {
 // taken tells how much of the claim the file system counts.
 func (f *fill) taken() {
 	if f.staged != nil {
-		f.claim.used.Store(max(f.state.have, f.staged.Allocated()) - f.resumed)
+		f.claim.onDisk(max(f.state.have, f.staged.Allocated()) - f.resumed)
 	}
 }
 
@@ -485,6 +485,6 @@ func (f *fill) reportRequests(stored bool) {
 		case began && i == 0:
 			outcome = trace.Stored
 		}
-		f.c.index.requests.report(sdk.KeyOf(f.id), size, outcome, f.c.cfg.Now())
+		f.c.requests.report(sdk.KeyOf(f.id), size, outcome, f.c.cfg.Now())
 	}
 }

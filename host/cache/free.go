@@ -22,6 +22,12 @@ type free struct {
 	looks   int       // made so far
 }
 
+// newFree returns what keeps least bytes of the store's file system free; 0:
+// none.
+func newFree(s *store.Store, now func() time.Time, least int64) *free {
+	return &free{store: s, now: now, least: least}
+}
+
 // freeAge is how long a look at the file system counts. Our own claims count
 // at once, so in that time only others can fill it.
 const freeAge = time.Second

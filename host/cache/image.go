@@ -64,6 +64,18 @@ type fileID struct {
 
 func (im *image) file() fileID { return fileID{im.id, im.info.Inode} }
 
+// use is how an image is used at one moment.
+type use struct {
+	Readers  int       // open now
+	Admitted time.Time // when it was committed
+	Accessed time.Time // start of the last GET
+}
+
+// use must be called under the index's mutex.
+func (im *image) use() use {
+	return use{Readers: im.readers, Admitted: im.admitted, Accessed: im.accessed}
+}
+
 // view is what is known of an image at one moment.
 type view struct {
 	ID       string

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/imgcache/imgcache-host/host/store"
+	"github.com/imgcache/imgcache-host/host/store/storetest"
 	"github.com/imgcache/imgcache-host/sdk"
 )
 
@@ -35,7 +36,7 @@ func TestOpenedWhileItLeaves(t *testing.T) {
 		}, true, false, 10},
 	} {
 		t.Run(name, func(t *testing.T) {
-			x := newIndex(time.Now, newPool(100, true), newJournal(newTestFS(t), "records.log"), &events{})
+			x := newIndex(time.Now, newPool(100, true), newJournal(storetest.TempFS(t), "records.log", ""), newEvents(false, false), newRequests(nil))
 			before, released := x.found(info), x.releases()
 			test.leave(x, before)
 			im, stale := x.opened(info, released)

@@ -48,14 +48,16 @@ type index struct {
 	// events are told, under mu, what the policy has to learn.
 	events *events
 	// requests are told, under mu, of each hit.
-	requests requests
+	requests *requests
 }
 
-func newIndex(now func() time.Time, p *pool, j *journal, e *events) *index {
+// newIndex returns an index without images. It charges the pool, and tells the
+// record log, the events and the requests what happens.
+func newIndex(now func() time.Time, p *pool, j *journal, e *events, r *requests) *index {
 	return &index{
 		now: now, images: map[string]*image{}, byKey: map[sdk.Key]*image{}, quarantined: map[string]uint64{},
 		departed: map[fileID]*image{},
-		pool:     p, log: logs{j}, events: e,
+		pool:     p, log: logs{j}, events: e, requests: r,
 	}
 }
 
@@ -438,10 +440,10 @@ func (x *index) checkedAt(im *image) time.Time {
 
 // evict is removeExactly for an image that may leave, as may says of it under
 // the mutex. It reports whether the image left.
-func (x *index) evict(im *image, now time.Time, may func(*image) bool) bool {
+func (x *index) evict(im *image, now time.Time, may func(*image, use) bool) bool {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	if !may(im) {
+	if im.removed || !may(im, im.use()) {
 		return false
 	}
 	x.removeLocked(im, sdk.ReasonEvicted, now, sinceStart)
@@ -449,19 +451,45 @@ func (x *index) evict(im *image, now time.Time, may func(*image) bool) bool {
 	return true
 }
 
-// among divides images, in their order, into those of which may, which is
-// called under the mutex, says yes and no.
-func (x *index) among(list []*image, may func(*image) bool) (yes, no []*image) {
+// among divides images, in their order, into those that are still cached and of
+// which may, which is called under the mutex, says yes, and the others.
+func (x *index) among(list []*image, may func(*image, use) bool) (yes, no []*image) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	for _, im := range list {
-		if may(im) {
+		if !im.removed && may(im, im.use()) {
 			yes = append(yes, im)
 		} else {
 			no = append(no, im)
 		}
 	}
 	return yes, no
+}
+
+// candidates returns the images that may leave, as may says of each under the
+// mutex, with their records, in no order.
+func (x *index) candidates(may func(*image, use) bool) (images []*image, records []sdk.Record) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	for _, im := range x.images {
+		if may(im, im.use()) {
+			images, records = append(images, im), append(records, im.record())
+		}
+	}
+	return images, records
+}
+
+// sample returns the records of at most n images.
+func (x *index) sample(n int) (records []sdk.Record) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	for _, im := range x.images {
+		if len(records) >= n {
+			break
+		}
+		records = append(records, im.record())
+	}
+	return records
 }
 
 // imagesOf returns the images of keys that a policy has named. Foreign counts
@@ -522,15 +550,6 @@ func (x *index) count() int {
 	return len(x.images)
 }
 
-// snapshot calls f for each image under the mutex, in no order.
-func (x *index) snapshot(f func(*image)) {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	for _, im := range x.images {
-		f(im)
-	}
-}
-
 // logs returns the record logs, that of the driver in use first.
 func (x *index) logs() logs {
 	x.mu.Lock()
@@ -540,8 +559,12 @@ func (x *index) logs() logs {
 
 // all returns the views of all images, ordered by id.
 func (x *index) all() []view {
-	var list []view
-	x.snapshot(func(im *image) { list = append(list, im.view()) })
+	x.mu.Lock()
+	list := make([]view, 0, len(x.images))
+	for _, im := range x.images {
+		list = append(list, im.view())
+	}
+	x.mu.Unlock()
 	slices.SortFunc(list, func(a, b view) int { return strings.Compare(a.ID, b.ID) })
 	return list
 }

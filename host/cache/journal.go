@@ -125,9 +125,16 @@ func logPath(dir, driver string) string {
 
 // newJournal returns the record log that is in path, or will be. What happens
 // is noted from now on; the first flush reads what the file holds.
-func newJournal(fsys store.FS, path string) *journal {
-	return &journal{fs: fsys, path: path, kick: make(chan struct{}, 1)}
+//
+// Older is where an older program has the log, which is taken over; empty:
+// nowhere.
+func newJournal(fsys store.FS, path, older string) *journal {
+	return &journal{fs: fsys, path: path, older: older, kick: make(chan struct{}, 1)}
 }
+
+// hurried returns a channel that receives when a put or delete waits to be
+// sent.
+func (j *journal) hurried() <-chan struct{} { return j.kick }
 
 // open reads the file, unless that is done, or begins one. Nothing is written
 // over a file that cannot be read.
@@ -135,27 +142,45 @@ func (j *journal) open() error {
 	if j.file != nil {
 		return nil
 	}
+	if err := j.load(); err != nil {
+		return err
+	}
+	return j.rewrite()
+}
+
+// load reads the file, unless that is done. It writes nothing, but for taking
+// an older program's file over.
+func (j *journal) load() error {
 	j.mu.Lock()
 	read := j.source != ""
 	j.mu.Unlock()
-	if !read {
-		data, err := readFile(j.fs, "journal.read", j.path)
-		if errors.Is(err, fs.ErrNotExist) && j.older != "" {
-			if err = j.fs.Rename("journal.adopt", j.older, j.path); err == nil {
-				data, err = readFile(j.fs, "journal.read", j.path)
-			}
-		}
-		if err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return fmt.Errorf("read record log: %w", err)
-		}
-		j.mu.Lock()
-		j.replay(data)
-		if j.source == "" {
-			j.source, j.seq = newSourceID(), 0
-		}
-		j.mu.Unlock()
+	if read {
+		return nil
 	}
-	return j.rewrite()
+	data, err := readFile(j.fs, "journal.read", j.path)
+	if errors.Is(err, fs.ErrNotExist) && j.older != "" {
+		if err = j.fs.Rename("journal.adopt", j.older, j.path); err == nil {
+			data, err = readFile(j.fs, "journal.read", j.path)
+		}
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("read record log: %w", err)
+	}
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.replay(data)
+	if j.source == "" {
+		j.source, j.seq = newSourceID(), 0
+	}
+	return nil
+}
+
+// onItsWay returns the batch that the driver has not acknowledged; nil: there
+// is none.
+func (j *journal) onItsWay() *sdk.Batch {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.sent
 }
 
 func newSourceID() string {

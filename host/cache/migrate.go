@@ -84,8 +84,18 @@ type move struct {
 	done   chan<- error // buffered
 }
 
-// migrate has the recorder's goroutine move the records.
-func (r *recorder) migrate(ctx context.Context, to *loggedDriver, dry bool, tell func(MigrateProgress)) (MigrateReport, error) {
+// migrate moves the records to another driver and goes on with it: see
+// [Cache.Migrate].
+func (r *recorder) migrate(ctx context.Context, to Target, tell func(MigrateProgress)) (MigrateReport, error) {
+	k := &loggedDriver{name: to.Name, driver: to.Driver, bare: to.Bare, log: r.home.log}
+	if r.home.name != to.Name {
+		k.log = newJournal(r.fs, logPath(r.dir, to.Name), "")
+	}
+	return r.moveTo(ctx, k, to.DryRun, tell)
+}
+
+// moveTo has the recorder's goroutine move the records.
+func (r *recorder) moveTo(ctx context.Context, to *loggedDriver, dry bool, tell func(MigrateProgress)) (MigrateReport, error) {
 	if !r.migrating.TryLock() {
 		return MigrateReport{}, ErrMoving
 	}

@@ -57,21 +57,3 @@ func randomOp(rng *rand.Rand, id string, kind sdk.OpKind) sdk.Op {
 	}
 	return sdk.Delete(id)
 }
-
-func apply(m map[string]sdk.Entry, op sdk.Op) {
-	old, exists := m[op.Entry.ID]
-	e, exists := op.Apply(old, exists)
-	if exists {
-		m[op.Entry.ID] = e
-	} else {
-		delete(m, op.Entry.ID)
-	}
-}
-
-func clone(m map[string]sdk.Entry) map[string]sdk.Entry {
-	c := map[string]sdk.Entry{}
-	for k, v := range m {
-		c[k] = v
-	}
-	return c
-}

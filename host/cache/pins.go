@@ -80,11 +80,11 @@ type pinsHead struct {
 // parsePins reads what can be read of the file, and reports whether that is
 // all of it.
 func parsePins(data []byte) (list map[string]Pin, whole bool) {
-	lines := bytes.Split(bytes.TrimSuffix(data, []byte("\n")), []byte("\n"))
+	texts := bytes.Split(bytes.TrimSuffix(data, []byte("\n")), []byte("\n"))
 	var head pinsHead
-	whole = parseLine(lines[0], &head)
+	whole = parseLine(texts[0], &head)
 	list = map[string]Pin{}
-	for _, text := range lines[1:] {
+	for _, text := range texts[1:] {
 		var pin Pin
 		if parseLine(text, &pin) && sdk.ValidID(pin.ID) {
 			list[pin.ID] = pin

@@ -3,7 +3,6 @@ package cache
 import (
 	"context"
 	"fmt"
-	"sync"
 	"time"
 )
 
@@ -12,58 +11,50 @@ import (
 // the low watermark if the high one is passed. Pinned images stay. It returns
 // when the files are gone, except those that are still being read.
 func (c *Cache) Prune(ctx context.Context, o PruneOptions) (Result, error) {
-	target, r := c.cfg.lowMark(), rule{minAge: c.cfg.MinAge}
-	start := c.cfg.highMark()
+	if o.MaxSize != nil && *o.MaxSize < 0 {
+		return Result{}, fmt.Errorf("max_size is %d, want 0 or more bytes", *o.MaxSize)
+	}
+	r := rule{MinAge: c.cfg.MinAge}
 	if o.MaxSize != nil {
-		if *o.MaxSize < 0 {
-			return Result{}, fmt.Errorf("max_size is %d, want 0 or more bytes", *o.MaxSize)
-		}
-		target, start, r = *o.MaxSize, *o.MaxSize, rule{inUse: true}
+		r = rule{InUse: true}
 	}
-	if err := c.evictor.lockAdvisor(ctx); err != nil {
-		return Result{}, err
-	}
-	defer c.evictor.unlockAdvisor()
-	bound := c.cfg.Hard && o.MaxSize == nil
-	held := c.held(bound)
-	if held <= start { // only what min_free needs has to leave
-		target = held
-	}
-	purpose := "by a prune"
-	if missing := c.missing(); o.MaxSize == nil && held-missing < target {
-		target = max(0, held-missing)
-		purpose += " for min_free"
-	}
-	if held <= target {
-		return Result{}, nil
-	}
-	for bound && !o.DryRun && held > target && c.dropInvalid() {
-		held = c.held(bound)
-	}
-	var unlinked sync.WaitGroup
-	purpose = fmt.Sprintf("%s from %d to %d bytes", purpose, held, target)
-	leave := func(v victim) bool {
-		if !c.evictor.takeOut(v.im, r, time.Time{}) {
-			return false
-		}
-		unlinked.Add(1)
-		return c.evictor.evict(v, purpose, unlinked.Done) == nil
-	}
-	if o.DryRun {
-		leave = nil
-	}
-	list, err := c.evictor.advise(ctx, held-target, r, leave)
-	c.evictor.noteVerdict(err)
+	var held, target int64
+	list, err := c.evictor.prune(ctx, r, o.DryRun, func() (int64, string) {
+		var why string
+		held, target, why = c.excess(o)
+		return held - target, fmt.Sprintf("%s from %d to %d bytes", why, held, target)
+	})
 	var done Result
 	for _, v := range list {
 		done.Files++
 		done.Bytes += v.im.size
 	}
-	unlinked.Wait()
-	if !o.DryRun {
+	if held > target && !o.DryRun {
 		c.log.Info("pruned", "files", done.Files, "bytes", done.Bytes, "target", target)
 	}
-	return done, ctx.Err()
+	return done, err
+}
+
+// excess returns what the cache holds in the eyes of a prune, what it is to
+// hold afterwards, which is as much when nothing has to leave, and why.
+func (c *Cache) excess(o PruneOptions) (held, target int64, why string) {
+	target, start := c.cfg.lowMark(), c.cfg.highMark()
+	if o.MaxSize != nil {
+		target, start = *o.MaxSize, *o.MaxSize
+	}
+	bound := c.cfg.Hard && o.MaxSize == nil
+	held, why = c.held(bound), "by a prune"
+	if held <= start { // only what min_free needs has to leave
+		target = held
+	}
+	if missing := c.missing(); o.MaxSize == nil && held-missing < target {
+		target = max(0, held-missing)
+		why += " for min_free"
+	}
+	for bound && !o.DryRun && held > target && c.dropInvalid() {
+		held = c.held(bound)
+	}
+	return max(held, target), target, why
 }
 
 // held is what a prune compares with its limit. A bound is on all usage; what
@@ -95,25 +86,12 @@ func (c *Cache) missing() int64 {
 // stateful policy is not asked, since a question moves it on: its standing
 // list is shown, which is empty while the cache is not half full.
 func (c *Cache) Victims(ctx context.Context, limit int) ([]Victim, error) {
-	if c.evictor.newest().Stateful != nil {
-		return shown(c.evictor.standingList(), limit), nil
-	}
-	if err := c.evictor.lockAdvisor(ctx); err != nil {
-		return nil, err
-	}
-	defer c.evictor.unlockAdvisor()
-	total, _ := c.pool.state()
-	list, err := c.evictor.advise(ctx, total, rule{minAge: c.cfg.MinAge}, nil)
-	c.evictor.noteVerdict(err)
-	return shown(list, limit), ctx.Err()
-}
-
-func shown(list []victim, limit int) []Victim {
+	list, err := c.evictor.next(ctx)
 	victims := []Victim{}
 	for _, v := range list[:min(limit, len(list))] {
 		victims = append(victims, Victim{ID: v.im.id, Size: v.im.size, Why: v.why})
 	}
-	return victims
+	return victims, err
 }
 
 // pruneByItself prunes when the high watermark is passed, once the records

@@ -17,7 +17,7 @@ func (c *Cache) quarantine(im *image, why error) bool {
 	}
 	c.stats.quarantined.Add(1)
 	c.history.happened(slog.LevelError, im.id, Quarantined, why.Error()+"; the file is in invalid/")
-	if err := c.store.Quarantine(im.info); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := c.store.Quarantine(c.index.view(im).File); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		c.log.Error("quarantine", "image", im.id, "error", err)
 	}
 	c.recount()

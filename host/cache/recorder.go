@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/imgcache/imgcache-host/host/store"
 	"github.com/imgcache/imgcache-host/sdk"
 )
 
@@ -34,6 +35,8 @@ type recorder struct {
 	index *index
 	now   func() time.Time
 	every time.Duration // hits are sent so often
+	fs    store.FS
+	dir   string // where record logs are
 
 	inUse atomic.Pointer[loggedDriver] // changed by run's goroutine only
 	home  *loggedDriver                // the one of the configuration, with which a restart goes on
@@ -60,10 +63,32 @@ type loggedDriver struct {
 	bare   bool // see [Target]
 }
 
-func newRecorder(k *loggedDriver, log *slog.Logger, x *index, now func() time.Time, scanned <-chan struct{}) *recorder {
+// recorderConfig is what a recorder works with. Index, Journal, Now, Log and
+// Scanned are required.
+type recorderConfig struct {
+	Name    string     // of the driver's block in the configuration; empty in tests
+	Driver  sdk.Driver // nil: no records are kept; it need not answer yet
+	Journal *journal   // the driver's record log, which the index tells what happens
+	Index   *index
+	Now     func() time.Time
+	Log     *slog.Logger
+	Every   time.Duration   // hits are sent so often; default, and least, a second
+	Scanned <-chan struct{} // closed when the index has every file
+
+	FS      store.FS // where record logs of other drivers are kept
+	Dir     string
+	Offline bool // for a single command, after which the service goes on as before
+}
+
+// newRecorder returns a recorder that does nothing before it is run.
+func newRecorder(cfg recorderConfig) *recorder {
+	k := &loggedDriver{name: cfg.Name, driver: cfg.Driver, log: cfg.Journal}
 	r := &recorder{
-		log: log, index: x, now: now, every: flushEvery, scanned: scanned, home: k, moves: make(chan move),
-		merged: make(chan struct{}), again: make(chan struct{}, 1),
+		log: cfg.Log, index: cfg.Index, now: cfg.Now, every: cfg.Every, scanned: cfg.Scanned, home: k,
+		fs: cfg.FS, dir: cfg.Dir, moves: make(chan move), merged: make(chan struct{}), again: make(chan struct{}, 1),
+	}
+	if cfg.Name != "" {
+		r.last = &lastDriver{fs: cfg.FS, path: cfg.Dir + "/driver", log: cfg.Log, offline: cfg.Offline}
 	}
 	r.inUse.Store(k)
 	r.state.Store("loading")
@@ -72,6 +97,17 @@ func newRecorder(k *loggedDriver, log *slog.Logger, x *index, now func() time.Ti
 	}
 	return r
 }
+
+// records says whether the driver's records are known: "loading", "ready" or,
+// without a driver, "absent".
+func (r *recorder) records() string { return r.state.Load().(string) }
+
+// keptBy returns the name of the driver that keeps the records.
+func (r *recorder) keptBy() string { return r.inUse.Load().name }
+
+// migration returns how far the move of the records to another driver is; nil:
+// they do not move.
+func (r *recorder) migration() *MigrateProgress { return r.moved.Load() }
 
 // complete returns the names of the drivers that miss nothing, but for what
 // their record logs hold: the one in use first.
@@ -190,7 +226,7 @@ func (r *recorder) wake() <-chan struct{} {
 	if r.trouble.Load() != nil {
 		return nil
 	}
-	return r.inUse.Load().log.kick
+	return r.inUse.Load().log.hurried()
 }
 
 // retry ends the pause early, as the driver may answer now.

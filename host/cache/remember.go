@@ -141,6 +141,13 @@ func (a *advisor) load() (*savedState, error) {
 	return r, nil
 }
 
+// saveAtEnd saves the state of the policy when the service ends.
+func (e *evictor) saveAtEnd() {
+	ctx, cancel := context.WithTimeout(context.Background(), rememberTimeout)
+	defer cancel()
+	e.remember(ctx)
+}
+
 // remember saves the state of the policy. A failure costs no more than a
 // replay.
 func (e *evictor) remember(ctx context.Context) {

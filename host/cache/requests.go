@@ -22,6 +22,10 @@ type requests struct {
 	last int64 // the time of the newest
 }
 
+// newRequests returns requests of which watch, if not nil, is told. It is called
+// under mutexes and must not wait.
+func newRequests(watch func(trace.Access)) *requests { return &requests{watch: watch} }
+
 func (r *requests) report(key sdk.Key, size int64, outcome trace.Outcome, now time.Time) {
 	if r.watch == nil {
 		return

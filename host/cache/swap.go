@@ -104,13 +104,7 @@ func (a *advisor) examine(ctx context.Context, need int64) error {
 // sample returns records to be scored for trial. There is always one.
 func (a *advisor) sample() []sdk.Record {
 	now := a.now().UnixNano()
-	list := []sdk.Record{{Size: 1, Admitted: now, Accessed: now}}
-	a.index.snapshot(func(im *image) {
-		if len(list) < sdk.MaxBatch {
-			list = append(list, im.record())
-		}
-	})
-	return list
+	return append(a.index.sample(sdk.MaxBatch-1), sdk.Record{Size: 1, Admitted: now, Accessed: now})
 }
 
 // succeed makes p, which the heir advised with for trial, the policy. The

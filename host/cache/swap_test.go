@@ -104,11 +104,7 @@ func (e *engine) tell(t *testing.T) {
 // tryTell is tell for a policy that may refuse.
 func (e *engine) tryTell(t *testing.T) error {
 	t.Helper()
-	if err := e.evictor.lockAdvisor(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	defer e.evictor.unlockAdvisor()
-	return e.evictor.advisor.observe(t.Context(), nil)
+	return e.evictor.inform(t.Context())
 }
 
 // TestSwapPolicy gives policies each other's state, by a snapshot where both

@@ -235,7 +235,7 @@ func (c *Cache) appendWrite(ctx context.Context, w *write, p []byte) error {
 	if _, err := w.staged.Write(p); err != nil {
 		return fmt.Errorf("%w: %w", ErrNoSpace, err)
 	}
-	w.claim.used.Store(w.staged.Size())
+	w.claim.onDisk(w.staged.Size())
 	for _, h := range w.sums {
 		h.Write(p)
 	}

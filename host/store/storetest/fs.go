@@ -251,3 +251,14 @@ func (f *FS) Free(op string) (int64, error) {
 	}
 	return f.inner.Free(op)
 }
+
+// TempFS returns the file system of an empty directory, which is removed when
+// the test ends.
+func TempFS(t testing.TB) store.FS {
+	t.Helper()
+	fsys, err := store.OpenFS(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return fsys
+}

@@ -1,0 +1,162 @@
+package cache
+
+import (
+	"context"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/imgcache/imgcache-host/sdk"
+	"github.com/imgcache/imgcache-host/sdk/sdktest"
+)
+
+// applyLate is when a slow driver applies a batch: after every host has given
+// up, which is after half a minute.
+const applyLate = time.Minute
+
+// faultyDriver is an in-memory driver that keeps the contract and fails in
+// every way that the contract allows.
+type faultyDriver struct {
+	mu      sync.Mutex
+	rng     *rand.Rand
+	faults  bool
+	entries map[string]sdk.Entry
+	last    map[string]uint64
+}
+
+func newFaultyDriver(seed uint64) *faultyDriver {
+	return &faultyDriver{
+		rng: rand.New(rand.NewPCG(seed, 3)), faults: true,
+		entries: map[string]sdk.Entry{}, last: map[string]uint64{},
+	}
+}
+
+func (d *faultyDriver) fault() int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if !d.faults {
+		return 100
+	}
+	return d.rng.IntN(10)
+}
+
+func (d *faultyDriver) Apply(ctx context.Context, b sdk.Batch) error {
+	if err := b.Validate(); err != nil {
+		return err
+	}
+	switch d.fault() {
+	case 0: // it died before
+		return sdk.ErrUnavailable
+	case 1: // it applied the batch, and died before it could say so
+		if err := d.apply(b); err != nil {
+			return err
+		}
+		return sdk.ErrUnavailable
+	case 2: // it is slow, and applies after the caller has given up
+		go func() {
+			time.Sleep(applyLate)
+			_ = d.apply(b)
+		}()
+		<-ctx.Done()
+		return ctx.Err()
+	}
+	return d.apply(b)
+}
+
+// settle ends the faults.
+func (d *faultyDriver) settle() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.faults = false
+}
+
+// records returns a copy of what is stored.
+func (d *faultyDriver) records() map[string]sdk.Entry {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return clone(d.entries)
+}
+
+// wipe loses everything, as a driver whose store was replaced by an empty one.
+func (d *faultyDriver) wipe() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.entries, d.last = map[string]sdk.Entry{}, map[string]uint64{}
+}
+
+func (d *faultyDriver) apply(b sdk.Batch) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	ok, err := b.Admit(d.last[b.Source])
+	if !ok {
+		return err
+	}
+	for _, op := range b.Ops {
+		apply(d.entries, op)
+	}
+	d.last[b.Source] = b.Seq
+	return nil
+}
+
+func (d *faultyDriver) List(_ context.Context, yield func([]sdk.Entry) error) error {
+	if d.fault() == 0 {
+		return sdk.ErrUnavailable
+	}
+	d.mu.Lock()
+	var list []sdk.Entry
+	for _, e := range d.entries {
+		list = append(list, e)
+	}
+	d.mu.Unlock()
+	return yield(list)
+}
+
+// severable is a driver that can be cut off.
+type severable struct {
+	sdk.Driver
+	severed atomic.Bool
+}
+
+func (s *severable) Apply(ctx context.Context, b sdk.Batch) error {
+	if s.severed.Load() {
+		return sdk.ErrUnavailable
+	}
+	return s.Driver.Apply(ctx, b)
+}
+
+func clone(m map[string]sdk.Entry) map[string]sdk.Entry {
+	c := map[string]sdk.Entry{}
+	for k, v := range m {
+		c[k] = v
+	}
+	return c
+}
+
+func apply(m map[string]sdk.Entry, op sdk.Op) {
+	old, exists := m[op.Entry.ID]
+	e, exists := op.Apply(old, exists)
+	if exists {
+		m[op.Entry.ID] = e
+	} else {
+		delete(m, op.Entry.ID)
+	}
+}
+
+// wantHits checks that a driver has records with these hits, and no others.
+func wantHits(t *testing.T, name string, d *sdktest.Memory, want map[string]uint64) {
+	t.Helper()
+	got := map[string]uint64{}
+	for _, e := range d.Entries() {
+		got[e.ID] = e.Hits
+	}
+	for id, hits := range want {
+		if n, ok := got[id]; !ok || n != hits {
+			t.Errorf("%s has %d hits of %s (a record: %v), want %d", name, n, id, ok, hits)
+		}
+	}
+	if len(got) != len(want) {
+		t.Errorf("%s has the records %v, want %v", name, got, want)
+	}
+}
