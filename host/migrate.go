@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"github.com/imgcache/imgcache-host/host/cache"
+	"github.com/imgcache/imgcache-host/host/cache/records"
 	"github.com/imgcache/imgcache-host/host/config"
 	"github.com/imgcache/imgcache-host/host/httpd"
 	"github.com/imgcache/imgcache-host/host/plugin"
@@ -22,27 +23,27 @@ func (h *Host) DriverStatus() httpd.DriverStatus {
 // Migrate implements [httpd.Drivers]: it starts the plugin of the other driver
 // beside the one that runs, and stops whichever does not keep the records
 // afterwards.
-func (h *Host) Migrate(ctx context.Context, o httpd.MigrateOptions, tell func(cache.MigrateProgress)) (cache.MigrateReport, error) {
+func (h *Host) Migrate(ctx context.Context, o httpd.MigrateOptions, tell func(records.Progress)) (records.Report, error) {
 	if !h.migrating.TryLock() {
-		return cache.MigrateReport{}, fmt.Errorf("%w: the records are being moved already", cache.ErrConflict)
+		return records.Report{}, fmt.Errorf("%w: the records are being moved already", cache.ErrConflict)
 	}
 	defer h.migrating.Unlock()
 	to, err := h.target(o)
 	if err != nil {
-		return cache.MigrateReport{}, err
+		return records.Report{}, err
 	}
 	p, err := h.startDriver(ctx, to)
 	if err != nil {
-		return cache.MigrateReport{}, err
+		return records.Report{}, err
 	}
-	target := cache.Target{Name: to.String(), Driver: p.Driver(), Bare: bare(to, p.Manifest()), DryRun: o.DryRun}
+	target := records.Target{Name: to.String(), Driver: p.Driver(), Bare: bare(to, p.Manifest()), DryRun: o.DryRun}
 	report, err := h.cache.Migrate(ctx, target, tell)
 	unused := p
 	if report.Moved {
 		unused = h.driver.Swap(p)
 	}
 	stopped := h.plugins.Stop(unused)
-	if errors.Is(err, cache.ErrDifferent) { // which the report tells better
+	if errors.Is(err, records.ErrDifferent) { // which the report tells better
 		err = nil
 	}
 	return report, errors.Join(err, stopped)

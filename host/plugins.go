@@ -8,7 +8,7 @@ import (
 	"path/filepath"
 	"time"
 
-	"github.com/imgcache/imgcache-host/host/cache"
+	"github.com/imgcache/imgcache-host/host/cache/evict"
 	"github.com/imgcache/imgcache-host/host/config"
 	"github.com/imgcache/imgcache-host/host/lock"
 	"github.com/imgcache/imgcache-host/host/plugin"
@@ -134,8 +134,8 @@ func (h *Host) runPlugins(list ...*plugin.Plugin) {
 }
 
 // policyForm returns a plugin as the policy, in the form that it says it has.
-func (h *Host) policyForm(p *plugin.Plugin) cache.Policy {
-	form, m := cache.Policy{Name: h.cfg.Cache.Policy.Plugin, Epoch: p.Epoch}, p.Manifest()
+func (h *Host) policyForm(p *plugin.Plugin) evict.Policy {
+	form, m := evict.Policy{Name: h.cfg.Cache.Policy.Plugin, Epoch: p.Epoch}, p.Manifest()
 	if !m.Has(sdk.CapStateful) {
 		form.Scorer = p.Scorer()
 		return form

@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"github.com/imgcache/imgcache-host/host/cache"
+	"github.com/imgcache/imgcache-host/host/cache/evict"
 	"github.com/imgcache/imgcache-host/host/plugin"
 	"github.com/imgcache/imgcache-host/sdk"
 )
@@ -68,9 +69,9 @@ func reloadTried(ctx context.Context, list []*plugin.Plugin) error {
 func (h *Host) reloadPolicy(ctx context.Context) error {
 	swap := func(replay bool) error {
 		return h.policy.Reload(ctx, func(ctx context.Context, next *plugin.Plugin, take func()) error {
-			return h.cache.SwapPolicy(ctx, cache.Succession{
+			return h.cache.SwapPolicy(ctx, evict.Succession{
 				Next: h.policyForm(next), Replay: replay,
-				Take: func() cache.Policy {
+				Take: func() evict.Policy {
 					take()
 					return h.policyForm(h.policy)
 				},
@@ -78,7 +79,7 @@ func (h *Host) reloadPolicy(ctx context.Context) error {
 		})
 	}
 	err := swap(false)
-	if errors.Is(err, cache.ErrRestore) {
+	if errors.Is(err, evict.ErrRestore) {
 		return swap(true)
 	}
 	return err

@@ -7,7 +7,7 @@ import (
 	"io"
 
 	"github.com/dustin/go-humanize/english"
-	"github.com/imgcache/imgcache-host/host/cache"
+	"github.com/imgcache/imgcache-host/host/cache/records"
 	"github.com/imgcache/imgcache-host/host/client"
 	"github.com/imgcache/imgcache-host/host/config"
 	"github.com/spf13/cobra"
@@ -113,13 +113,13 @@ func (a *app) move(ctx context.Context, c *client.Client, m *migration) error {
 	}
 	next := nextStep(r, offline)
 	answer := struct {
-		cache.MigrateReport
+		records.Report
 		Next string `json:"next,omitempty"` // what is left to do
 	}{r, next}
 	return errors.Join(a.answer(answer, func(w io.Writer) { showMove(w, r, next) }), moveComplaint(r))
 }
 
-func showMove(w io.Writer, r cache.MigrateReport, next string) {
+func showMove(w io.Writer, r records.Report, next string) {
 	verb := map[bool]string{true: "would move", false: "moved"}[r.DryRun]
 	if !r.DryRun && !r.Moved {
 		verb = "not moved"
@@ -144,7 +144,7 @@ func showMove(w io.Writer, r cache.MigrateReport, next string) {
 }
 
 // nextStep says what is left to do after the records have moved.
-func nextStep(r cache.MigrateReport, offline bool) string {
+func nextStep(r records.Report, offline bool) string {
 	glance := r.To == "glance-sqlite" || r.To == "glance-xattr"
 	switch {
 	case !r.Moved:
@@ -162,7 +162,7 @@ func nextStep(r cache.MigrateReport, offline bool) string {
 }
 
 // moveComplaint is an error if the records are not where they should be.
-func moveComplaint(r cache.MigrateReport) error {
+func moveComplaint(r records.Report) error {
 	if r.Different == 0 {
 		return nil
 	}
@@ -170,7 +170,7 @@ func moveComplaint(r cache.MigrateReport) error {
 }
 
 // moving says in a line how far a migration is.
-func moving(p cache.MigrateProgress) string {
+func moving(p records.Progress) string {
 	text := fmt.Sprintf("to %s, %s: %d of %s", p.To, p.Phase, p.Records, english.Plural(p.Total, "record", ""))
 	if p.Error != "" {
 		text += "; trying again: " + p.Error
@@ -186,7 +186,7 @@ type moveMeter struct {
 	last     string // what was written
 }
 
-func (m *moveMeter) show(p cache.MigrateProgress) {
+func (m *moveMeter) show(p records.Progress) {
 	switch {
 	case m.terminal:
 		m.last = moving(p)

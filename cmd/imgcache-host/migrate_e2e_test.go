@@ -12,12 +12,13 @@ import (
 	"testing"
 
 	"github.com/imgcache/imgcache-host/host/cache"
+	"github.com/imgcache/imgcache-host/host/cache/records"
 	"github.com/imgcache/imgcache-host/plugins/builtin/centraldb/dbtest"
 )
 
 // moved is what driver migrate says.
 type moved struct {
-	cache.MigrateReport
+	records.Report
 	Next string
 }
 

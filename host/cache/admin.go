@@ -8,12 +8,16 @@ import (
 	"io/fs"
 	"log/slog"
 
+	"github.com/imgcache/imgcache-host/host/cache/evict"
+	"github.com/imgcache/imgcache-host/host/cache/internal/history"
+	"github.com/imgcache/imgcache-host/host/cache/internal/index"
+	"github.com/imgcache/imgcache-host/host/cache/records"
 	"github.com/imgcache/imgcache-host/host/store"
 	"github.com/imgcache/imgcache-host/sdk"
 )
 
 // infoOf tells of an image what callers may know.
-func infoOf(v view) ImageInfo {
+func infoOf(v index.View) ImageInfo {
 	return ImageInfo{
 		ID:           v.ID,
 		State:        StateCached,
@@ -33,9 +37,9 @@ func infoOf(v view) ImageInfo {
 func (c *Cache) Images() []ImageInfo {
 	var list []ImageInfo
 	now := c.cfg.Now()
-	for _, v := range c.index.all() {
+	for _, v := range c.index.All() {
 		info := infoOf(v)
-		if pin, ok := c.pins.get(info.ID, now); ok {
+		if pin, ok := c.pins.Get(info.ID, now); ok {
 			info.Pinned, info.PinnedUntil = true, pin.Until
 		}
 		list = append(list, info)
@@ -49,8 +53,8 @@ func (c *Cache) Image(id string) (ImageInfo, error) {
 	if !sdk.ValidID(id) {
 		return ImageInfo{}, badID(id)
 	}
-	past := c.history.of(id)
-	info := ImageInfo{ID: id, State: c.state(id), Size: -1, Error: trouble(past)}
+	past := c.history.Of(id)
+	info := ImageInfo{ID: id, State: c.state(id), Size: -1, Error: history.Trouble(past)}
 	if o, name, err := c.cfg.Origins.ByID(id); err == nil {
 		info.URL = o.Name() + ":" + name
 	}
@@ -58,11 +62,11 @@ func (c *Cache) Image(id string) (ImageInfo, error) {
 	case StateQueued:
 		info.Error = cmp.Or(c.queue.entry(id).Error, info.Error)
 	case StateCached:
-		if im := c.index.get(id); im != nil {
-			info = infoOf(c.index.view(im))
+		if im := c.index.Get(id); im != nil {
+			info = infoOf(c.index.View(im))
 		} else if onDisk, err := c.store.Stat(id); err == nil {
-			if im := c.index.found(onDisk); im != nil {
-				info = infoOf(c.index.view(im))
+			if im := c.index.Found(onDisk); im != nil {
+				info = infoOf(c.index.View(im))
 			} else {
 				info.State = StateAbsent
 			}
@@ -80,7 +84,7 @@ func (c *Cache) Image(id string) (ImageInfo, error) {
 			f.mu.Unlock()
 		}
 	}
-	pin, pinned := c.pins.get(id, c.cfg.Now())
+	pin, pinned := c.pins.Get(id, c.cfg.Now())
 	info.Pinned, info.PinnedUntil = pinned, pin.Until
 	info.History = past
 	return info, nil
@@ -88,7 +92,7 @@ func (c *Cache) Image(id string) (ImageInfo, error) {
 
 // state returns the first state that holds.
 func (c *Cache) state(id string) State {
-	if c.index.get(id) != nil {
+	if c.index.Get(id) != nil {
 		return StateCached
 	}
 	if _, err := c.store.Stat(id); err == nil {
@@ -121,7 +125,7 @@ func (c *Cache) Delete(ctx context.Context, id string) error {
 		return err
 	}
 	c.unpark(id)
-	im := c.index.remove(id, sdk.ReasonDeleted, c.cfg.Now())
+	im := c.index.Remove(id, sdk.ReasonDeleted, c.cfg.Now())
 	if im == nil {
 		info, err := c.store.Stat(id)
 		if errors.Is(err, fs.ErrNotExist) {
@@ -130,20 +134,20 @@ func (c *Cache) Delete(ctx context.Context, id string) error {
 		if err != nil {
 			return fmt.Errorf("delete %q: %w", id, err)
 		}
-		c.index.found(info) // the scan had not come by
-		if im = c.index.remove(id, sdk.ReasonDeleted, c.cfg.Now()); im == nil {
+		c.index.Found(info) // the scan had not come by
+		if im = c.index.Remove(id, sdk.ReasonDeleted, c.cfg.Now()); im == nil {
 			return nil // somebody else deleted it meanwhile
 		}
 	}
-	c.pool.beginFreeing(im.size)
-	if err := c.evictor.discard(im, nil); err != nil {
+	c.pool.BeginFreeing(im.Size)
+	if err := c.evictor.Discard(im, nil); err != nil {
 		return fmt.Errorf("delete %q: %w", id, err)
 	}
 	reason := "by request"
-	if c.pins.holds(id, c.cfg.Now()) {
+	if c.pins.Holds(id, c.cfg.Now()) {
 		reason += "; its pin stays"
 	}
-	c.history.happened(slog.LevelInfo, id, Deleted, reason)
+	c.history.Happened(slog.LevelInfo, id, Deleted, reason)
 	return nil
 }
 
@@ -198,15 +202,15 @@ func (c *Cache) DeleteAll(ctx context.Context) (int, error) {
 
 // Usage says how full the cache is.
 func (c *Cache) Usage() Usage {
-	total, _ := c.pool.state()
+	total, _ := c.pool.State()
 	u := Usage{
 		Bytes: total, MaxBytes: c.cfg.MaxSize, Limit: "prune",
-		Images: c.index.count(), Unsent: c.recorder.unsent(),
-		Records: c.recorder.records(), RecordsError: c.recorder.why(), UnsentSince: c.recorder.since(),
+		Images: c.index.Count(), Unsent: c.recorder.Unsent(),
+		Records: c.recorder.Records(), RecordsError: c.recorder.Why(), UnsentSince: c.recorder.Since(),
 		Hits: c.stats.hits.Load(), Misses: c.stats.misses.Load(),
 		BytesServed: c.stats.served.Load(), BytesFetched: c.stats.fetched.Load(),
 		Quarantined: c.stats.quarantined.Load(), Scrub: c.scrubs.progress(),
-		Policy: c.evictor.decided(), Disk: c.disk.state(),
+		Policy: c.evictor.Decided(), Disk: c.disk.state(),
 	}
 	u.MinFree = c.cfg.MinFree
 	if free, err := c.store.Free(); err == nil {
@@ -240,8 +244,8 @@ func (c *Cache) Usage() Usage {
 // the place of the other; else everything is as before. Nobody is advised
 // meanwhile, and no event is lost to either. The error wraps ErrRestore when
 // the other has to be started anew and built by a replay.
-func (c *Cache) SwapPolicy(ctx context.Context, s Succession) error {
-	return c.evictor.swap(ctx, s)
+func (c *Cache) SwapPolicy(ctx context.Context, s evict.Succession) error {
+	return c.evictor.Swap(ctx, s)
 }
 
 // Migrate moves the records to another driver and goes on with it, while images
@@ -253,12 +257,12 @@ func (c *Cache) SwapPolicy(ctx context.Context, s Succession) error {
 //
 // The record log of the driver of the configuration is kept on, as if that
 // driver were away: a restart with it misses nothing.
-func (c *Cache) Migrate(ctx context.Context, to Target, tell func(MigrateProgress)) (MigrateReport, error) {
+func (c *Cache) Migrate(ctx context.Context, to records.Target, tell func(records.Progress)) (records.Report, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	defer context.AfterFunc(c.ctx, func() { cancel(errStopped) })()
-	report, err := c.recorder.migrate(ctx, to, tell)
-	if errors.Is(err, ErrMoving) {
+	report, err := c.recorder.Migrate(ctx, to, tell)
+	if errors.Is(err, records.ErrMoving) {
 		err = fmt.Errorf("%w: %w", ErrConflict, err)
 	}
 	return report, err
@@ -266,7 +270,7 @@ func (c *Cache) Migrate(ctx context.Context, to Target, tell func(MigrateProgres
 
 // Migration returns how far the move of the records to another driver is; nil:
 // they do not move.
-func (c *Cache) Migration() *MigrateProgress { return c.recorder.migration() }
+func (c *Cache) Migration() *records.Progress { return c.recorder.Migration() }
 
 // RecordsWith returns the name of the driver that keeps the records.
-func (c *Cache) RecordsWith() string { return c.recorder.keptBy() }
+func (c *Cache) RecordsWith() string { return c.recorder.KeptBy() }

@@ -34,7 +34,7 @@ type request struct {
 // queued or half fetched is wanted whoever asks.
 func (c *Cache) requestOf(ctx context.Context, id string) request {
 	name, _ := ctx.Value(clientKey{}).(string)
-	wanted := c.admission.open() || c.pins.holds(id, c.cfg.Now()) || c.parked.has(id) || c.store.Queued(id)
+	wanted := c.admission.open() || c.pins.Holds(id, c.cfg.Now()) || c.parked.has(id) || c.store.Queued(id)
 	return request{client: name, wanted: wanted}
 }
 

@@ -151,7 +151,7 @@ func (e *engine) withDisk(capacity int64, others *atomic.Int64) (free func() int
 		return capacity - used
 	}
 	e.fsys.free.Store(&free)
-	e.Cache.free.stale()
+	e.Cache.free.Stale()
 	return free
 }
 

@@ -6,6 +6,8 @@ import (
 	"io"
 	"time"
 
+	"github.com/imgcache/imgcache-host/host/cache/internal/history"
+	"github.com/imgcache/imgcache-host/host/cache/internal/pins"
 	"github.com/imgcache/imgcache-host/host/store"
 	"github.com/imgcache/imgcache-host/sdk"
 )
@@ -34,6 +36,27 @@ const (
 	StateFilling State = "filling"
 	StateQueued  State = "queued"
 	StateAbsent  State = "absent"
+)
+
+// What happens to images. The words are those of the log.
+const (
+	Queued      = history.Queued
+	Cached      = history.Cached
+	NotFetched  = history.NotFetched
+	NotStored   = history.NotStored
+	Evicted     = history.Evicted
+	Deleted     = history.Deleted
+	Replaced    = history.Replaced
+	Quarantined = history.Quarantined
+	Vanished    = history.Vanished
+	Interrupted = history.Interrupted
+)
+
+type (
+	// Event is a thing that happened to an image.
+	Event = history.Event
+	// Pin keeps an image from being evicted.
+	Pin = pins.Pin
 )
 
 // ImageInfo is what the cache knows of an image. History and Error are known of

@@ -15,10 +15,16 @@ import (
 	"sync/atomic"
 	"time"
 
-	"golang.org/x/time/rate"
-
+	"github.com/imgcache/imgcache-host/host/cache/evict"
+	"github.com/imgcache/imgcache-host/host/cache/internal/history"
+	"github.com/imgcache/imgcache-host/host/cache/internal/index"
+	"github.com/imgcache/imgcache-host/host/cache/internal/journal"
+	"github.com/imgcache/imgcache-host/host/cache/internal/pins"
+	"github.com/imgcache/imgcache-host/host/cache/internal/space"
+	"github.com/imgcache/imgcache-host/host/cache/records"
 	"github.com/imgcache/imgcache-host/host/store"
 	"github.com/imgcache/imgcache-host/sdk"
+	"golang.org/x/time/rate"
 )
 
 // Cache is the engine. It implements [Engine].
@@ -26,15 +32,15 @@ type Cache struct {
 	cfg      Config
 	store    *store.Store
 	log      *slog.Logger
-	pool     *pool
-	index    *index
-	requests *requests
-	evictor  *evictor
-	recorder *recorder
+	pool     *space.Pool
+	index    *index.Index
+	requests *index.Requests
+	evictor  *evict.Evictor
+	recorder *records.Recorder
 	queue    *queue
 	writes   *writes
-	history  *history
-	pins     *pins
+	history  *history.History
+	pins     *pins.Pins
 	disk     *diskHealth
 	others   strays
 	parked   parked
@@ -45,7 +51,7 @@ type Cache struct {
 	stats    stats
 
 	admission admission
-	free      *free
+	free      *space.Free
 
 	ctx     context.Context // of everything that runs by itself
 	stop    context.CancelCauseFunc
@@ -76,24 +82,24 @@ func New(cfg Config) (*Cache, error) {
 	private := cfg.Store.PrivateDir()
 	older := ""
 	if cfg.DriverName != "" {
-		older = logPath(private, "")
+		older = journal.Path(private, "")
 	}
-	j := newJournal(cfg.Store.FS(), logPath(private, cfg.DriverName), older)
+	j := journal.New(cfg.Store.FS(), journal.Path(private, cfg.DriverName), older)
 	if cfg.ForeignDriver {
-		j.begin()
+		j.Begin()
 	}
 	ctx, stop := context.WithCancelCause(context.Background())
-	p := newPool(cfg.MaxSize, cfg.Hard)
-	requests := newRequests(cfg.Watch)
-	ev := newEvents(cfg.Policy.Stateful != nil, cfg.Policy.Scorer != nil)
-	x := newIndex(cfg.Now, p, j, ev, requests)
+	p := space.NewPool(cfg.MaxSize, cfg.Hard)
+	requests := index.NewRequests(cfg.Watch)
+	ev := index.NewEvents(cfg.Policy.Stateful != nil, cfg.Policy.Scorer != nil)
+	x := index.New(cfg.Now, p, j, ev, requests)
 	c := &Cache{
 		cfg: cfg, store: cfg.Store, log: cfg.Log, pool: p, index: x, requests: requests,
-		history:   newHistory(cfg.Store.FS(), private+"/history", cfg.Log, cfg.Now),
-		pins:      newPins(cfg.Store.FS(), private+"/pins", cfg.Log, cfg.Now, cfg.Pins),
+		history:   history.New(cfg.Store.FS(), private+"/history", cfg.Log, cfg.Now),
+		pins:      pins.New(cfg.Store.FS(), private+"/pins", cfg.Log, cfg.Now, cfg.Pins),
 		disk:      &diskHealth{now: cfg.Now, log: cfg.Log},
 		admission: admission{after: cfg.AdmitAfter, perClient: cfg.ColdPerClient},
-		free:      newFree(cfg.Store, cfg.Now, cfg.MinFree),
+		free:      space.NewFree(cfg.Store, cfg.Now, cfg.MinFree),
 		scrubs:    newScrubs(cfg),
 		ctx:       ctx, stop: stop, scanned: make(chan struct{}), fills: map[string]*fill{},
 	}
@@ -103,11 +109,11 @@ func New(cfg Config) (*Cache, error) {
 	if cfg.FillRate > 0 {
 		c.rate = rate.NewLimiter(rate.Limit(cfg.FillRate), blockSize)
 	}
-	c.recorder = newRecorder(recorderConfig{
+	c.recorder = records.New(records.Config{
 		Name: cfg.DriverName, Driver: cfg.Driver, Journal: j, Index: x, Now: cfg.Now, Log: cfg.Log,
 		Every: cfg.FlushInterval, Scanned: c.scanned, FS: cfg.Store.FS(), Dir: private, Offline: cfg.Offline,
 	})
-	c.evictor = newEvictor(evictorConfig{
+	c.evictor = evict.New(evict.Config{
 		Policy: cfg.Policy, Index: x, Events: ev, Pool: p, Free: c.free, Store: c.store, History: c.history, Pins: c.pins,
 		MaxSize: cfg.MaxSize, Hard: cfg.Hard, MinAge: cfg.MinAge, Now: cfg.Now, Log: c.log, Stopped: ctx.Done(),
 	})
@@ -116,7 +122,7 @@ func New(cfg Config) (*Cache, error) {
 	if err := c.store.Open(); err != nil {
 		c.disk.fail(err)
 	} else {
-		c.pins.load()
+		c.pins.Load()
 	}
 	return c, nil
 }
@@ -126,9 +132,9 @@ func (c *Cache) Start() {
 	if c.store.IsOpen() {
 		c.recover()
 	}
-	c.records.Go(func() { c.recorder.run(c.ctx) })
+	c.records.Go(func() { c.recorder.Run(c.ctx) })
 	background := []func(context.Context){
-		c.takeUp, c.evictor.run, c.history.run,
+		c.takeUp, c.evictor.Run, c.history.Run,
 	}
 	if !c.cfg.Offline {
 		background = append(background, c.pruneByItself, c.queue.run, c.writes.expire, c.watchPins)
@@ -150,7 +156,7 @@ func (c *Cache) Scanned(ctx context.Context) error {
 
 // Merged returns when the driver's records are merged. The error is the
 // context's.
-func (c *Cache) Merged(ctx context.Context) error { return c.recorder.whenMerged(ctx) }
+func (c *Cache) Merged(ctx context.Context) error { return c.recorder.WhenMerged(ctx) }
 
 // takeUp brings what the directory holds into use, as soon as it can be
 // opened.
@@ -160,7 +166,7 @@ func (c *Cache) takeUp(ctx context.Context) {
 		if !c.openAgain(ctx) {
 			return
 		}
-		c.pins.load()
+		c.pins.Load()
 		c.recover()
 	}
 	if !c.cfg.Offline {
@@ -191,12 +197,12 @@ func (c *Cache) openAgain(ctx context.Context) bool {
 
 // DriverUp says that the driver, which may have been away, answers now: what
 // waits for it is sent without a pause.
-func (c *Cache) DriverUp() { c.recorder.retry() }
+func (c *Cache) DriverUp() { c.recorder.Retry() }
 
 // SetPolicy brings the policy, or brings it anew after it has lost its state.
 // Until it is asked next, which does not wait for this call, the earlier one
 // decides.
-func (c *Cache) SetPolicy(p Policy) { c.evictor.setPolicy(p) }
+func (c *Cache) SetPolicy(p evict.Policy) { c.evictor.SetPolicy(p) }
 
 // Close ends all work, sends what the driver can take, and returns when
 // nothing runs any more. Transfers that clients still follow are cut. The
@@ -205,10 +211,10 @@ func (c *Cache) Close() error {
 	c.stop(errStopped)
 	c.work.Wait()
 	if c.cfg.Offline { // a service would go on at its next start
-		c.evictor.empty()
+		c.evictor.Empty()
 	}
-	c.history.save()
-	c.evictor.saveAtEnd()
+	c.history.Save()
+	c.evictor.SaveAtEnd()
 	c.records.Wait()
 	return nil
 }
@@ -231,12 +237,12 @@ func (c *Cache) recover() {
 		c.disk.fail(fmt.Errorf("list trash: %w", err))
 	}
 	for _, t := range left {
-		c.pool.charge(t.Size)
-		c.pool.beginFreeing(t.Size)
+		c.pool.Charge(t.Size)
+		c.pool.BeginFreeing(t.Size)
 	}
 	c.work.Go(func() {
 		for _, t := range left {
-			c.evictor.unlinkInTrash(t, nil)
+			c.evictor.UnlinkInTrash(t, nil)
 		}
 	})
 	c.recount()
@@ -247,7 +253,7 @@ func (c *Cache) scan(ctx context.Context) {
 	start, n := time.Now(), 0
 	var adopted adopted
 	err := c.store.Scan(func(info store.Info) error {
-		c.index.found(info)
+		c.index.Found(info)
 		adopted.count(info)
 		n++
 		return ctx.Err()

@@ -319,7 +319,7 @@ func (d *day) after() {
 	}
 	time.Sleep(time.Minute)
 	sum := imageBytes(d.t, d.dir)
-	if total, pending := d.pool.state(); total != sum || pending != 0 {
+	if total, pending := d.pool.State(); total != sum || pending != 0 {
 		d.t.Errorf("%s: %d bytes are charged (%d of them leaving), the files have %d", d.name, total, pending, sum)
 	}
 	d.sleep()

@@ -50,7 +50,7 @@ func (c *Cache) recount() {
 			sum += p.Size
 		}
 	}
-	c.pool.charge(sum - c.others.bytes)
+	c.pool.Charge(sum - c.others.bytes)
 	c.others.bytes = sum
 }
 

@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/imgcache/imgcache-host/host/cache/evict"
+	"github.com/imgcache/imgcache-host/host/cache/internal/drivertest"
 	"github.com/imgcache/imgcache-host/sdk"
 )
 
@@ -144,9 +146,9 @@ func TestEvictionWhenTheClockIsSet(t *testing.T) {
 					continue
 				}
 				t.Run(name+map[bool]string{true: ", restart"}[restart]+map[bool]string{true: ", driver away"}[away], func(t *testing.T) {
-					d := newFaultyDriver(1)
-					d.settle()
-					cut := &severable{Driver: d}
+					d := drivertest.NewFaulty(1)
+					d.Settle()
+					cut := &drivertest.Severable{Driver: d}
 					cfg := Config{MaxSize: 1 << 20, Hard: true, Driver: cut, PruneInterval: year}
 					inEngine(t, cfg, func(t *testing.T, e *engine) { evictAfterStep(t, e, d, cut, step, restart, away) })
 				})
@@ -155,7 +157,7 @@ func TestEvictionWhenTheClockIsSet(t *testing.T) {
 	}
 }
 
-func evictAfterStep(t *testing.T, e *engine, d *faultyDriver, cut *severable, step time.Duration, restart, away bool) {
+func evictAfterStep(t *testing.T, e *engine, d *drivertest.Faulty, cut *drivertest.Severable, step time.Duration, restart, away bool) {
 	for _, id := range []string{"a", "b", "c", "d"} {
 		e.put(id, 1000)
 	}
@@ -163,28 +165,28 @@ func evictAfterStep(t *testing.T, e *engine, d *faultyDriver, cut *severable, st
 		e.read(id)
 	}
 	time.Sleep(5 * time.Second) // for the recorder
-	before := d.records()
+	before := d.Records()
 	e.setClock(step)
 	if restart {
 		e.shut()
-		cut.severed.Store(away)
+		cut.Severed.Store(away)
 		e.open()
 		if !away {
-			<-e.recorder.merged
+			<-e.recorder.Merged
 		}
 	}
 	e.read("a") // else the next to leave behind d
 	e.put("new", 1000)
 	if away {
-		cut.severed.Store(false)
+		cut.Severed.Store(false)
 		e.DriverUp()
-		<-e.recorder.merged
+		<-e.recorder.Merged
 	}
 	e.read("d")
 	e.prune(3000)
 	e.wantIDs("a", "d", "new")
 	time.Sleep(time.Minute)
-	for id, r := range d.records() {
+	for id, r := range d.Records() {
 		if old, ok := before[id]; ok && r.LastAccessed.Before(old.LastAccessed) {
 			t.Errorf("the record of %s went back from %v to %v", id, old.LastAccessed, r.LastAccessed)
 		}
@@ -192,7 +194,7 @@ func evictAfterStep(t *testing.T, e *engine, d *faultyDriver, cut *severable, st
 	// The order is on record too, so that a restart keeps it.
 	e.shut()
 	e.open()
-	<-e.recorder.merged
+	<-e.recorder.Merged
 	e.prune(1000)
 	e.wantIDs("d")
 }
@@ -202,9 +204,9 @@ func largestFirst(r *sdk.Record, _ time.Time) float64 { return -float64(r.Size) 
 // TestAdviceWhenTheClockIsSet: the standing list is drawn on also while the
 // clock is behind the records.
 func TestAdviceWhenTheClockIsSet(t *testing.T) {
-	d := newFaultyDriver(1)
-	d.settle()
-	cfg := Config{MaxSize: 10_000, Hard: true, Driver: d, PruneInterval: year, Policy: Policy{Name: "largest", Scorer: sdk.ScoreFunc(largestFirst)}}
+	d := drivertest.NewFaulty(1)
+	d.Settle()
+	cfg := Config{MaxSize: 10_000, Hard: true, Driver: d, PruneInterval: year, Policy: evict.Policy{Name: "largest", Scorer: sdk.ScoreFunc(largestFirst)}}
 	inEngine(t, cfg, func(t *testing.T, e *engine) {
 		e.put("small", 1000)
 		e.put("large", 4000)
@@ -213,11 +215,11 @@ func TestAdviceWhenTheClockIsSet(t *testing.T) {
 		e.setClock(-year)
 		e.shut()
 		e.open()
-		<-e.recorder.merged
+		<-e.recorder.Merged
 		time.Sleep(time.Minute)
 		e.put("new", 3000)
 		e.wantIDs("middle", "new", "small")
-		for _, event := range e.history.of("large") {
+		for _, event := range e.history.Of("large") {
 			if event.Event == Evicted && !bytes.HasPrefix([]byte(event.Reason), []byte("largest")) {
 				t.Errorf("the policy was not followed: %s", event.Reason)
 			}
@@ -275,23 +277,23 @@ func TestScrubWhenTheClockIsSet(t *testing.T) {
 // TestRecordFromFarAhead: a driver that makes a time up does not decide who
 // leaves.
 func TestRecordFromFarAhead(t *testing.T) {
-	d := newFaultyDriver(1)
-	d.settle()
+	d := drivertest.NewFaulty(1)
+	d.Settle()
 	inEngine(t, Config{MaxSize: 1 << 20, Hard: true, Driver: d, PruneInterval: year}, func(t *testing.T, e *engine) {
 		e.put("a", 1000)
 		e.put("b", 1000)
 		time.Sleep(5 * time.Second)
-		d.mu.Lock()
-		wrong := d.entries["a"]
+		d.Mu.Lock()
+		wrong := d.Entries["a"]
 		wrong.LastAccessed = time.Unix(0, 1<<63-1).UTC()
-		d.entries["a"] = wrong
-		d.mu.Unlock()
+		d.Entries["a"] = wrong
+		d.Mu.Unlock()
 		e.shut()
 		e.open()
-		<-e.recorder.merged
+		<-e.recorder.Merged
 		time.Sleep(time.Second)
 		e.read("b")
-		if a, b := e.index.view(e.index.get("a")), e.index.view(e.index.get("b")); !a.Accessed.Before(b.Accessed) || b.Accessed.After(time.Now()) {
+		if a, b := e.index.View(e.index.Get("a")), e.index.View(e.index.Get("b")); !a.Accessed.Before(b.Accessed) || b.Accessed.After(time.Now()) {
 			t.Errorf("a was used at %v, b at %v", a.Accessed, b.Accessed)
 		}
 	})

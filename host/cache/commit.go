@@ -6,37 +6,38 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/imgcache/imgcache-host/host/cache/internal/index"
 	"github.com/imgcache/imgcache-host/host/store"
 )
 
 // commitStaged publishes a staged file, for which charged bytes of the pool
 // are reserved, and returns its image, acquired. After an error nothing has
 // changed.
-func (c *Cache) commitStaged(st *store.Staged, m store.Meta, charged int64) (*image, error) {
+func (c *Cache) commitStaged(st *store.Staged, m store.Meta, charged int64) (*index.Image, error) {
 	info, replaced, err := st.Commit(m)
 	if err != nil {
 		return nil, fmt.Errorf("commit: %w", err)
 	}
 	c.unpark(info.ID)
 	c.absent.forget(info.ID)
-	im, old := c.index.commit(info, c.cfg.Now())
-	c.pool.release(charged - info.Size)
+	im, old := c.index.Commit(info, c.cfg.Now())
+	c.pool.Release(charged - info.Size)
 	switch {
 	case old != nil && replaced != nil:
-		c.pool.beginFreeing(old.size)
-		c.evictor.unlinkInTrash(*replaced, old)
+		c.pool.BeginFreeing(old.Size)
+		c.evictor.UnlinkInTrash(*replaced, old)
 	case old != nil:
-		c.index.unlinked(old)
+		c.index.Unlinked(old)
 	case replaced != nil: // the scan had not come by
-		c.pool.charge(replaced.Size)
-		c.pool.beginFreeing(replaced.Size)
-		c.evictor.unlinkInTrash(*replaced, nil)
+		c.pool.Charge(replaced.Size)
+		c.pool.BeginFreeing(replaced.Size)
+		c.evictor.UnlinkInTrash(*replaced, nil)
 	}
 	c.disk.ok()
 	if old != nil {
-		c.history.happened(slog.LevelInfo, info.ID, Replaced, replacement(old.info.Version, info.Version))
+		c.history.Happened(slog.LevelInfo, info.ID, Replaced, replacement(old.Info.Version, info.Version))
 	}
-	c.history.happened(slog.LevelInfo, info.ID, Cached, source(m), "bytes", info.Size, "version", info.Version)
+	c.history.Happened(slog.LevelInfo, info.ID, Cached, source(m), "bytes", info.Size, "version", info.Version)
 	return im, nil
 }
 

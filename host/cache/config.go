@@ -4,6 +4,7 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/imgcache/imgcache-host/host/cache/evict"
 	"github.com/imgcache/imgcache-host/host/origin"
 	"github.com/imgcache/imgcache-host/host/store"
 	"github.com/imgcache/imgcache-host/host/trace"
@@ -24,8 +25,8 @@ type Origins interface {
 type Config struct {
 	Store   *store.Store
 	Origins Origins
-	Driver  sdk.Driver // nil: no records are kept; it need not answer yet: see [Cache.DriverUp]
-	Policy  Policy     // zero: least recently used leaves first; see [Cache.SetPolicy]
+	Driver  sdk.Driver   // nil: no records are kept; it need not answer yet: see [Cache.DriverUp]
+	Policy  evict.Policy // zero: least recently used leaves first; see [Cache.SetPolicy]
 	Log     *slog.Logger
 
 	// Watch is told of each request for an image; see requests. It is called

@@ -16,6 +16,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/imgcache/imgcache-host/host/cache/evict"
 	"github.com/imgcache/imgcache-host/host/store"
 	"github.com/imgcache/imgcache-host/sdk"
 )
@@ -193,7 +194,7 @@ func TestSeedPrune(t *testing.T) {
 		e.put("99", 1024)
 	}
 	t.Run("to a size", func(t *testing.T) {
-		inEngine(t, Config{MaxSize: 1 << 20, Hard: true, Policy: Policy{Name: "lru", Scorer: sdk.ScoreFunc(newestLast)}}, func(t *testing.T, e *engine) {
+		inEngine(t, Config{MaxSize: 1 << 20, Hard: true, Policy: evict.Policy{Name: "lru", Scorer: sdk.ScoreFunc(newestLast)}}, func(t *testing.T, e *engine) {
 			seed(e)
 			if r := e.prune(5120); r != (Result{6, 6144}) {
 				t.Errorf("pruned %+v, want 6 files of 6144 bytes", r)
@@ -212,7 +213,7 @@ func TestSeedPrune(t *testing.T) {
 		})
 	})
 	t.Run("by limit", func(t *testing.T) {
-		cfg := Config{MaxSize: 5120, PruneInterval: 100 * time.Hour, Policy: Policy{Name: "lru", Scorer: sdk.ScoreFunc(newestLast)}}
+		cfg := Config{MaxSize: 5120, PruneInterval: 100 * time.Hour, Policy: evict.Policy{Name: "lru", Scorer: sdk.ScoreFunc(newestLast)}}
 		inEngine(t, cfg, func(t *testing.T, e *engine) {
 			seed(e)
 			if r, err := e.Prune(t.Context(), PruneOptions{}); err != nil || r != (Result{6, 6144}) {
@@ -299,7 +300,7 @@ func TestScoringPolicyThatFails(t *testing.T) {
 		"hangs":       {func(ctx context.Context, _ []float64) error { <-ctx.Done(); return ctx.Err() }, "deadline"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			inEngine(t, Config{MaxSize: 1 << 20, Hard: true, Policy: Policy{Name: "bad", Scorer: &badPolicy{score: tt.score}}}, func(t *testing.T, e *engine) {
+			inEngine(t, Config{MaxSize: 1 << 20, Hard: true, Policy: evict.Policy{Name: "bad", Scorer: &badPolicy{score: tt.score}}}, func(t *testing.T, e *engine) {
 				for _, id := range []string{"a", "b", "c"} {
 					e.put(id, 1000)
 				}
@@ -318,7 +319,7 @@ func TestScoringPolicyThatFails(t *testing.T) {
 
 func TestStatefulPolicyThatNamesStrangers(t *testing.T) {
 	p := &badPolicy{choose: func([]sdk.Key) []sdk.Key { return []sdk.Key{1, 2, 2, 3} }}
-	inEngine(t, Config{MaxSize: 1 << 20, Hard: true, Policy: Policy{Name: "bad", Stateful: p}}, func(t *testing.T, e *engine) {
+	inEngine(t, Config{MaxSize: 1 << 20, Hard: true, Policy: evict.Policy{Name: "bad", Stateful: p}}, func(t *testing.T, e *engine) {
 		for _, id := range []string{"a", "b", "c"} {
 			e.put(id, 1000)
 		}
@@ -338,7 +339,7 @@ func TestStatefulPolicyThatNamesStrangers(t *testing.T) {
 // knows them all.
 func TestPolicyThatComesLate(t *testing.T) {
 	p := &badPolicy{choose: func(known []sdk.Key) []sdk.Key { return slices.Clone(known) }}
-	inEngine(t, Config{MaxSize: 1 << 20, Hard: true, Policy: Policy{Name: "fifo"}}, func(t *testing.T, e *engine) {
+	inEngine(t, Config{MaxSize: 1 << 20, Hard: true, Policy: evict.Policy{Name: "fifo"}}, func(t *testing.T, e *engine) {
 		for _, id := range []string{"a", "b", "c"} {
 			e.put(id, 1000)
 		}
@@ -346,7 +347,7 @@ func TestPolicyThatComesLate(t *testing.T) {
 		if why := e.Usage().Policy; why != "lru (fallback): the policy fifo has not started yet" {
 			t.Errorf("before it comes %q is in charge", why)
 		}
-		e.SetPolicy(Policy{Name: "fifo", Stateful: p})
+		e.SetPolicy(evict.Policy{Name: "fifo", Stateful: p})
 		e.put("d", 1000)
 		e.prune(1000)
 		p.mu.Lock()
@@ -361,7 +362,7 @@ func TestPolicyThatComesLate(t *testing.T) {
 // that may not leave comes back as refused.
 func TestStatefulPolicyIsTold(t *testing.T) {
 	p := &badPolicy{choose: func(known []sdk.Key) []sdk.Key { return slices.Clone(known) }}
-	cfg := Config{MaxSize: 1 << 20, Hard: true, HighWatermark: 0.001, LowWatermark: 0.0005, PruneInterval: 100 * time.Hour, Policy: Policy{Name: "fifo", Stateful: p}}
+	cfg := Config{MaxSize: 1 << 20, Hard: true, HighWatermark: 0.001, LowWatermark: 0.0005, PruneInterval: 100 * time.Hour, Policy: evict.Policy{Name: "fifo", Stateful: p}}
 	inEngine(t, cfg, func(t *testing.T, e *engine) {
 		e.put("a", 1000)
 		e.put("b", 1000)

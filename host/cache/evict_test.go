@@ -6,6 +6,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/imgcache/imgcache-host/host/cache/evict"
 	"github.com/imgcache/imgcache-host/host/store/storetest"
 )
 
@@ -25,13 +26,13 @@ func TestTrashThatStays(t *testing.T) {
 			t.Fatal(err)
 		}
 		synctest.Wait()
-		if total, pending := e.pool.state(); total != 20 || pending != 0 {
+		if total, pending := e.pool.State(); total != 20 || pending != 0 {
 			t.Errorf("%d bytes are charged, %d of them leaving; the file is still there", total, pending)
 		}
-		time.Sleep(reclaimAgain)
+		time.Sleep(evict.ReclaimAgain)
 		fsys.Inject(nil)
-		time.Sleep(reclaimAgain + time.Second)
-		if total, pending := e.pool.state(); total != 10 || pending != 0 || imageBytes(t, dir) != 10 {
+		time.Sleep(evict.ReclaimAgain + time.Second)
+		if total, pending := e.pool.State(); total != 10 || pending != 0 || imageBytes(t, dir) != 10 {
 			t.Errorf("%d bytes are charged, %d of them leaving, the files have %d", total, pending, imageBytes(t, dir))
 		}
 	})

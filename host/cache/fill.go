@@ -12,6 +12,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/imgcache/imgcache-host/host/cache/internal/index"
+	"github.com/imgcache/imgcache-host/host/cache/internal/space"
 	"github.com/imgcache/imgcache-host/host/origin"
 	"github.com/imgcache/imgcache-host/host/store"
 	"github.com/imgcache/imgcache-host/host/trace"
@@ -56,17 +58,17 @@ type fill struct {
 	memory   []byte        // the readable bytes while reserving, and after a refusal
 	staged   *store.Staged // the readable bytes afterwards
 	clients  int
-	sums     *digester // of the readable bytes; run's own until the fill is over
-	rest     *fetch    // detached: the origin's stream from state.have on, for the first taker
-	image    *image    // done: what was stored, held open; nil: nothing
-	wanted   bool      // the queue wants the image, whether clients stay or not
-	asked    int       // requests of which nobody was told yet; see requests
-	askedFor bool      // the one that began the fill is among them
-	finished bool      // run has ended
+	sums     *digester    // of the readable bytes; run's own until the fill is over
+	rest     *fetch       // detached: the origin's stream from state.have on, for the first taker
+	image    *index.Image // done: what was stored, held open; nil: nothing
+	wanted   bool         // the queue wants the image, whether clients stay or not
+	asked    int          // requests of which nobody was told yet; see requests
+	askedFor bool         // the one that began the fill is among them
+	finished bool         // run has ended
 
 	ended   func()      // called when the fill is over; run's own
 	refused error       // why the image is not to be stored, however much room there is; known when it began
-	claim   claim       // of the file system
+	claim   space.Claim // of the file system
 	charged int64       // bytes of the pool that are not the image's; run's own
 	parked  *parkedFill // what an earlier fill left of the image; run's own
 	resumed int64       // bytes of it that were right
@@ -255,7 +257,7 @@ func (f *fill) publish(p []byte, keep func()) (err error) {
 // taken tells how much of the claim the file system counts.
 func (f *fill) taken() {
 	if f.staged != nil {
-		f.claim.onDisk(max(f.state.have, f.staged.Allocated()) - f.resumed)
+		f.claim.OnDisk(max(f.state.have, f.staged.Allocated()) - f.resumed)
 	}
 }
 
@@ -321,7 +323,7 @@ func (f *fill) commit() {
 		}
 	})
 	if bar != nil {
-		f.c.history.happened(slog.LevelInfo, f.id, NotStored, bar.Error())
+		f.c.history.Happened(slog.LevelInfo, f.id, NotStored, bar.Error())
 		f.finish()
 		return
 	}
@@ -392,7 +394,7 @@ func (f *fill) fail(err error) {
 // rest to the last client.
 func (f *fill) finish() {
 	f.c.forget(f)
-	f.c.free.end(&f.claim)
+	f.c.free.End(&f.claim)
 	if f.staged != nil && f.image == nil {
 		f.putAway()
 	}
@@ -461,9 +463,9 @@ func (f *fill) release() {
 		f.staged.Release()
 	}
 	if f.image != nil {
-		f.c.index.close(f.image)
+		f.c.index.Close(f.image)
 	} else {
-		f.c.pool.release(f.charged)
+		f.c.pool.Release(f.charged)
 	}
 }
 
@@ -485,6 +487,6 @@ func (f *fill) reportRequests(stored bool) {
 		case began && i == 0:
 			outcome = trace.Stored
 		}
-		f.c.requests.report(sdk.KeyOf(f.id), size, outcome, f.c.cfg.Now())
+		f.c.requests.Report(sdk.KeyOf(f.id), size, outcome, f.c.cfg.Now())
 	}
 }

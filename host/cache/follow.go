@@ -3,6 +3,7 @@ package cache
 import (
 	"context"
 
+	"github.com/imgcache/imgcache-host/host/cache/internal/index"
 	"github.com/imgcache/imgcache-host/host/origin"
 )
 
@@ -17,7 +18,7 @@ import (
 // it is not, the request has a transfer of its own that nobody can follow: what
 // followers read is what was stored, and theirs may be the request from which on
 // the image is.
-func (c *Cache) follow(id string, o origin.Origin, name string, stale *image, r request) (f *fill, collapsed bool) {
+func (c *Cache) follow(id string, o origin.Origin, name string, stale *index.Image, r request) (f *fill, collapsed bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if f := c.fills[id]; f != nil {
@@ -29,7 +30,7 @@ func (c *Cache) follow(id string, o origin.Origin, name string, stale *image, r 
 		f.mu.Unlock()
 		return f, true
 	}
-	if im := c.index.get(id); im != nil && im != stale {
+	if im := c.index.Get(id); im != nil && im != stale {
 		return nil, false
 	}
 	c.stats.misses.Add(1)

@@ -24,7 +24,7 @@ func (e *engine) story(id string) string {
 // because returns the reason of the last event of an image.
 func (e *engine) because(id string) string {
 	e.t.Helper()
-	events := e.history.of(id)
+	events := e.history.Of(id)
 	if len(events) == 0 {
 		return ""
 	}
@@ -47,7 +47,7 @@ func TestHistory(t *testing.T) {
 			if got := e.story(id); got != story || !strings.Contains(e.because(id), because) {
 				t.Errorf("%s: %s; the last because of %q; want %s because of %q", id, got, e.because(id), story, because)
 			}
-			if last := e.history.of(id); !strings.Contains(e.log.String(), last[len(last)-1].Event) {
+			if last := e.history.Of(id); !strings.Contains(e.log.String(), last[len(last)-1].Event) {
 				t.Errorf("%s: the log has no %s", id, last[len(last)-1].Event)
 			}
 		}
@@ -89,7 +89,7 @@ func TestHistory(t *testing.T) {
 		e.origin.mu.Unlock()
 		must(e.fetch("b"))
 		want("b", "cached, deleted, cached, replaced, cached", "fetched in ")
-		if events := e.history.of("b"); events[3].Reason != `version "1" by version "2"` || events[3].Time.Before(events[2].Time) {
+		if events := e.history.Of("b"); events[3].Reason != `version "1" by version "2"` || events[3].Time.Before(events[2].Time) {
 			t.Errorf("the replacement is %+v", events[3:])
 		}
 		must(e.store.FS().Remove("test", "b"))
@@ -106,7 +106,7 @@ func TestHistory(t *testing.T) {
 			}
 		}
 		want("b", "cached, deleted, cached, replaced, cached, vanished, not fetched", "unavailable")
-		if events := e.history.of("b"); events[len(events)-1].Times != 3 {
+		if events := e.history.Of("b"); events[len(events)-1].Times != 3 {
 			t.Errorf("three failures are told as %+v", events[len(events)-1])
 		}
 		e.put("w", 10)

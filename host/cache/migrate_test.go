@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/imgcache/imgcache-host/host/cache/internal/drivertest"
+	"github.com/imgcache/imgcache-host/host/cache/records"
 	"github.com/imgcache/imgcache-host/sdk"
 	"github.com/imgcache/imgcache-host/sdk/sdktest"
 )
@@ -41,18 +43,18 @@ func TestMigrate(t *testing.T) {
 		seedRecords(t, &b, sdk.Entry{ID: "one", Version: one.Version, Size: 10, Hits: 100, LastAccessed: time.Now().Add(time.Hour)},
 			sdk.Entry{ID: "gone", Size: 5, Hits: 7}, sdk.Entry{ID: "two", Version: "another", Size: 99, Hits: 50})
 
-		to := Target{Name: "driver.b", Driver: &b, DryRun: true}
-		tell := func(MigrateProgress) {}
-		want := MigrateReport{From: "driver.a", To: "driver.b", Configured: "driver.a", Records: 3, Hits: 6, Replaced: 2, Removed: 1, DryRun: true}
+		to := records.Target{Name: "driver.b", Driver: &b, DryRun: true}
+		tell := func(records.Progress) {}
+		want := records.Report{From: "driver.a", To: "driver.b", Configured: "driver.a", Records: 3, Hits: 6, Replaced: 2, Removed: 1, DryRun: true}
 		if got, err := e.Migrate(t.Context(), to, tell); err != nil || fmt.Sprint(got) != fmt.Sprint(want) {
 			t.Errorf("dry run: %+v, %v; want %+v", got, err, want)
 		}
-		wantHits(t, "b", &b, map[string]uint64{"one": 100, "two": 50, "gone": 7})
+		drivertest.WantHits(t, "b", &b, map[string]uint64{"one": 100, "two": 50, "gone": 7})
 		to.DryRun, want.DryRun, want.Verified, want.Moved = false, false, 3, true
 		if got, err := e.Migrate(t.Context(), to, tell); err != nil || fmt.Sprint(got) != fmt.Sprint(want) {
 			t.Errorf("migration: %+v, %v; want %+v", got, err, want)
 		}
-		wantHits(t, "b", &b, map[string]uint64{"one": 1, "two": 2, "three": 3})
+		drivertest.WantHits(t, "b", &b, map[string]uint64{"one": 1, "two": 2, "three": 3})
 		if _, err := e.Migrate(t.Context(), to, tell); !errors.Is(err, sdk.ErrInvalid) {
 			t.Errorf("to the driver in use: %v, want ErrInvalid", err)
 		}
@@ -65,7 +67,7 @@ func TestMigrate(t *testing.T) {
 		}
 		time.Sleep(5 * time.Second)
 		after := map[string]uint64{"one": 2, "two": 2, "four": 0}
-		wantHits(t, "b", &b, after)
+		drivertest.WantHits(t, "b", &b, after)
 		if !slices.Equal(a.Entries(), before) {
 			t.Error("the driver that was left was called")
 		}
@@ -76,7 +78,7 @@ func TestMigrate(t *testing.T) {
 		e.shut()
 		e.open() // with the first driver
 		time.Sleep(5 * time.Second)
-		wantHits(t, "a", &a, after)
+		drivertest.WantHits(t, "a", &a, after)
 		if text := e.log.String(); strings.Count(text, "the configuration names the one before") != 1 {
 			t.Errorf("no warning that the configuration names the driver of before:\n%s", text)
 		}
@@ -84,7 +86,7 @@ func TestMigrate(t *testing.T) {
 		e.config.Driver, e.config.DriverName = &b, "driver.b"
 		e.open()
 		time.Sleep(5 * time.Second)
-		wantHits(t, "b", &b, after)
+		drivertest.WantHits(t, "b", &b, after)
 		if text := e.log.String(); !strings.Contains(text, "driver migrate --from driver.a --to driver.b") {
 			t.Errorf("no warning that another driver kept the records:\n%s", text)
 		}
@@ -103,16 +105,16 @@ func TestMigrateGivesUp(t *testing.T) {
 				e.put("one", 10)
 				e.read("one")
 				ended := make(chan error)
-				var last MigrateProgress
+				var last records.Progress
 				go func() {
-					_, err := e.Migrate(t.Context(), Target{Name: "driver.b", Driver: to}, func(p MigrateProgress) { last = p })
+					_, err := e.Migrate(t.Context(), records.Target{Name: "driver.b", Driver: to}, func(p records.Progress) { last = p })
 					ended <- err
 				}()
 				time.Sleep(100 * time.Millisecond)
 				e.read("one")
 				if err := <-ended; err == nil {
 					t.Error("the migration succeeded")
-				} else if name == "lying" && !errors.Is(err, ErrDifferent) {
+				} else if name == "lying" && !errors.Is(err, records.ErrDifferent) {
 					t.Errorf("the error is %v, want ErrDifferent", err)
 				}
 				if name == "away" && (last.Error == "" || last.To != "driver.b") {
@@ -120,7 +122,7 @@ func TestMigrateGivesUp(t *testing.T) {
 				}
 				e.read("one")
 				time.Sleep(time.Minute)
-				wantHits(t, "a", &a, map[string]uint64{"one": 3})
+				drivertest.WantHits(t, "a", &a, map[string]uint64{"one": 3})
 				if _, err := e.store.FS().Lstat("test", ".imgcache/records-b.log"); !errors.Is(err, os.ErrNotExist) {
 					t.Errorf("the record log of the other driver: %v", err)
 				}

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/imgcache/imgcache-host/host/cache/internal/index"
 	"github.com/imgcache/imgcache-host/host/origin"
 	"github.com/imgcache/imgcache-host/host/store"
 	"github.com/imgcache/imgcache-host/sdk"
@@ -23,14 +24,14 @@ func (c *Cache) Open(ctx context.Context, id string) (Content, error) {
 		return nil, fmt.Errorf("find the origin of %q: %w", id, err)
 	}
 	for {
-		var stale *image
+		var stale *index.Image
 		k, err := c.openCached(id)
 		if k != nil {
 			k.source, k.name = o, name
 			changed, detail, err := c.revalidate(ctx, k)
 			if err == nil && !changed {
 				k.outcome = Outcome{Hit: true, Detail: detail}
-				c.index.access(k.im, c.cfg.Now())
+				c.index.Access(k.im, c.cfg.Now())
 				return k, nil
 			}
 			stale = k.im
@@ -40,7 +41,7 @@ func (c *Cache) Open(ctx context.Context, id string) (Content, error) {
 			}
 		} else if !errors.Is(err, fs.ErrNotExist) {
 			c.unopened(id, err)
-			stale = c.index.get(id) // there, but of no use now
+			stale = c.index.Get(id) // there, but of no use now
 		}
 		if err := c.absent.err(id, c.cfg.Now()); err != nil && !c.filling(id) {
 			return nil, err
@@ -74,14 +75,14 @@ func (c *Cache) OpenCached(_ context.Context, id string) (Content, error) {
 		k.source, k.name = o, name
 	}
 	k.outcome = Outcome{Hit: true}
-	c.index.access(k.im, c.cfg.Now())
+	c.index.Access(k.im, c.cfg.Now())
 	return k, nil
 }
 
 // openCached opens the file of an image. An error wraps fs.ErrNotExist when
 // there is none, or none any more, because nothing vouched for its bytes.
 func (c *Cache) openCached(id string) (*cachedContent, error) {
-	released := c.index.releases()
+	released := c.index.Releases()
 	file, err := c.store.OpenImage(id)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
@@ -92,7 +93,7 @@ func (c *Cache) openCached(id string) (*cachedContent, error) {
 	case err != nil:
 		return nil, err
 	}
-	im, stale := c.index.opened(file.Info(), released)
+	im, stale := c.index.Opened(file.Info(), released)
 	switch {
 	case stale:
 		file.Close()
@@ -100,7 +101,7 @@ func (c *Cache) openCached(id string) (*cachedContent, error) {
 	case im == nil:
 		return nil, errors.Join(fmt.Errorf("image %q is corrupt: %w", id, fs.ErrNotExist), file.Close())
 	}
-	info := infoOf(c.index.view(im))
+	info := infoOf(c.index.View(im))
 	return &cachedContent{
 		meta: meta{info: info, modTime: file.Info().OriginModTime},
 		c:    c, im: im, file: file,
@@ -109,12 +110,12 @@ func (c *Cache) openCached(id string) (*cachedContent, error) {
 
 // vanished forgets an image whose file was taken away by somebody else.
 func (c *Cache) vanished(id string) {
-	im := c.index.get(id)
-	if im == nil || !c.index.removeExactly(im, sdk.ReasonDeleted, c.cfg.Now()) {
+	im := c.index.Get(id)
+	if im == nil || !c.index.RemoveExactly(im, sdk.ReasonDeleted, c.cfg.Now()) {
 		return
 	}
-	c.history.happened(slog.LevelWarn, id, Vanished, "somebody else took its file away")
-	c.index.unlinked(im)
+	c.history.Happened(slog.LevelWarn, id, Vanished, "somebody else took its file away")
+	c.index.Unlinked(im)
 }
 
 // revalidate asks the origin, if that is due, whether the cached version is
@@ -125,7 +126,7 @@ func (c *Cache) revalidate(ctx context.Context, k *cachedContent) (changed bool,
 		detail = "unverified"
 	}
 	now := c.cfg.Now()
-	if digestVersion(k.info.Version) || !due(c.index.checkedAt(k.im), now, k.source.Terms().RevalidateAfter) {
+	if digestVersion(k.info.Version) || !due(c.index.CheckedAt(k.im), now, k.source.Terms().RevalidateAfter) {
 		return false, detail, nil
 	}
 	limited, cancel := context.WithTimeout(ctx, originTimeout)
@@ -142,7 +143,7 @@ func (c *Cache) revalidate(ctx context.Context, k *cachedContent) (changed bool,
 		c.log.Warn("the origin cannot confirm a cached image; it is served all the same", "image", k.info.ID, "error", err)
 		return false, "stale", nil
 	case k.info.Version == "" && obj.Size == k.info.Size, obj.Version == k.info.Version:
-		c.index.confirm(k.im, now)
+		c.index.Confirm(k.im, now)
 		return false, detail, nil
 	}
 	c.log.Info("the origin has another version", "image", k.info.ID, "cached", k.info.Version, "origin", obj.Version)

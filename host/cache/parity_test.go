@@ -17,6 +17,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/imgcache/imgcache-host/host/cache/evict"
 	"github.com/imgcache/imgcache-host/host/store/storetest"
 	"github.com/imgcache/imgcache-host/sdk"
 	"github.com/imgcache/imgcache-host/sdk/sdktest"
@@ -194,7 +195,7 @@ func TestOrphanLeavesAlone(t *testing.T) {
 	}
 	plant(t, dir, "orphan", 6144, before(2*time.Hour))
 	inEngineAt(t, dir, Config{MaxSize: 1 << 20, Driver: records}, func(t *testing.T, e *engine) {
-		<-e.recorder.merged
+		<-e.recorder.Merged
 		for _, want := range []Result{{1, 6144}, {}} {
 			if r := e.prune(5120); r != want {
 				t.Errorf("pruned %+v, want %+v", r, want)
@@ -286,7 +287,7 @@ func TestRecordsFollowFiles(t *testing.T) {
 			}
 			return sdk.Entry{}
 		}
-		<-e.recorder.merged
+		<-e.recorder.Merged
 		e.wantIDs("other")
 		if ghost := record("ghost"); ghost.ID != "" {
 			t.Errorf("a record without a file is left: %+v", ghost)
@@ -411,7 +412,7 @@ func TestPruneAsksOnce(t *testing.T) {
 		plant(t, dir, fmt.Sprint(i), 10, before(time.Duration(i)*time.Minute))
 	}
 	policy := &countingScorer{}
-	inEngineAt(t, dir, Config{MaxSize: 1 << 20, Policy: Policy{Name: "lru", Scorer: policy}}, func(t *testing.T, e *engine) {
+	inEngineAt(t, dir, Config{MaxSize: 1 << 20, Policy: evict.Policy{Name: "lru", Scorer: policy}}, func(t *testing.T, e *engine) {
 		synctest.Wait()
 		policy.calls.Store(0)
 		policy.records.Store(0)

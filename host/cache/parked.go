@@ -172,13 +172,13 @@ func (c *Cache) resumeParked() {
 func (f *fill) resume(ctx context.Context, p parkedFill) (*fetch, error) {
 	f.parked = nil
 	sums := newDigester(p.obj.Digests)
-	f.c.pool.charge(p.Size) // until the count of others knows that the file is ours
+	f.c.pool.Charge(p.Size) // until the count of others knows that the file is ours
 	staged, err := f.c.store.Resume(p.Name, func(b []byte) error {
 		sums.write(b)
 		return ctx.Err()
 	})
 	if err != nil {
-		f.c.pool.release(p.Size)
+		f.c.pool.Release(p.Size)
 		if ctx.Err() != nil {
 			f.c.addParked(p)
 			return nil, context.Cause(ctx)
@@ -189,7 +189,7 @@ func (f *fill) resume(ctx context.Context, p parkedFill) (*fetch, error) {
 	}
 	f.c.recount()
 	have := staged.Size()
-	f.c.pool.release(p.Size - have)
+	f.c.pool.Release(p.Size - have)
 	src, err := f.continueBehind(ctx, p.obj, have)
 	switch {
 	case err == nil:
@@ -210,7 +210,7 @@ func (f *fill) resume(ctx context.Context, p parkedFill) (*fetch, error) {
 		err = nil
 	}
 	staged.Release()
-	f.c.pool.release(have)
+	f.c.pool.Release(have)
 	return nil, err
 }
 

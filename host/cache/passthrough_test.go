@@ -10,6 +10,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/imgcache/imgcache-host/host/cache/internal/space"
 )
 
 // begun opens an image for a client and fails the test unless it is stored, or
@@ -251,22 +253,22 @@ func TestLooksAtOnce(t *testing.T) {
 			return 1000
 		}
 		e.fsys.free.Store(&slow)
-		e.Cache.free.stale()
-		var c claim
-		if short, err := e.free.take(&c, 900); short > 0 || err != nil {
+		e.Cache.free.Stale()
+		var c space.Claim
+		if short, err := e.free.Take(&c, 900); short > 0 || err != nil {
 			t.Fatal(short, err)
 		}
-		time.Sleep(freeAge)
+		time.Sleep(space.FreeAge)
 		for range 2 {
 			go func() {
-				if short, err := e.free.short(1); short != 1 || err != nil {
+				if short, err := e.free.Short(1); short != 1 || err != nil {
 					t.Errorf("%d bytes are short, want 1; %v", short, err)
 				}
 			}()
 		}
 		time.Sleep(time.Second)
 		synctest.Wait()
-		e.free.end(&c)
+		e.free.End(&c)
 	})
 }
 

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/imgcache/imgcache-host/host/cache/internal/pins"
 	"github.com/imgcache/imgcache-host/sdk"
 )
 
@@ -15,14 +16,14 @@ const pinsTick = 10 * time.Second
 // Pins returns the pins that hold, ordered by id.
 func (c *Cache) Pins() []PinInfo {
 	list := []PinInfo{}
-	for _, pin := range c.pins.all(c.cfg.Now()) {
+	for _, pin := range c.pins.All(c.cfg.Now()) {
 		list = append(list, c.pinInfo(pin))
 	}
 	return list
 }
 
 func (c *Cache) pinInfo(pin Pin) PinInfo {
-	return PinInfo{Pin: pin, Cached: c.index.get(pin.ID) != nil}
+	return PinInfo{Pin: pin, Cached: c.index.Get(pin.ID) != nil}
 }
 
 // Pin keeps an image from being evicted: see [Engine].
@@ -30,16 +31,16 @@ func (c *Cache) Pin(id string, until time.Time) (PinInfo, error) {
 	if !sdk.ValidID(id) {
 		return PinInfo{}, badID(id)
 	}
-	pin := Pin{ID: id, Until: until.UTC(), From: fromRequest}
-	if now := c.cfg.Now(); !pin.lasts(now) {
+	pin := Pin{ID: id, Until: until.UTC(), From: pins.FromRequest}
+	if now := c.cfg.Now(); !pin.Lasts(now) {
 		return PinInfo{}, fmt.Errorf("%w: a pin until %s would have ended, as it is %s",
-			sdk.ErrInvalid, pin.end(), now.UTC().Format(time.RFC3339))
+			sdk.ErrInvalid, pin.End(), now.UTC().Format(time.RFC3339))
 	}
-	if err := c.pins.change(func(list map[string]Pin) { list[id] = pin }); err != nil {
+	if err := c.pins.Change(func(list map[string]Pin) { list[id] = pin }); err != nil {
 		return PinInfo{}, fmt.Errorf("pin %q: %w", id, err)
 	}
-	c.log.Info("pinned", "image", id, "until", pin.end())
-	pin, _ = c.pins.get(id, c.cfg.Now())
+	c.log.Info("pinned", "image", id, "until", pin.End())
+	pin, _ = c.pins.Get(id, c.cfg.Now())
 	return c.pinInfo(pin), nil
 }
 
@@ -48,13 +49,13 @@ func (c *Cache) Unpin(id string) error {
 	if !sdk.ValidID(id) {
 		return badID(id)
 	}
-	if c.pins.isRequested(id) {
-		if err := c.pins.change(func(list map[string]Pin) { delete(list, id) }); err != nil {
+	if c.pins.IsRequested(id) {
+		if err := c.pins.Change(func(list map[string]Pin) { delete(list, id) }); err != nil {
 			return fmt.Errorf("unpin %q: %w", id, err)
 		}
 		c.log.Info("unpinned", "image", id)
 	}
-	if pin, ok := c.pins.configuredFor(id, c.cfg.Now()); ok {
+	if pin, ok := c.pins.ConfiguredFor(id, c.cfg.Now()); ok {
 		return fmt.Errorf("%w: image %q is pinned by %s and stays pinned until it is removed there", ErrConflict, id, pin.From)
 	}
 	return nil
@@ -62,10 +63,10 @@ func (c *Cache) Unpin(id string) error {
 
 // pinned returns how many cached images are pinned, and their bytes.
 func (c *Cache) pinned() (n int, bytes int64) {
-	for _, pin := range c.pins.all(c.cfg.Now()) {
-		if im := c.index.get(pin.ID); im != nil {
+	for _, pin := range c.pins.All(c.cfg.Now()) {
+		if im := c.index.Get(pin.ID); im != nil {
 			n++
-			bytes += im.size
+			bytes += im.Size
 		}
 	}
 	return n, bytes
@@ -84,7 +85,7 @@ func (c *Cache) watchPins(ctx context.Context) {
 	tick := time.NewTicker(pinsTick)
 	defer tick.Stop()
 	for full := false; ; {
-		c.pins.drop()
+		c.pins.Drop()
 		n, bytes := c.pinned()
 		if now := c.full(bytes); now != full {
 			full = now

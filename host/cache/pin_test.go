@@ -10,6 +10,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/imgcache/imgcache-host/host/cache/evict"
+	"github.com/imgcache/imgcache-host/host/cache/internal/lines"
+	"github.com/imgcache/imgcache-host/host/cache/internal/pins"
 	"github.com/imgcache/imgcache-host/sdk"
 )
 
@@ -40,7 +43,7 @@ func (e *engine) pinnedIDs() (ids []string) {
 func TestPinnedImagesStay(t *testing.T) {
 	everything := func(known []sdk.Key) []sdk.Key { return slices.Clone(known) }
 	stateful := &badPolicy{choose: everything}
-	for name, policy := range map[string]Policy{
+	for name, policy := range map[string]evict.Policy{
 		"no policy":     {},
 		"scoring":       {Name: "lru", Scorer: sdk.ScoreFunc(newestLast)},
 		"stateful":      {Name: "all", Stateful: stateful},
@@ -107,7 +110,7 @@ func TestPinEnds(t *testing.T) {
 		e.prune(0)
 		e.wantIDs()
 		time.Sleep(pinsTick)
-		data, err := readFile(e.store.FS(), "test", ".imgcache/pins")
+		data, err := lines.ReadFile(e.store.FS(), "test", ".imgcache/pins")
 		if err != nil || bytes.Contains(data, []byte(`"a"`)) {
 			t.Errorf("the file keeps a pin that has ended: %q, %v", data, err)
 		}
@@ -136,7 +139,7 @@ func TestConfiguredPins(t *testing.T) {
 			t.Errorf("pinned are %v, want gold and twice", got)
 		}
 		e.put("gold", 10)
-		if p := e.pin("gold", time.Hour); !p.Until.IsZero() || p.From != fromConfiguration {
+		if p := e.pin("gold", time.Hour); !p.Until.IsZero() || p.From != pins.FromConfiguration {
 			t.Errorf("a shorter pin beside that of the configuration gave %+v", p)
 		}
 		if err := e.Unpin("gold"); !errors.Is(err, ErrConflict) || !strings.Contains(err.Error(), "the configuration and stays pinned") {
@@ -148,7 +151,7 @@ func TestConfiguredPins(t *testing.T) {
 		if err := e.Unpin("over"); err != nil {
 			t.Errorf("unpin what has ended: %v", err)
 		}
-		if p := e.pin("twice", 5*time.Hour); p.From != fromRequest {
+		if p := e.pin("twice", 5*time.Hour); p.From != pins.FromRequest {
 			t.Errorf("a longer pin beside that of the configuration gave %+v", p)
 		}
 		e.prune(0)

@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"time"
+
+	"github.com/imgcache/imgcache-host/host/cache/evict"
 )
 
 // Prune removes images until the cache holds at most the wanted number of
@@ -14,12 +16,12 @@ func (c *Cache) Prune(ctx context.Context, o PruneOptions) (Result, error) {
 	if o.MaxSize != nil && *o.MaxSize < 0 {
 		return Result{}, fmt.Errorf("max_size is %d, want 0 or more bytes", *o.MaxSize)
 	}
-	r := rule{MinAge: c.cfg.MinAge}
+	r := evict.Rule{MinAge: c.cfg.MinAge}
 	if o.MaxSize != nil {
-		r = rule{InUse: true}
+		r = evict.Rule{InUse: true}
 	}
 	var held, target int64
-	list, err := c.evictor.prune(ctx, r, o.DryRun, func() (int64, string) {
+	list, err := c.evictor.Prune(ctx, r, o.DryRun, func() (int64, string) {
 		var why string
 		held, target, why = c.excess(o)
 		return held - target, fmt.Sprintf("%s from %d to %d bytes", why, held, target)
@@ -27,7 +29,7 @@ func (c *Cache) Prune(ctx context.Context, o PruneOptions) (Result, error) {
 	var done Result
 	for _, v := range list {
 		done.Files++
-		done.Bytes += v.im.size
+		done.Bytes += v.Image.Size
 	}
 	if held > target && !o.DryRun {
 		c.log.Info("pruned", "files", done.Files, "bytes", done.Bytes, "target", target)
@@ -62,7 +64,7 @@ func (c *Cache) excess(o PruneOptions) (held, target int64, why string) {
 // ever so large: else it would empty the cache because of them, again and
 // again.
 func (c *Cache) held(bound bool) int64 {
-	total, pending := c.pool.state()
+	total, pending := c.pool.State()
 	if bound {
 		return total - pending
 	}
@@ -73,12 +75,12 @@ func (c *Cache) held(bound bool) int64 {
 // missing is how many bytes of min_free somebody else has filled, and images
 // have to give.
 func (c *Cache) missing() int64 {
-	short, err := c.free.short(0)
+	short, err := c.free.Short(0)
 	if err != nil {
 		c.log.Warn("min_free is not kept", "error", err)
 		return 0
 	}
-	_, pending := c.pool.state()
+	_, pending := c.pool.State()
 	return short - pending
 }
 
@@ -86,10 +88,10 @@ func (c *Cache) missing() int64 {
 // stateful policy is not asked, since a question moves it on: its standing
 // list is shown, which is empty while the cache is not half full.
 func (c *Cache) Victims(ctx context.Context, limit int) ([]Victim, error) {
-	list, err := c.evictor.next(ctx)
+	list, err := c.evictor.Next(ctx)
 	victims := []Victim{}
 	for _, v := range list[:min(limit, len(list))] {
-		victims = append(victims, Victim{ID: v.im.id, Size: v.im.size, Why: v.why})
+		victims = append(victims, Victim{ID: v.Image.ID, Size: v.Image.Size, Why: v.Why})
 	}
 	return victims, err
 }
@@ -100,7 +102,7 @@ func (c *Cache) pruneByItself(ctx context.Context) {
 	patience := time.NewTimer(recordsPatience)
 	defer patience.Stop()
 	select {
-	case <-c.recorder.merged:
+	case <-c.recorder.Merged:
 	case <-patience.C:
 	case <-ctx.Done():
 		return

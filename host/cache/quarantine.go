@@ -5,23 +5,25 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+
+	"github.com/imgcache/imgcache-host/host/cache/internal/index"
 )
 
 // quarantine takes an image whose bytes are wrong out of the cache and keeps
 // the file for inspection. It reports whether the image was still there; of
 // several readers who find the same, one does it. A file that cannot be moved
 // stays, and is not served.
-func (c *Cache) quarantine(im *image, why error) bool {
-	if im = c.index.quarantine(im, c.cfg.Now()); im == nil {
+func (c *Cache) quarantine(im *index.Image, why error) bool {
+	if im = c.index.Quarantine(im, c.cfg.Now()); im == nil {
 		return false
 	}
 	c.stats.quarantined.Add(1)
-	c.history.happened(slog.LevelError, im.id, Quarantined, why.Error()+"; the file is in invalid/")
-	if err := c.store.Quarantine(c.index.view(im).File); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		c.log.Error("quarantine", "image", im.id, "error", err)
+	c.history.Happened(slog.LevelError, im.ID, Quarantined, why.Error()+"; the file is in invalid/")
+	if err := c.store.Quarantine(c.index.View(im).File); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		c.log.Error("quarantine", "image", im.ID, "error", err)
 	}
 	c.recount()
-	c.index.unlinked(im)
+	c.index.Unlinked(im)
 	return true
 }
 
@@ -30,7 +32,7 @@ func (c *Cache) quarantine(im *image, why error) bool {
 func (c *Cache) quarantineUnopened(id string, why error) error {
 	info, err := c.store.Stat(id)
 	if err == nil {
-		if im := c.index.found(info); im != nil {
+		if im := c.index.Found(info); im != nil {
 			c.quarantine(im, why)
 		}
 		err = fs.ErrNotExist

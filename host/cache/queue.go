@@ -83,7 +83,7 @@ func (c *Cache) Queue(id string) (bool, error) {
 		return false, fmt.Errorf("queue %q: %w", id, err)
 	}
 	if queued {
-		c.history.happened(slog.LevelInfo, id, Queued, "by request")
+		c.history.Happened(slog.LevelInfo, id, Queued, "by request")
 	}
 	c.queue.nudge()
 	return queued, nil

@@ -8,6 +8,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/imgcache/imgcache-host/host/cache/internal/journal"
+	"github.com/imgcache/imgcache-host/host/cache/records"
 	"github.com/imgcache/imgcache-host/sdk"
 	"github.com/imgcache/imgcache-host/sdk/sdktest"
 )
@@ -63,7 +65,7 @@ func TestRecordWithoutVersion(t *testing.T) {
 			inEngineAt(t, dir, Config{MaxSize: 1 << 30, Hard: true, Driver: driver}, func(t *testing.T, e *engine) {
 				e.origin.data, e.origin.digest = data, true
 				if !tt.late {
-					<-e.recorder.merged
+					<-e.recorder.Merged
 				}
 				if tt.scrub {
 					if r := e.scrub(); r.Adopted != 1 {
@@ -71,7 +73,7 @@ func TestRecordWithoutVersion(t *testing.T) {
 					}
 				}
 				driver.up.Store(true)
-				<-e.recorder.merged
+				<-e.recorder.Merged
 				time.Sleep(time.Minute)
 				info, _ := e.Image("image")
 				if info.Hits != tt.hits || info.Version != tt.version || tt.hits > 0 != info.LastAccessed.Equal(used) {
@@ -135,13 +137,13 @@ func TestLogIsWrittenMeanwhile(t *testing.T) {
 			time.Sleep(45 * time.Second) // the pauses are long by now, and so are the calls
 			for hits := range uint64(20) {
 				e.read("a")
-				time.Sleep(flushEvery)
-				log := newJournal(e.store.FS(), e.store.PrivateDir()+"/records.log", "")
-				if err := log.load(); err != nil {
+				time.Sleep(records.FlushEvery)
+				log := journal.New(e.store.FS(), e.store.PrivateDir()+"/records.log", "")
+				if err := log.Load(); err != nil {
 					t.Fatal(err)
 				}
-				got := log.unacknowledged("a").hits
-				if batch := log.onItsWay(); batch != nil {
+				got := log.Unacknowledged("a").Hits
+				if batch := log.OnItsWay(); batch != nil {
 					for _, op := range batch.Ops {
 						got += op.Entry.Hits
 					}

@@ -8,15 +8,16 @@ import (
 	"testing"
 	"time"
 
+	"github.com/imgcache/imgcache-host/host/cache/evict"
 	"github.com/imgcache/imgcache-host/sdk/sdktest"
 )
 
 // life is a run of a cache with a policy that can save its state, which begins
 // with nothing.
 func (e *engine) life(l *ledger) {
-	e.config.Policy = Policy{Name: "book", Stateful: l, Snapshotter: l, Identity: "book 1"}
+	e.config.Policy = evict.Policy{Name: "book", Stateful: l, Snapshotter: l, Identity: "book 1"}
 	e.open()
-	<-e.recorder.merged
+	<-e.recorder.Merged
 	time.Sleep(2 * time.Second) // the policy is told
 }
 
@@ -112,8 +113,8 @@ func (e *engine) damage(at int) {
 func TestPolicyStateOutlivesACrash(t *testing.T) {
 	var epoch atomic.Uint64
 	var discarded error
-	form := func(l *ledger) Policy {
-		return Policy{
+	form := func(l *ledger) evict.Policy {
+		return evict.Policy{
 			Name: "book", Stateful: l, Snapshotter: l, Identity: "book 1", Epoch: epoch.Load,
 			Discard: func(why error) { discarded = why },
 		}
@@ -125,9 +126,9 @@ func TestPolicyStateOutlivesACrash(t *testing.T) {
 	}
 	first := &ledger{}
 	inEngine(t, Config{MaxSize: 1 << 20, Hard: true, Driver: &sdktest.Memory{}, Policy: form(first)}, func(t *testing.T, e *engine) {
-		<-e.recorder.merged
+		<-e.recorder.Merged
 		e.put("a", 1000)
-		time.Sleep(rememberEvery + time.Second)
+		time.Sleep(evict.RememberEvery + time.Second)
 		e.put("b", 1000)
 		e.tell(t)
 		if err := e.Delete(t.Context(), "a"); err != nil { // which nobody is told before the crash
@@ -140,7 +141,7 @@ func TestPolicyStateOutlivesACrash(t *testing.T) {
 		third := bring(e, &ledger{}) // before the next snapshot
 		e.tell(t)
 		third.wants(t, "the third", 1, "b")
-		time.Sleep(rememberEvery + time.Second)
+		time.Sleep(evict.RememberEvery + time.Second)
 
 		bring(e, &ledger{refuses: errors.New("no")})
 		if err := e.tryTell(t); err == nil || discarded == nil {

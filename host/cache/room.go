@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"time"
+
+	"github.com/imgcache/imgcache-host/host/cache/internal/space"
 )
 
 // room is a reservation that is sought beside a transfer.
@@ -16,7 +18,7 @@ type room struct {
 
 // seekRoom starts to reserve room for an image of size bytes, of which some
 // are charged already, or for its first part when the size is not known.
-func (c *Cache) seekRoom(ctx context.Context, size, charged int64, claim *claim) *room {
+func (c *Cache) seekRoom(ctx context.Context, size, charged int64, claim *space.Claim) *room {
 	if size < 0 {
 		size = charged + c.growth()
 	}
@@ -63,7 +65,7 @@ func (r *room) end() int64 {
 // It gives up after roomPatience, at once when nothing can be evicted, with an
 // error wrapping ErrNoSpace. After a start nothing is reserved before the files
 // are counted.
-func (c *Cache) reserve(ctx context.Context, n int64, claim *claim) error {
+func (c *Cache) reserve(ctx context.Context, n int64, claim *space.Claim) error {
 	if c.cfg.Hard && n > c.cfg.MaxSize {
 		return fmt.Errorf("%w: the image needs %d bytes, max_size is %d", ErrNoSpace, n, c.cfg.MaxSize)
 	}
@@ -86,30 +88,30 @@ func (c *Cache) reserve(ctx context.Context, n int64, claim *claim) error {
 		}
 	}
 	for {
-		released := c.pool.wait()
-		short, err := c.free.take(claim, n)
+		released := c.pool.Wait()
+		short, err := c.free.Take(claim, n)
 		if err != nil {
 			return fmt.Errorf("%w: %w", ErrNoSpace, err)
 		}
-		if short <= 0 && c.pool.reserve(n) {
+		if short <= 0 && c.pool.Reserve(n) {
 			return nil
 		}
 		if short <= 0 {
-			c.free.giveBack(claim, n)
+			c.free.GiveBack(claim, n)
 		}
 		if c.dropParked() || c.dropInvalid() {
-			c.free.stale()
+			c.free.Stale()
 			continue
 		}
-		if short > 0 && short > c.evictor.evictable() {
+		if short > 0 && short > c.evictor.Evictable() {
 			return c.tooLittleFree(n, short) // to evict all would not help
 		}
-		if !c.evictor.makeRoom(n, short) {
+		if !c.evictor.MakeRoom(n, short) {
 			return fmt.Errorf("%w: %d bytes are wanted and nothing can be evicted", ErrNoSpace, n)
 		}
 		select {
 		case <-released:
-			c.free.stale()
+			c.free.Stale()
 		case <-patience.C:
 			return fmt.Errorf("%w: %d bytes were not freed within %v", ErrNoSpace, n, roomPatience)
 		case <-ctx.Done():

@@ -15,6 +15,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/imgcache/imgcache-host/host/cache/internal/drivertest"
 	"github.com/imgcache/imgcache-host/host/store"
 )
 
@@ -54,7 +55,7 @@ type schedule struct {
 	store  *store.Store
 	cache  *Cache
 	origin *fakeOrigin
-	driver *faultyDriver
+	driver *drivertest.Faulty
 	max    int64
 	ids    []string
 	calm   bool            // nothing happened that takes hits away
@@ -70,7 +71,7 @@ func newSchedule(t *testing.T, seed uint64, dir string) *schedule {
 	rng := rand.New(rand.NewPCG(seed, 5))
 	s := &schedule{
 		t: t, rng: rng, dir: dir, known: map[string]bool{}, max: 1 + rng.Int64N(6<<20),
-		driver: newFaultyDriver(seed), hits: map[string]uint64{}, rotten: map[string]bool{},
+		driver: drivertest.NewFaulty(seed), hits: map[string]uint64{}, rotten: map[string]bool{},
 	}
 	for i := range 1 + rng.IntN(2)*rng.IntN(4) {
 		s.ids = append(s.ids, fmt.Sprint("image", i))
@@ -166,7 +167,7 @@ func (s *schedule) run() {
 	}
 	s.origin.setDown(false)
 	s.clients.Wait()
-	s.driver.settle()
+	s.driver.Settle()
 	time.Sleep(2 * time.Minute) // for the longest pause of the recorder, and the latest answer of the driver
 	s.check()
 	if odds == 0 {
@@ -295,7 +296,7 @@ func (s *schedule) check() {
 	}
 	// A partial file that is put away is charged twice until the last client of
 	// its fill has gone: too much rather than too little.
-	total, _ := s.cache.pool.state()
+	total, _ := s.cache.pool.State()
 	if twice, _ := s.cache.others.sizes(); total-twice > s.max {
 		s.t.Errorf("%d bytes are charged, %d of them perhaps twice, max_size is %d", total, twice, s.max)
 	}
@@ -308,7 +309,7 @@ func (s *schedule) check() {
 // clients saw where nothing took hits away.
 func (s *schedule) wantRecorded() {
 	s.t.Helper()
-	images, records := s.cache.Images(), s.driver.records()
+	images, records := s.cache.Images(), s.driver.Records()
 	if len(images) != len(records) {
 		s.t.Errorf("%d images, %d records", len(images), len(records))
 	}
@@ -329,7 +330,7 @@ func (s *schedule) wantRecorded() {
 func (s *schedule) wantCounted() {
 	s.t.Helper()
 	sum := imageBytes(s.t, s.dir)
-	if total, pending := s.cache.pool.state(); total != sum || pending != 0 {
+	if total, pending := s.cache.pool.State(); total != sum || pending != 0 {
 		s.t.Errorf("%d bytes are charged (%d of them leaving), the files have %d", total, pending, sum)
 	}
 }

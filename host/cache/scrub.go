@@ -11,9 +11,9 @@ import (
 	"sync"
 	"time"
 
-	"golang.org/x/time/rate"
-
+	"github.com/imgcache/imgcache-host/host/cache/internal/index"
 	"github.com/imgcache/imgcache-host/host/store"
+	"golang.org/x/time/rate"
 )
 
 // ScrubReport says what a scrub found. Images that were evicted, deleted or
@@ -211,13 +211,13 @@ func (s *scrub) verify(ctx context.Context, id string) error {
 		s.unread(id, errors.New("the file was changed a moment ago, and may not be whole yet"))
 		return nil
 	}
-	im := s.c.index.found(info)
+	im := s.c.index.Found(info)
 	if im == nil {
 		return nil
 	}
-	s.c.index.hold(im)
-	defer s.c.index.unhold(im)
-	a, err := s.c.appraise(ctx, file, s.c.index.view(im).File.Version)
+	s.c.index.Hold(im)
+	defer s.c.index.Unhold(im)
+	a, err := s.c.appraise(ctx, file, s.c.index.View(im).File.Version)
 	if err != nil {
 		return err
 	}
@@ -236,7 +236,7 @@ func (s *scrub) verify(ctx context.Context, id string) error {
 		s.unread(id, err)
 		return nil
 	}
-	s.c.index.enrich(im, after)
+	s.c.index.Enrich(im, after)
 	s.report.Images++
 	if !info.Verified {
 		s.report.Adopted++
@@ -246,14 +246,14 @@ func (s *scrub) verify(ctx context.Context, id string) error {
 
 // read reads the blocks of an image and shows them to a. It reports whether
 // all were there and right, and the image is still the same.
-func (s *scrub) read(ctx context.Context, file *store.Image, im *image, a *appraisal) (bool, error) {
+func (s *scrub) read(ctx context.Context, file *store.Image, im *index.Image, a *appraisal) (bool, error) {
 	buf := blocks.get()
 	defer blocks.put(buf)
 	for n := int64(0); ; n++ {
-		if err := s.pause(ctx, min(blockSize, im.size-n*blockSize)); err != nil {
+		if err := s.pause(ctx, min(blockSize, im.Size-n*blockSize)); err != nil {
 			return false, err
 		}
-		removed, idle := s.c.index.idle(im, s.c.cfg.Now())
+		removed, idle := s.c.index.Idle(im, s.c.cfg.Now())
 		if removed {
 			return false, nil // and let the space go
 		}
@@ -291,9 +291,9 @@ func (s *scrub) pause(ctx context.Context, n int64) error {
 	return nil
 }
 
-func (s *scrub) bad(im *image, why error) {
+func (s *scrub) bad(im *index.Image, why error) {
 	if s.c.quarantine(im, why) { // else it has left the cache, for this reason or another
-		s.report.Bad = append(s.report.Bad, Finding{im.id, why.Error()})
+		s.report.Bad = append(s.report.Bad, Finding{im.ID, why.Error()})
 	}
 }
 

@@ -97,7 +97,7 @@ func TestScrubAdopts(t *testing.T) {
 			inEngineAt(t, dir, Config{MaxSize: 1 << 30, Hard: true, Driver: driver}, func(t *testing.T, e *engine) {
 				e.origin.data = data
 				tt.origin(e.origin)
-				<-e.recorder.merged
+				<-e.recorder.Merged
 				if info, _ := e.Image("image"); info.Verified || !info.LastChecked.IsZero() {
 					t.Fatalf("before: %+v", info)
 				}

@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 
+	"github.com/imgcache/imgcache-host/host/cache/internal/index"
 	"github.com/imgcache/imgcache-host/host/origin"
 	"github.com/imgcache/imgcache-host/host/store"
 )
@@ -15,7 +16,7 @@ import (
 type cachedContent struct {
 	meta
 	c       *Cache
-	im      *image
+	im      *index.Image
 	file    *store.Image
 	source  origin.Origin // where to go on when a block is bad; may be nil
 	name    string
@@ -27,7 +28,7 @@ type cachedContent struct {
 // image is quarantined and the rest comes from the origin, if that still has
 // the same version.
 func (k *cachedContent) CopyTo(ctx context.Context, w io.Writer, off, n int64) (int64, error) {
-	size := k.im.size
+	size := k.im.Size
 	end := size
 	if n >= 0 {
 		end = min(size, off+n)
@@ -41,7 +42,7 @@ func (k *cachedContent) CopyTo(ctx context.Context, w io.Writer, off, n int64) (
 	if err == nil && end == size && !k.counted {
 		k.counted = true
 		k.c.stats.hits.Add(1)
-		k.c.index.hit(k.im)
+		k.c.index.Hit(k.im)
 	}
 	return pos - off, err
 }
@@ -76,7 +77,7 @@ func (k *cachedContent) copyBlock(w io.Writer, pos, end int64, buf []byte) (int6
 		return 0, fmt.Errorf("read block %d: %w", n, err)
 	}
 	if k.c.cfg.VerifyReads == VerifyFirst && k.file.Info().Verified {
-		k.im.seen.add(n, k.im.size)
+		k.im.Seen.Add(n, k.im.Size)
 	}
 	from := pos - n*blockSize
 	m, err := w.Write(block[from:min(int64(len(block)), end-n*blockSize)])
@@ -92,7 +93,7 @@ func (k *cachedContent) unread(w io.Writer, pos, end int64) int64 {
 	case k.c.cfg.VerifyReads == VerifyNever, k.c.cfg.VerifyReads == VerifyFirst && !k.file.Info().Verified:
 		return end - pos
 	case k.c.cfg.VerifyReads == VerifyFirst:
-		return min(k.im.seen.run(pos/blockSize)*blockSize, end) - pos
+		return min(k.im.Seen.Run(pos/blockSize)*blockSize, end) - pos
 	default:
 		return 0
 	}
@@ -120,7 +121,7 @@ func (k *cachedContent) repair(ctx context.Context, w io.Writer, pos, end int64)
 		return pos, fmt.Errorf("%w: block at %d is corrupt and no origin can replace it", ErrVerify, pos)
 	}
 	first := pos - pos%blockSize // only whole blocks can be checked
-	last := min(k.im.size, (end+blockSize-1)/blockSize*blockSize)
+	last := min(k.im.Size, (end+blockSize-1)/blockSize*blockSize)
 	_, body, err := k.source.Open(ctx, origin.Request{Name: k.name, Offset: first, Length: last - first, Version: k.info.Version})
 	if err != nil {
 		return pos, err
@@ -148,6 +149,6 @@ func (k *cachedContent) repair(ctx context.Context, w io.Writer, pos, end int64)
 
 func (k *cachedContent) Close() error {
 	err := k.file.Close()
-	k.c.index.close(k.im)
+	k.c.index.Close(k.im)
 	return err
 }

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/imgcache/imgcache-host/host/cache/internal/index"
 	"github.com/imgcache/imgcache-host/host/store"
 )
 
@@ -106,7 +107,7 @@ func (e *engine) wantQuarantined(what string) {
 	if u := e.Usage(); u.Bytes != list[0].Size {
 		e.t.Errorf("%s: %d bytes are used, want the %d in invalid/", what, u.Bytes, list[0].Size)
 	}
-	past := e.history.of("image")
+	past := e.history.Of("image")
 	if last := past[len(past)-1]; last.Event != Quarantined || last.Times > 1 {
 		e.t.Errorf("%s: the history ends with %+v, want one quarantine", what, last)
 	}
@@ -423,13 +424,13 @@ func TestUnreadClientLeaves(t *testing.T) {
 // TestBlockSet compares with a plain set.
 func TestBlockSet(t *testing.T) {
 	const n = 200
-	var s blockSet
+	var s index.BlockSet
 	have := map[int64]bool{}
 	rng := newRand(5)
 	for range 2000 {
 		if rng.IntN(4) == 0 {
 			b := rng.Int64N(n)
-			s.add(b, n*blockSize)
+			s.Add(b, n*blockSize)
 			have[b] = true
 		}
 		from := rng.Int64N(n)
@@ -437,7 +438,7 @@ func TestBlockSet(t *testing.T) {
 		for have[want] {
 			want++
 		}
-		if got := s.run(from); got != want {
+		if got := s.Run(from); got != want {
 			t.Fatalf("from %d the set runs to %d, want %d", from, got, want)
 		}
 	}

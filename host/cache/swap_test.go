@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/imgcache/imgcache-host/host/cache/evict"
 	"github.com/imgcache/imgcache-host/sdk"
 )
 
@@ -88,9 +89,9 @@ func (l *ledger) wants(t *testing.T, what string, built int, ids ...string) {
 }
 
 // swapTo makes a policy the one that advises.
-func (e *engine) swapTo(t *testing.T, p Policy, replay bool) error {
+func (e *engine) swapTo(t *testing.T, p evict.Policy, replay bool) error {
 	t.Helper()
-	return e.SwapPolicy(t.Context(), Succession{Next: p, Replay: replay, Take: func() Policy { return p }})
+	return e.SwapPolicy(t.Context(), evict.Succession{Next: p, Replay: replay, Take: func() evict.Policy { return p }})
 }
 
 // tell lets the policy hear of everything.
@@ -104,14 +105,14 @@ func (e *engine) tell(t *testing.T) {
 // tryTell is tell for a policy that may refuse.
 func (e *engine) tryTell(t *testing.T) error {
 	t.Helper()
-	return e.evictor.inform(t.Context())
+	return e.evictor.Inform(t.Context())
 }
 
 // TestSwapPolicy gives policies each other's state, by a snapshot where both
 // can, and by a replay, while images come and go.
 func TestSwapPolicy(t *testing.T) {
-	full := func(l *ledger) Policy { return Policy{Name: "book", Stateful: l, Snapshotter: l} }
-	bare := func(l *ledger) Policy { return Policy{Name: "book", Stateful: l} }
+	full := func(l *ledger) evict.Policy { return evict.Policy{Name: "book", Stateful: l, Snapshotter: l} }
+	bare := func(l *ledger) evict.Policy { return evict.Policy{Name: "book", Stateful: l} }
 	first := &ledger{}
 	inEngine(t, Config{MaxSize: 1 << 20, Hard: true, Policy: full(first)}, func(t *testing.T, e *engine) {
 		e.put("a", 1000)
@@ -119,7 +120,7 @@ func TestSwapPolicy(t *testing.T) {
 		e.put("b", 1000)
 		for what, bad := range map[string]*ledger{"refuses": {refuses: errors.New("no")}, "invents": {stranger: true}} {
 			for _, replay := range []bool{true, false} {
-				if err := e.swapTo(t, full(bad), replay); err == nil || errors.Is(err, ErrRestore) != (bad.refuses != nil && !replay) {
+				if err := e.swapTo(t, full(bad), replay); err == nil || errors.Is(err, evict.ErrRestore) != (bad.refuses != nil && !replay) {
 					t.Errorf("a policy that %s, replay %v: %v", what, replay, err)
 				}
 				e.put(fmt.Sprint(what, replay), 10)
@@ -152,7 +153,7 @@ func TestSwapPolicy(t *testing.T) {
 		third.wants(t, "by a replay", 1, "a", "b", "c")
 
 		scorer := sdk.ScoreFunc(func(r *sdk.Record, _ time.Time) float64 { return float64(r.Key) })
-		if err := e.swapTo(t, Policy{Name: "book", Scorer: scorer}, false); err != nil {
+		if err := e.swapTo(t, evict.Policy{Name: "book", Scorer: scorer}, false); err != nil {
 			t.Fatal(err)
 		}
 		e.put("e", 1000)

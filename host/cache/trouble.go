@@ -78,7 +78,7 @@ func (c *Cache) storeFailed(id string, err error) {
 		level = slog.LevelInfo
 	}
 	reason := strings.TrimPrefix(err.Error(), errDetached.Error()+": ")
-	c.history.happened(level, id, NotStored, reason)
+	c.history.Happened(level, id, NotStored, reason)
 	if !refused && !errors.Is(err, ErrNoSpace) {
 		c.disk.fail(errors.New(reason))
 	}
@@ -88,10 +88,10 @@ func (c *Cache) storeFailed(id string, err error) {
 func (c *Cache) fetchFailed(id string, err error) {
 	switch {
 	case errors.Is(err, errStopped):
-		c.history.happened(slog.LevelInfo, id, Interrupted, "the service stopped while the image was fetched")
+		c.history.Happened(slog.LevelInfo, id, Interrupted, "the service stopped while the image was fetched")
 	case errors.Is(err, ErrNotFound): // an answer like any other
-		c.history.happened(slog.LevelInfo, id, NotFetched, err.Error())
+		c.history.Happened(slog.LevelInfo, id, NotFetched, err.Error())
 	default:
-		c.history.happened(slog.LevelWarn, id, NotFetched, err.Error())
+		c.history.Happened(slog.LevelWarn, id, NotFetched, err.Error())
 	}
 }

@@ -2,7 +2,7 @@ package cache
 
 import (
 	"context"
-	"crypto/md5" //nolint:gosec // checked because a client may know nothing stronger
+	"crypto/md5"
 	"crypto/rand"
 	"crypto/sha256"
 	"crypto/sha512"
@@ -16,9 +16,12 @@ import (
 	"sync"
 	"time"
 
+	"github.com/imgcache/imgcache-host/host/cache/internal/space"
 	"github.com/imgcache/imgcache-host/host/store"
 	"github.com/imgcache/imgcache-host/sdk"
 )
+
+//nolint:gosec // checked because a client may know nothing stronger
 
 // writes are the images that clients bring by themselves. No GET follows one.
 type writes struct {
@@ -39,7 +42,7 @@ type write struct {
 	staged  *store.Staged
 	sums    map[string]hash.Hash
 	charged int64
-	claim   claim
+	claim   space.Claim
 	expires time.Time
 	ended   error // committed, aborted, deleted
 }
@@ -169,8 +172,8 @@ func (c *Cache) openWrite(ctx context.Context, w *write) error {
 	w.charged = first
 	staged, err := c.store.Stage(w.opts.ID)
 	if err != nil {
-		c.pool.release(w.charged)
-		c.free.end(&w.claim)
+		c.pool.Release(w.charged)
+		c.free.End(&w.claim)
 		return fmt.Errorf("begin write: %w", err)
 	}
 	w.staged = staged
@@ -235,7 +238,7 @@ func (c *Cache) appendWrite(ctx context.Context, w *write, p []byte) error {
 	if _, err := w.staged.Write(p); err != nil {
 		return fmt.Errorf("%w: %w", ErrNoSpace, err)
 	}
-	w.claim.onDisk(w.staged.Size())
+	w.claim.OnDisk(w.staged.Size())
 	for _, h := range w.sums {
 		h.Write(p)
 	}
@@ -265,10 +268,10 @@ func (c *Cache) CommitWrite(_ context.Context, name string) (info ImageInfo, err
 func (c *Cache) commitWrite(w *write) (ImageInfo, error) {
 	if err := w.verify(); err != nil {
 		c.endWrite(w, errWriteEnded)
-		c.history.happened(slog.LevelWarn, w.opts.ID, NotStored, err.Error())
+		c.history.Happened(slog.LevelWarn, w.opts.ID, NotStored, err.Error())
 		return ImageInfo{}, err
 	}
-	if c.index.get(w.opts.ID) != nil {
+	if c.index.Get(w.opts.ID) != nil {
 		return ImageInfo{}, fmt.Errorf("%w: image %q was cached meanwhile", ErrConflict, w.opts.ID)
 	}
 	sum := hex.EncodeToString(w.sums["sha256"].Sum(nil))
@@ -281,9 +284,9 @@ func (c *Cache) commitWrite(w *write) (ImageInfo, error) {
 	w.ended = errWriteEnded
 	c.writes.forget(w)
 	w.staged.Release()
-	c.free.end(&w.claim)
-	defer c.index.close(im)
-	return infoOf(c.index.view(im)), nil
+	c.free.End(&w.claim)
+	defer c.index.Close(im)
+	return infoOf(c.index.View(im)), nil
 }
 
 func (w *write) verify() error {
@@ -313,8 +316,8 @@ func (c *Cache) endWrite(w *write, why error) {
 	c.writes.forget(w)
 	c.keepStaged(w.staged)
 	w.staged.Release()
-	c.pool.release(w.charged)
-	c.free.end(&w.claim)
+	c.pool.Release(w.charged)
+	c.free.End(&w.claim)
 }
 
 // bar ends the write of an image that is deleted.

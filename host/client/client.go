@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/imgcache/imgcache-host/host/cache"
+	"github.com/imgcache/imgcache-host/host/cache/records"
 	"github.com/imgcache/imgcache-host/host/plugin"
 	"github.com/imgcache/imgcache-host/host/schedule"
 	"github.com/imgcache/imgcache-host/host/shadow"
@@ -303,9 +304,9 @@ func (c *Client) Driver(ctx context.Context) (DriverStatus, error) {
 
 // DriverStatus says which driver keeps the records.
 type DriverStatus struct {
-	Driver     string                 `json:"driver"`
-	Configured string                 `json:"configured"` // the one with which a restart goes on
-	Migration  *cache.MigrateProgress `json:"migration,omitempty"`
+	Driver     string            `json:"driver"`
+	Configured string            `json:"configured"` // the one with which a restart goes on
+	Migration  *records.Progress `json:"migration,omitempty"`
 }
 
 // MigrateOptions says from which driver to which the records shall move.
@@ -317,8 +318,8 @@ type MigrateOptions struct {
 
 // Migrate has the service move the records to another driver. Tell is called
 // now and then.
-func (c *Client) Migrate(ctx context.Context, o MigrateOptions, tell func(cache.MigrateProgress)) (cache.MigrateReport, error) {
-	return follow[cache.MigrateProgress, cache.MigrateReport](ctx, c, "/v1/driver/migrate", o, tell)
+func (c *Client) Migrate(ctx context.Context, o MigrateOptions, tell func(records.Progress)) (records.Report, error) {
+	return follow[records.Progress, records.Report](ctx, c, "/v1/driver/migrate", o, tell)
 }
 
 // follow asks for long work and reads how far it is, a JSON object on each line,

@@ -5,7 +5,7 @@ import (
 	"fmt"
 	"net/http"
 
-	"github.com/imgcache/imgcache-host/host/cache"
+	"github.com/imgcache/imgcache-host/host/cache/records"
 	"github.com/imgcache/imgcache-host/sdk"
 )
 
@@ -19,16 +19,16 @@ type MigrateOptions struct {
 
 // DriverStatus says who keeps the records.
 type DriverStatus struct {
-	Driver     string                 `json:"driver"`
-	Configured string                 `json:"configured"`          // the one with which a restart goes on
-	Migration  *cache.MigrateProgress `json:"migration,omitempty"` // of the records to another driver; nil: they do not move
+	Driver     string            `json:"driver"`
+	Configured string            `json:"configured"`          // the one with which a restart goes on
+	Migration  *records.Progress `json:"migration,omitempty"` // of the records to another driver; nil: they do not move
 }
 
 // Drivers is what the native API does with the drivers of the service.
 type Drivers interface {
 	DriverStatus() DriverStatus
 	// Migrate moves the records to another driver. It calls tell now and then.
-	Migrate(ctx context.Context, o MigrateOptions, tell func(cache.MigrateProgress)) (cache.MigrateReport, error)
+	Migrate(ctx context.Context, o MigrateOptions, tell func(records.Progress)) (records.Report, error)
 }
 
 // noDrivers are the drivers of a service that knows none.
@@ -36,8 +36,8 @@ type noDrivers struct{}
 
 func (noDrivers) DriverStatus() DriverStatus { return DriverStatus{} }
 
-func (noDrivers) Migrate(context.Context, MigrateOptions, func(cache.MigrateProgress)) (cache.MigrateReport, error) {
-	return cache.MigrateReport{}, sdk.ErrUnsupported
+func (noDrivers) Migrate(context.Context, MigrateOptions, func(records.Progress)) (records.Report, error) {
+	return records.Report{}, sdk.ErrUnsupported
 }
 
 func (s *Service) showDriver(w http.ResponseWriter, _ *http.Request) {
@@ -55,7 +55,7 @@ func (s *Service) migrate(w http.ResponseWriter, r *http.Request) {
 		s.fail(w, r, err)
 		return
 	}
-	stream(s, w, r, func(ctx context.Context, tell func(cache.MigrateProgress)) (cache.MigrateReport, error) {
+	stream(s, w, r, func(ctx context.Context, tell func(records.Progress)) (records.Report, error) {
 		return s.drivers.Migrate(ctx, o, tell)
 	})
 }

@@ -10,22 +10,23 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/imgcache/imgcache-host/host/cache"
+	"github.com/imgcache/imgcache-host/host/cache/records"
 )
 
 // fakeDrivers moves records to driver.b, and nowhere else.
 type fakeDrivers struct{ asked MigrateOptions }
 
 func (d *fakeDrivers) DriverStatus() DriverStatus {
-	return DriverStatus{Driver: "driver.a", Configured: "driver.a", Migration: &cache.MigrateProgress{To: "driver.b", Phase: "sending", Total: 2, Started: modified}}
+	return DriverStatus{Driver: "driver.a", Configured: "driver.a", Migration: &records.Progress{To: "driver.b", Phase: "sending", Total: 2, Started: modified}}
 }
 
-func (d *fakeDrivers) Migrate(_ context.Context, o MigrateOptions, tell func(cache.MigrateProgress)) (cache.MigrateReport, error) {
+func (d *fakeDrivers) Migrate(_ context.Context, o MigrateOptions, tell func(records.Progress)) (records.Report, error) {
 	d.asked = o
 	if o.To != "driver.b" {
-		return cache.MigrateReport{}, fmt.Errorf("%w: the records are elsewhere", cache.ErrConflict)
+		return records.Report{}, fmt.Errorf("%w: the records are elsewhere", cache.ErrConflict)
 	}
-	tell(cache.MigrateProgress{Phase: "listing", Total: 2, Started: modified})
-	return cache.MigrateReport{From: "driver.a", To: "driver.b", Records: 2, Moved: true}, nil
+	tell(records.Progress{Phase: "listing", Total: 2, Started: modified})
+	return records.Report{From: "driver.a", To: "driver.b", Records: 2, Moved: true}, nil
 }
 
 // TestDriver says who keeps the records, and has them moved.

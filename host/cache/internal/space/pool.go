@@ -1,0 +1,78 @@
+// Package space counts the bytes that images take: of the cache's limit, and of
+// the file system, which others fill too.
+package space
+
+import "sync"
+
+// Pool counts the bytes of images wherever they lie: complete, incomplete,
+// invalid, in trash, unlinked but open, and reserved ones that are not yet
+// written. With a hard limit the sum never exceeds max.
+type Pool struct {
+	mu      sync.Mutex
+	max     int64
+	hard    bool
+	total   int64
+	freeing int64         // of total, in trash or otherwise on its way out
+	changed chan struct{} // closed and replaced when bytes are released
+}
+
+// NewPool returns a pool of limit bytes, which is a bound if it is hard and else
+// only what a prune looks at.
+func NewPool(limit int64, hard bool) *Pool {
+	return &Pool{max: limit, hard: hard, changed: make(chan struct{})}
+}
+
+// Reserve charges n bytes if the limit allows it.
+func (p *Pool) Reserve(n int64) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.hard && p.total+n > p.max {
+		return false
+	}
+	p.total += n
+	return true
+}
+
+// Charge counts n bytes that are there already, whatever the limit.
+func (p *Pool) Charge(n int64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.total += n
+}
+
+// BeginFreeing says that n charged bytes are on their way out.
+func (p *Pool) BeginFreeing(n int64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.freeing += n
+}
+
+// EndFreeing takes back what leave said: the bytes are released, or stay after all.
+func (p *Pool) EndFreeing(n int64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.freeing -= n
+}
+
+// Release returns n bytes and wakes those who wait for room.
+func (p *Pool) Release(n int64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.total -= n
+	close(p.changed)
+	p.changed = make(chan struct{})
+}
+
+// Wait returns a channel that is closed at the next release.
+func (p *Pool) Wait() <-chan struct{} {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.changed
+}
+
+// State returns all charged bytes and, of these, those on their way out.
+func (p *Pool) State() (total, pending int64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.total, p.freeing
+}
