@@ -37,21 +37,21 @@ type Host struct {
 	version string
 	offline bool // for one command, without listeners
 
-	store   *store.Store
-	plugins *plugin.Supervisor
-	admit   func(lock.Guard, plugin.Candidate) (string, error) // which plugins may run; nil: lock.Guard.Admit
-	running map[string]serve.Reattach                          // plugins that somebody debugs, by name
-	driver  atomic.Pointer[plugin.Plugin]                      // the one that keeps the records
-	policy  *plugin.Plugin
-	typos   chan error // what the first starts of the plugins say of their options
-	origins *origin.Set
-	peers   *origin.Peers // nil: other nodes are not asked
-	heart   heartbeat     // of this node, to the driver
-	cache   *cache.Cache
-	trace   *trace.Recorder // nil: requests are not recorded
-	shadow  *shadow.Set     // nil: no policies are tried
-	tried   []*plugin.Plugin
-	faces   []face // opened listeners
+	store    *store.Store
+	plugins  *plugin.Supervisor
+	admit    func(lock.Guard, plugin.Candidate) (string, error) // which plugins may run; nil: lock.Guard.Admit
+	debugged map[string]serve.Reattach                          // plugins that run already because somebody debugs them, by name
+	driver   atomic.Pointer[plugin.Plugin]                      // the one that keeps the records
+	policy   *plugin.Plugin
+	typos    chan error // what the first starts of the plugins say of their options
+	origins  *origin.Set
+	peers    *origin.Peers // nil: other nodes are not asked
+	heart    heartbeat     // of this node, to the driver
+	cache    *cache.Cache
+	trace    *trace.Recorder // nil: requests are not recorded
+	shadow   *shadow.Set     // nil: no policies are tried
+	tried    []*plugin.Plugin
+	faces    []face // opened listeners
 
 	schedules *schedule.Scheduler
 	migrating sync.Mutex // held while records move to another driver

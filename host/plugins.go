@@ -34,7 +34,7 @@ func (h *Host) openPlugins() error {
 	if h.cfg.PluginDir != "" {
 		dirs = append(dirs, h.cfg.PluginDir)
 	}
-	if h.running, err = h.reattach(os.Getenv(plugin.ReattachEnv)); err != nil {
+	if h.debugged, err = h.reattach(os.Getenv(plugin.ReattachEnv)); err != nil {
 		return err
 	}
 	if h.admit == nil {
@@ -204,7 +204,7 @@ func firstStarts(list []*plugin.Plugin) error {
 // spec joins what the plugin's own block says, if it has one, with where its
 // file is found.
 func (h *Host) spec(c config.PluginConfig) (plugin.Spec, error) {
-	if at, ok := h.running[c.Plugin]; ok {
+	if at, ok := h.debugged[c.Plugin]; ok {
 		return plugin.Spec{Name: c.Plugin, Kind: c.Kind, Path: at.Addr.String, Reattach: &at}, nil
 	}
 	for _, block := range h.cfg.Plugins {
