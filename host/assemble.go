@@ -122,11 +122,9 @@ func (h *Host) service() *httpd.Service {
 			return id, err
 		},
 		Drivers:   h,
-		Plugins:   func() any { return h.plugins.List() },
-		Reload:    h.Reload,
-		Policies:  func() any { return h.policies() },
+		Plugins:   h,
 		Metrics:   h.metrics(),
-		Schedules: func() any { return h.schedules.Status() },
+		Schedules: h.schedules.Status,
 		Nodes:     h.nodes,
 		Peers:     h.peerStats,
 	})

@@ -11,9 +11,12 @@ import (
 	"github.com/imgcache/imgcache-host/sdk"
 )
 
-// Reload starts a plugin that runs anew from its file, and returns its status.
-// When that does not go well the plugin is what it was, and the error says why.
-func (h *Host) Reload(ctx context.Context, name string) (any, error) {
+// Plugins implements [httpd.Plugins].
+func (h *Host) Plugins() []plugin.Status { return h.plugins.List() }
+
+// Reload implements [httpd.Plugins]. A policy that is tried too is reloaded in
+// both places.
+func (h *Host) Reload(ctx context.Context, name string) (plugin.Status, error) {
 	var err error
 	p, tried := h.driver.Load(), h.triedAs(name)
 	switch {
@@ -27,19 +30,19 @@ func (h *Host) Reload(ctx context.Context, name string) (any, error) {
 	case len(tried) > 0:
 		p, err = tried[0], reloadTried(ctx, tried)
 	default:
-		return nil, fmt.Errorf("%w: no plugin %s runs", cache.ErrNotFound, name)
+		return plugin.Status{}, fmt.Errorf("%w: no plugin %s runs", cache.ErrNotFound, name)
 	}
 	switch {
 	case err == nil:
 		return p.Status(), nil
 	case errors.Is(err, plugin.ErrBusy):
-		return nil, fmt.Errorf("%w: %w", cache.ErrConflict, err)
+		return plugin.Status{}, fmt.Errorf("%w: %w", cache.ErrConflict, err)
 	}
 	kind := sdk.ErrUnavailable
 	if errors.As(err, new(*objection)) {
 		kind = sdk.ErrInvalid
 	}
-	return nil, fmt.Errorf("%w: %w", kind, err)
+	return plugin.Status{}, fmt.Errorf("%w: %w", kind, err)
 }
 
 // triedAs returns the policies of a name that are tried.

@@ -83,8 +83,8 @@ func (h *Host) watch() func(trace.Access) {
 	return nil
 }
 
-// policies compares the policies that are tried.
-func (h *Host) policies() shadow.Report {
+// Policies implements [httpd.Plugins].
+func (h *Host) Policies() shadow.Report {
 	report := shadow.Report{Policies: []shadow.Status{}}
 	if h.shadow != nil {
 		report = h.shadow.Report(h.cache.Images())

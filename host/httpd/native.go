@@ -158,21 +158,8 @@ func (s *Service) listFills(w http.ResponseWriter, _ *http.Request) {
 	writeJSON(w, http.StatusOK, map[string]any{"fills": list(s.engine.Fills())})
 }
 
-func (s *Service) listPlugins(w http.ResponseWriter, _ *http.Request) {
-	writeJSON(w, http.StatusOK, map[string]any{"plugins": s.plugins()})
-}
-
-func (s *Service) reloadPlugin(w http.ResponseWriter, r *http.Request) {
-	p, err := s.reload(r.Context(), r.PathValue("name"))
-	s.answer(w, r, p, err)
-}
-
-func (s *Service) listPolicies(w http.ResponseWriter, _ *http.Request) {
-	writeJSON(w, http.StatusOK, s.policies())
-}
-
 func (s *Service) listSchedules(w http.ResponseWriter, _ *http.Request) {
-	writeJSON(w, http.StatusOK, map[string]any{"schedules": s.schedules()})
+	writeJSON(w, http.StatusOK, map[string]any{"schedules": list(s.schedules())})
 }
 
 func (s *Service) victims(w http.ResponseWriter, r *http.Request) {

@@ -3,7 +3,6 @@ package httpd
 import (
 	"encoding/json"
 	"fmt"
-	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -84,7 +83,7 @@ var session = []struct {
 	{"POST", "/v1/clean", "{}", 200, `{"files": 1, "bytes": 10}`},
 	{"POST", "/v1/verify", "", 200, `{"report": {"images": 0, "adopted": 0, "bytes": 0, "bad": [], "unread": []}}`},
 	{"POST", "/v1/verify", `{"id": "a"}`, 400, `{"error": "bad request: unknown field \"id\"; there are ids"}`},
-	{"GET", "/v1/plugins", "", 200, `{"plugins": [{"name": "lru"}]}`},
+	{"GET", "/v1/plugins", "", 200, `{"plugins": []}`},
 	{"GET", "/v1/schedules", "", 200, `{"schedules": []}`},
 	{"DELETE", "/v1/images", "", 200, `{"deleted": 1}`},
 
@@ -98,11 +97,7 @@ var session = []struct {
 }
 
 func TestNativeAPI(t *testing.T) {
-	e := newEngine()
-	s := New(Config{Engine: e, Log: slog.New(slog.DiscardHandler), Plugins: func() any {
-		return []map[string]string{{"name": "lru"}}
-	}})
-	h := s.Handler(everything)
+	h := newService(newEngine()).Handler(everything)
 	for _, test := range session {
 		w := call(h, test.method, test.target, test.body)
 		if w.Code != test.status {

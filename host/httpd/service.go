@@ -8,7 +8,6 @@ package httpd
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"net/http"
 	"path"
@@ -17,6 +16,7 @@ import (
 
 	"github.com/imgcache/imgcache-host/host/cache"
 	"github.com/imgcache/imgcache-host/host/origin"
+	"github.com/imgcache/imgcache-host/host/schedule"
 	"github.com/imgcache/imgcache-host/sdk"
 	"github.com/prometheus/client_golang/prometheus"
 )
@@ -44,22 +44,11 @@ type Config struct {
 	// and what it does not. Nil: always ready.
 	Ready func() (ready bool, reasons []string)
 
-	// Plugins is the answer to GET /v1/plugins, as encoding/json writes it.
-	// Nil: an empty list.
-	Plugins func() any
+	// Plugins answers for the plugins. Nil: there are none.
+	Plugins Plugins
 
-	// Reload starts a plugin that runs anew, and returns it as encoding/json
-	// writes it. The error wraps cache.ErrNotFound when there is no such plugin,
-	// and cache.ErrConflict when it is being reloaded already. Nil: there is none.
-	Reload func(ctx context.Context, name string) (any, error)
-
-	// Policies is the answer to GET /v1/policies, as encoding/json writes it: how
-	// those that are tried do. Nil: an empty list.
-	Policies func() any
-
-	// Schedules is the answer to GET /v1/schedules, as encoding/json writes
-	// it. Nil: an empty list.
-	Schedules func() any
+	// Schedules returns the schedules and how they do. Nil: there are none.
+	Schedules func() []schedule.Status
 
 	// Nodes returns the nodes that hold an image. The error wraps
 	// sdk.ErrUnsupported where nothing knows. Nil: nothing knows.
@@ -84,10 +73,8 @@ type Service struct {
 	log       *slog.Logger
 	resolve   func(string) (string, error)
 	ready     func() (bool, []string)
-	plugins   func() any
-	reload    func(context.Context, string) (any, error)
-	policies  func() any
-	schedules func() any
+	plugins   Plugins
+	schedules func() []schedule.Status
 	nodes     func(context.Context, string) ([]sdk.Node, error)
 	drivers   Drivers
 	metrics   *metrics
@@ -102,8 +89,6 @@ func New(c Config) *Service {
 		resolve:   c.Resolve,
 		ready:     c.Ready,
 		plugins:   c.Plugins,
-		reload:    c.Reload,
-		policies:  c.Policies,
 		schedules: c.Schedules,
 		nodes:     c.Nodes,
 		drivers:   c.Drivers,
@@ -122,20 +107,11 @@ func New(c Config) *Service {
 	if s.nodes == nil {
 		s.nodes = func(context.Context, string) ([]sdk.Node, error) { return nil, sdk.ErrUnsupported }
 	}
-	none := func() any { return []any{} }
 	if s.plugins == nil {
-		s.plugins = none
-	}
-	if s.reload == nil {
-		s.reload = func(_ context.Context, name string) (any, error) {
-			return nil, fmt.Errorf("%w: no plugin %s runs", cache.ErrNotFound, name)
-		}
-	}
-	if s.policies == nil {
-		s.policies = func() any { return map[string]any{"policies": []any{}} }
+		s.plugins = noPlugins{}
 	}
 	if s.schedules == nil {
-		s.schedules = none
+		s.schedules = func() []schedule.Status { return nil }
 	}
 	if s.drivers == nil {
 		s.drivers = noDrivers{}
