@@ -116,7 +116,8 @@ func pins(blocks []config.Pin) []cache.Pin {
 // service makes what all listeners serve.
 func (h *Host) service() *httpd.Service {
 	return httpd.New(httpd.Config{
-		Engine: h.cache, Log: h.log, Version: h.version, Ready: h.ready,
+		Downloads: h.cache, Images: h.cache, Queue: h.cache, Pins: h.cache, Upkeep: h.cache, Writes: h.cache,
+		Log: h.log, Version: h.version, Ready: h.ready,
 		Resolve: func(path string) (string, error) {
 			id, _, _, err := h.origins.ByPath(path)
 			return id, err

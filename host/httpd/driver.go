@@ -40,22 +40,28 @@ func (noDrivers) Migrate(context.Context, MigrateOptions, func(records.Progress)
 	return records.Report{}, sdk.ErrUnsupported
 }
 
-func (s *Service) showDriver(w http.ResponseWriter, _ *http.Request) {
-	writeJSON(w, http.StatusOK, s.drivers.DriverStatus())
+// driverAPI are the handlers of the drivers.
+type driverAPI struct {
+	answerer
+	drivers Drivers
+}
+
+func (a driverAPI) show(w http.ResponseWriter, _ *http.Request) {
+	writeJSON(w, http.StatusOK, a.drivers.DriverStatus())
 }
 
 // migrate moves the records to another driver.
-func (s *Service) migrate(w http.ResponseWriter, r *http.Request) {
+func (a driverAPI) migrate(w http.ResponseWriter, r *http.Request) {
 	var o MigrateOptions
 	err := decode(w, r, &o)
 	if err == nil && o.To == "" {
 		err = fmt.Errorf("%w: to is missing: the driver that shall have the records", errBadRequest)
 	}
 	if err != nil {
-		s.fail(w, r, err)
+		a.fail(w, r, err)
 		return
 	}
-	stream(s, w, r, func(ctx context.Context, tell func(records.Progress)) (records.Report, error) {
-		return s.drivers.Migrate(ctx, o, tell)
+	stream(a.answerer, w, r, func(ctx context.Context, tell func(records.Progress)) (records.Report, error) {
+		return a.drivers.Migrate(ctx, o, tell)
 	})
 }

@@ -3,7 +3,6 @@ package httpd
 import (
 	"context"
 	"fmt"
-	"log/slog"
 	"net/http"
 	"strings"
 	"testing"
@@ -32,7 +31,7 @@ func (d *fakeDrivers) Migrate(_ context.Context, o MigrateOptions, tell func(rec
 // TestDriver says who keeps the records, and has them moved.
 func TestDriver(t *testing.T) {
 	d := &fakeDrivers{}
-	h := New(Config{Engine: newEngine(), Log: slog.New(slog.DiscardHandler), Drivers: d}).Handler(everything)
+	h := newService(newEngine(), func(c *Config) { c.Drivers = d }).Handler(everything)
 	if w := call(h, "GET", "/v1/driver", ""); w.Code != 200 || !strings.Contains(w.Body.String(), `"phase":"sending"`) {
 		t.Errorf("GET: %d %s", w.Code, w.Body)
 	}

@@ -2,7 +2,6 @@ package httpd
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"net/http"
 	"os"
@@ -80,13 +79,13 @@ var downloadErrors = map[int]string{
 }
 
 // failDownload answers a download that failed before its first byte.
-func (s *Service) failDownload(w http.ResponseWriter, r *http.Request, err error) {
+func (a answerer) failDownload(w http.ResponseWriter, r *http.Request, err error) {
 	if r.Context().Err() != nil {
 		cut(r) // nobody waits for an answer, and no answer must look like one
 	}
 	status := downloadStatus(err)
 	if status >= http.StatusInternalServerError && !errors.Is(err, errNotCached) {
-		s.log.WarnContext(r.Context(), "download failed", "path", logPath(r), "status", status, "error", err)
+		a.log.WarnContext(r.Context(), "download failed", "path", logPath(r), "status", status, "error", err)
 	}
 	message, ok := downloadErrors[status]
 	if !ok {
@@ -96,14 +95,15 @@ func (s *Service) failDownload(w http.ResponseWriter, r *http.Request, err error
 }
 
 // fail answers a request of the native API that failed.
-func (s *Service) fail(w http.ResponseWriter, r *http.Request, err error) {
+func (a answerer) fail(w http.ResponseWriter, r *http.Request, err error) {
 	if status := statusOf(err); status == http.StatusInternalServerError {
-		s.log.ErrorContext(r.Context(), "request failed", "path", logPath(r), "error", err)
+		a.log.ErrorContext(r.Context(), "request failed", "path", logPath(r), "error", err)
 	}
-	s.failWith(w, err, errorBody{Error: err.Error()})
+	failWith(w, err, errorBody{Error: err.Error()})
 }
 
-func (s *Service) failWith(w http.ResponseWriter, err error, body any) {
+// failWith answers with a body that says more than the error.
+func failWith(w http.ResponseWriter, err error, body any) {
 	writeJSON(w, statusOf(err), body)
 }
 
@@ -114,16 +114,4 @@ type errorBody struct {
 
 func writeError(w http.ResponseWriter, status int, message string) {
 	writeJSON(w, status, errorBody{Error: message})
-}
-
-// writeJSON answers with v. An error of writing is the client's departure.
-func writeJSON(w http.ResponseWriter, status int, v any) {
-	body, err := json.Marshal(v)
-	if err != nil {
-		status, body = http.StatusInternalServerError, []byte(`{"error":"the answer cannot be written as JSON"}`)
-	}
-	w.Header().Set("Content-Type", "application/json")
-	w.Header().Set("X-Content-Type-Options", "nosniff")
-	w.WriteHeader(status)
-	_, _ = w.Write(append(body, '\n'))
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"os"
@@ -105,8 +106,8 @@ type fakeWrite struct {
 	data []byte
 }
 
-// fakeEngine is a cache of fakeContents. Once fail is set, every method that
-// can fail does.
+// fakeEngine is a cache of fakeContents, in all its roles. Once fail is set,
+// every method that can fail does.
 type fakeEngine struct {
 	mu     sync.Mutex
 	fail   error
@@ -423,7 +424,14 @@ func (e *fakeEngine) AbortWrite(_ context.Context, name string) error {
 	return err
 }
 
-var _ cache.Engine = (*fakeEngine)(nil)
+// newService makes a service of e, with what change sets further.
+func newService(e *fakeEngine, change ...func(*Config)) *Service {
+	c := Config{Downloads: e, Images: e, Queue: e, Pins: e, Upkeep: e, Writes: e, Log: slog.New(slog.DiscardHandler)}
+	for _, f := range change {
+		f(&c)
+	}
+	return New(c)
+}
 
 // everything serves all faces to everybody.
 var everything = Faces{Images: true, Admin: true, Trusted: true}

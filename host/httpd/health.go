@@ -23,11 +23,3 @@ func (s *Service) readiness(w http.ResponseWriter, _ *http.Request) {
 		Reasons []string `json:"reasons"`
 	}{ready, list(reasons)})
 }
-
-// list makes JSON write an empty list instead of null.
-func list[T any](l []T) []T {
-	if l == nil {
-		return []T{}
-	}
-	return l
-}

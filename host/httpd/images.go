@@ -2,255 +2,56 @@ package httpd
 
 import (
 	"context"
-	"encoding/base64"
-	"encoding/hex"
 	"errors"
-	"fmt"
-	"io"
 	"net/http"
-	"net/netip"
-	"strconv"
-	"strings"
 
 	"github.com/imgcache/imgcache-host/host/cache"
 )
 
-// heldBack is how many bytes net/http may keep to itself: the size of its
-// buffer before a connection.
-const heldBack = 4096
-
-// image serves GET and HEAD of the public face.
-func (s *Service) image(w http.ResponseWriter, r *http.Request) {
-	id, err := s.resolve(r.URL.EscapedPath())
-	if err != nil {
-		s.failDownload(w, r, err)
-		return
-	}
-	if onlyIfCached(r.Header) && (r.Method == http.MethodGet || r.Method == http.MethodHead) {
-		s.cached(w, r, id)
-		return
-	}
-	switch r.Method {
-	case http.MethodGet:
-		s.download(w, r.WithContext(cache.WithClient(r.Context(), clientName(r))), id, s.engine.Open)
-	case http.MethodHead:
-		s.download(w, r, id, s.engine.Stat)
-	default:
-		refuseMethod(w, methods{http.MethodGet: s.image})
-	}
+// Images is what the native API does with the images of the cache. Where a
+// method takes an id, the error wraps cache.ErrBadID for one that does not
+// follow the grammar of ids, and then no file was touched.
+type Images interface {
+	// Images returns every cached image, ordered by id, without what is known
+	// of single images only.
+	Images() []cache.ImageInfo
+	// Image returns all that is known of one image. When that is nothing, its
+	// state is cache.StateAbsent.
+	Image(id string) (cache.ImageInfo, error)
+	// Delete removes an image, and keeps a running fill or write of it from
+	// committing. An absent image is no error. A pin is no obstacle, and stays.
+	Delete(ctx context.Context, id string) error
+	// DeleteAll deletes every cached image and returns their number; after an
+	// error, the number of those that are deleted.
+	DeleteAll(ctx context.Context) (int, error)
 }
 
-// onlyIfCached reports whether a client wants what is cached or nothing (RFC
-// 9111, section 5.2.1.7): other nodes ask so, lest they ask in circles.
-func onlyIfCached(h http.Header) bool {
-	for _, field := range h.Values("Cache-Control") {
-		for directive := range strings.SplitSeq(field, ",") {
-			if strings.EqualFold(strings.TrimSpace(directive), "only-if-cached") {
-				return true
-			}
-		}
-	}
-	return false
+// imagesAPI are the handlers of single images and of all of them. Their bytes
+// are sent by [downloads].
+type imagesAPI struct {
+	answerer
+	images Images
 }
 
-// errNotCached answers those who want nothing else. The RFC has a status for
-// it.
-var errNotCached = errors.New("the image is not cached")
-
-// cached answers with an image if that is cached. A HEAD must move no last
-// access, so it only looks.
-func (s *Service) cached(w http.ResponseWriter, r *http.Request, id string) {
-	open := s.engine.OpenCached
-	if r.Method == http.MethodHead {
-		open = s.statCached
-	}
-	s.download(w, r, id, func(ctx context.Context, id string) (cache.Content, error) {
-		c, err := open(ctx, id)
-		if errors.Is(err, cache.ErrNotFound) {
-			err = errNotCached
-		}
-		return c, err
-	})
+func (a imagesAPI) list(w http.ResponseWriter, _ *http.Request) {
+	writeJSON(w, http.StatusOK, map[string]any{"images": list(a.images.Images())})
 }
 
-// statCached is Stat of an image that is cached.
-func (s *Service) statCached(ctx context.Context, id string) (cache.Content, error) {
-	info, err := s.engine.Image(id)
-	if err == nil && info.State != cache.StateCached {
-		err = cache.ErrNotFound
-	}
-	if err != nil {
-		return nil, err
-	}
-	return s.engine.Stat(ctx, id)
+func (a imagesAPI) deleteAll(w http.ResponseWriter, r *http.Request) {
+	n, err := a.images.DeleteAll(r.Context())
+	a.answerDeleted(w, r, n, err)
 }
 
-// clientName tells clients apart by their address. One client usually has all
-// of an IPv6 network of 64 bits. Who comes over a socket is nobody in
-// particular.
-func clientName(r *http.Request) string {
-	at, err := netip.ParseAddrPort(r.RemoteAddr)
-	if err != nil {
-		return ""
+// show says what is known of an image; that it is absent is an answer.
+func (a imagesAPI) show(w http.ResponseWriter, r *http.Request) {
+	id := r.PathValue("id")
+	info, err := a.images.Image(id)
+	if errors.Is(err, cache.ErrNotFound) {
+		info, err = cache.ImageInfo{ID: id, State: cache.StateAbsent, Size: -1}, nil
 	}
-	ip := at.Addr().Unmap().WithZone("")
-	if ip.Is4() {
-		return ip.String()
-	}
-	network, err := ip.Prefix(64)
-	if err != nil {
-		return ""
-	}
-	return network.String()
+	a.answer(w, r, info, err)
 }
 
-// download answers with what open finds under id.
-func (s *Service) download(w http.ResponseWriter, r *http.Request, id string, open func(context.Context, string) (cache.Content, error)) {
-	c, err := open(r.Context(), id)
-	if err != nil {
-		s.failDownload(w, r, err)
-		return
-	}
-	defer c.Close()
-	p := planAnswer(r, c)
-	p.describe(w.Header(), c)
-	switch {
-	case p.status >= http.StatusBadRequest:
-		writeError(w, p.status, http.StatusText(p.status))
-	case p.status == http.StatusNotModified || r.Method == http.MethodHead:
-		w.WriteHeader(p.status)
-	default:
-		s.send(w, r, c, p)
-	}
-}
-
-// send copies the planned bytes. A client that cannot have all of them gets an
-// error status if none has left yet, else a connection that breaks off.
-func (s *Service) send(w http.ResponseWriter, r *http.Request, c cache.Content, p answer) {
-	b := &body{w: w, status: p.status}
-	n, err := c.CopyTo(r.Context(), b, p.off, p.n)
-	want := p.n
-	if want < 0 {
-		want = p.size
-	}
-	if err == nil && want >= 0 && n != want {
-		err = fmt.Errorf("%w: %d of %d bytes were sent", cache.ErrVerify, n, want)
-	}
-	switch {
-	case err == nil:
-		b.begin()
-	case !b.begun:
-		clear(w.Header())
-		s.failDownload(w, r, err)
-	default:
-		if r.Context().Err() == nil {
-			s.log.WarnContext(r.Context(), "download cut", "path", logPath(r), "sent", n, "error", err)
-		}
-		cut(r)
-	}
-}
-
-// answer is how a request for an image is answered.
-type answer struct {
-	status int
-	size   int64 // of the image; -1: unknown
-	span         // of the body; n < 0: to the end
-}
-
-func planAnswer(r *http.Request, c cache.Content) answer {
-	a := answer{status: http.StatusOK, size: c.Info().Size, span: span{n: -1}}
-	if status := precondition(r.Header, c); status != 0 {
-		a.status = status
-		return a
-	}
-	if a.size < 0 && !r.ProtoAtLeast(1, 1) && !canReset(r) {
-		// The end of the connection is the end of the body; no sign would
-		// tell a broken download from a whole one.
-		a.status = http.StatusHTTPVersionNotSupported
-		return a
-	}
-	ranges := r.Header.Values("Range")
-	if r.Method != http.MethodGet || len(ranges) != 1 || !rangeHolds(r.Header, c) {
-		return a
-	}
-	switch part, verdict := parseRange(ranges[0], a.size); verdict {
-	case rangeGood:
-		a.status, a.span = http.StatusPartialContent, part
-	case rangeUnsatisfiable:
-		a.status = http.StatusRequestedRangeNotSatisfiable
-	}
-	return a
-}
-
-// describe writes the header of the answer.
-func (a answer) describe(h http.Header, c cache.Content) {
-	h.Set("Cache-Status", cacheStatus(c.Outcome()))
-	if etag := c.ETag(); etag != "" {
-		h.Set("ETag", etag)
-	}
-	if t := c.ModTime(); !t.IsZero() {
-		h.Set("Last-Modified", t.UTC().Format(http.TimeFormat))
-	}
-	if a.size >= 0 {
-		h.Set("Accept-Ranges", "bytes")
-	}
-	switch a.status {
-	case http.StatusRequestedRangeNotSatisfiable:
-		h.Set("Content-Range", fmt.Sprintf("bytes */%d", a.size))
-		return
-	case http.StatusPartialContent:
-		h.Set("Content-Range", a.contentRange(a.size))
-		h.Set("Content-Length", strconv.FormatInt(a.n, 10))
-	case http.StatusOK:
-		if a.size >= 0 {
-			h.Set("Content-Length", strconv.FormatInt(a.size, 10))
-		}
-	default:
-		return
-	}
-	h.Set("Content-Type", "application/octet-stream")
-	h.Set("X-Content-Type-Options", "nosniff")
-	if sum, err := hex.DecodeString(c.Info().SHA256); err == nil && len(sum) > 0 {
-		h.Set("Repr-Digest", "sha-256=:"+base64.StdEncoding.EncodeToString(sum)+":")
-	}
-}
-
-// body sends the status with the first byte, so that a download that fails
-// before it has a status of its own.
-type body struct {
-	w      http.ResponseWriter
-	status int
-	begun  bool
-}
-
-func (b *body) begin() {
-	if !b.begun {
-		b.begun = true
-		b.w.WriteHeader(b.status)
-	}
-}
-
-// Write passes p on at once: the next bytes may be long in coming.
-func (b *body) Write(p []byte) (int, error) {
-	b.begin()
-	n, err := b.w.Write(p)
-	if err == nil && n <= heldBack {
-		err = http.NewResponseController(b.w).Flush()
-	}
-	return n, err
-}
-
-// ReadFrom passes a file on, for the kernel to send.
-func (b *body) ReadFrom(r io.Reader) (int64, error) {
-	b.begin()
-	return io.Copy(b.w, r)
-}
-
-// cut ends the request and its connection such that no client takes what it
-// has got for the whole.
-func cut(r *http.Request) {
-	if !r.ProtoAtLeast(1, 1) {
-		reset(r)
-	}
-	panic(http.ErrAbortHandler)
+func (a imagesAPI) delete(w http.ResponseWriter, r *http.Request) {
+	a.answerNothing(w, r, a.images.Delete(r.Context(), r.PathValue("id")))
 }

@@ -12,7 +12,7 @@ import (
 )
 
 // metrics are what the service counts itself, and the handler that shows them
-// together with what the engine knows.
+// together with what the cache knows.
 type metrics struct {
 	requests *prometheus.CounterVec
 	aborted  *prometheus.CounterVec
@@ -41,7 +41,7 @@ func newMetrics(c Config) *metrics {
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(
 		m.requests, m.aborted, m.sent, m.running, build,
-		&engineCollector{engine: c.Engine, peers: c.Peers},
+		&usageCollector{usage: c.Upkeep, peers: c.Peers},
 	)
 	registry.MustRegister(c.Metrics...)
 	// Their successors in package collectors would link database/sql.
@@ -141,14 +141,19 @@ func truth(b bool) float64 {
 	return 0
 }
 
-// engineCollector asks the engine when it is asked.
-type engineCollector struct {
-	engine cache.Engine
-	peers  func() origin.PeerStats
+// usage is what the metrics show of the cache.
+type usage interface {
+	Usage() cache.Usage
+}
+
+// usageCollector asks the cache, and the way to other nodes, when it is asked.
+type usageCollector struct {
+	usage usage
+	peers func() origin.PeerStats
 }
 
 // Describe implements [prometheus.Collector].
-func (c *engineCollector) Describe(descs chan<- *prometheus.Desc) {
+func (c *usageCollector) Describe(descs chan<- *prometheus.Desc) {
 	for _, m := range usageMetrics {
 		descs <- m.desc
 	}
@@ -158,10 +163,10 @@ func (c *engineCollector) Describe(descs chan<- *prometheus.Desc) {
 }
 
 // Collect implements [prometheus.Collector].
-func (c *engineCollector) Collect(values chan<- prometheus.Metric) {
-	usage := c.engine.Usage()
+func (c *usageCollector) Collect(values chan<- prometheus.Metric) {
+	now := c.usage.Usage()
 	for _, m := range usageMetrics {
-		values <- prometheus.MustNewConstMetric(m.desc, m.kind, m.value(usage))
+		values <- prometheus.MustNewConstMetric(m.desc, m.kind, m.value(now))
 	}
 	if c.peers != nil {
 		stats := c.peers()

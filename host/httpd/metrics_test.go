@@ -17,12 +17,7 @@ func TestMetrics(t *testing.T) {
 	e.images["img"] = newContent(content(1000))
 	e.images["bad"] = newContent(content(1000)).failAt(10, cache.ErrVerify)
 	more := prometheus.NewGauge(prometheus.GaugeOpts{Name: "imgcache_of_another"})
-	s := New(Config{
-		Engine:  e,
-		Log:     slog.New(slog.DiscardHandler),
-		Metrics: []prometheus.Collector{more},
-		Version: "1.2.3",
-	})
+	s := newService(e, func(c *Config) { c.Metrics, c.Version = []prometheus.Collector{more}, "1.2.3" })
 	h := s.Handler(everything)
 	do(h, "GET", "/images/img")
 	do(h, "HEAD", "/images/img")
@@ -52,7 +47,7 @@ func TestMetrics(t *testing.T) {
 			t.Errorf("no line %s in\n%s", line, grep(text, strings.SplitN(line, "{", 2)[0]))
 		}
 	}
-	New(Config{Engine: e}) // another service has a registry of its own
+	newService(e) // another service has a registry of its own
 }
 
 func grep(text, word string) string {
@@ -82,7 +77,7 @@ func TestAccessLog(t *testing.T) {
 	e := newEngine()
 	e.images["img"] = newContent(content(1000))
 	var out bytes.Buffer
-	s := New(Config{Engine: e, Log: slog.New(slog.NewJSONHandler(&out, nil))})
+	s := newService(e, func(c *Config) { c.Log = slog.New(slog.NewJSONHandler(&out, nil)) })
 	h := s.Handler(everything)
 	do(h, "GET", "/images/img?token=secret", "Authorization", "Bearer secret")
 	do(h, "GET", "/images/%0a%7b\"level\":\"ERROR\"}\n"+strings.Repeat("x", 1000))
@@ -118,7 +113,9 @@ func TestAccessLog(t *testing.T) {
 func TestPanicFailsOneRequest(t *testing.T) {
 	e := newEngine()
 	var out bytes.Buffer
-	s := New(Config{Engine: e, Log: slog.New(slog.NewJSONHandler(&out, nil)), Resolve: func(string) (string, error) { panic("boom") }})
+	s := newService(e, func(c *Config) {
+		c.Log, c.Resolve = slog.New(slog.NewJSONHandler(&out, nil)), func(string) (string, error) { panic("boom") }
+	})
 	if w := do(s.Handler(everything), "GET", "/images/img"); w.Code != 500 || strings.Contains(w.Body.String(), "boom") {
 		t.Errorf("%d %s", w.Code, w.Body)
 	}

@@ -308,7 +308,9 @@ func TestHeadOfDataCountsAsNothing(t *testing.T) {
 
 func TestReadiness(t *testing.T) {
 	ready := true
-	s := New(Config{Engine: newEngine(), Ready: func() (bool, []string) { return ready, []string{"disk: read-only"} }})
+	s := newService(newEngine(), func(c *Config) {
+		c.Ready = func() (bool, []string) { return ready, []string{"disk: read-only"} }
+	})
 	h := s.Handler(everything)
 	if w := call(h, "GET", "/readyz", ""); w.Code != 200 || !sameJSON(w.Body.String(), `{"ready": true, "reasons": ["disk: read-only"]}`) {
 		t.Errorf("%d %s", w.Code, w.Body)

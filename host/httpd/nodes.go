@@ -14,6 +14,22 @@ import (
 // nodesPatience bounds the question who has an image.
 const nodesPatience = 5 * time.Second
 
+// lookup is what tells an image that no node holds from one that there is not.
+// The error of both wraps cache.ErrBadID for an id that does not follow the
+// grammar of ids.
+type lookup interface {
+	Image(id string) (cache.ImageInfo, error)
+	// Stat asks the origin about an image that is not cached.
+	Stat(ctx context.Context, id string) (cache.Content, error)
+}
+
+// nodesAPI are the handlers that say which nodes hold an image.
+type nodesAPI struct {
+	answerer
+	nodes  func(ctx context.Context, id string) ([]sdk.Node, error) // see [Config]
+	images lookup
+}
+
 // holder is a node that holds an image.
 type holder struct {
 	Name string    `json:"name"`
@@ -21,22 +37,22 @@ type holder struct {
 	Seen time.Time `json:"seen"`
 }
 
-// imageNodes lists the nodes that hold an image.
-func (s *Service) imageNodes(w http.ResponseWriter, r *http.Request) {
-	nodes, err := s.holders(r.Context(), r.PathValue("id"))
+// list lists the nodes that hold an image.
+func (a nodesAPI) list(w http.ResponseWriter, r *http.Request) {
+	nodes, err := a.holders(r.Context(), r.PathValue("id"))
 	var holders []holder
 	for _, n := range nodes {
 		holders = append(holders, holder(n))
 	}
-	s.answer(w, r, map[string]any{"nodes": list(holders)}, err)
+	a.answer(w, r, map[string]any{"nodes": list(holders)}, err)
 }
 
-// nodeURLs is the same in the form of Glance's API: a list of URLs; 409 when
+// urls is the same in the form of Glance's API: a list of URLs; 409 when
 // the driver knows of no nodes, 404 for an image that nobody has, the origin
 // included.
-func (s *Service) nodeURLs(w http.ResponseWriter, r *http.Request) {
+func (a nodesAPI) urls(w http.ResponseWriter, r *http.Request) {
 	id := r.PathValue("id")
-	nodes, err := s.holders(r.Context(), id)
+	nodes, err := a.holders(r.Context(), id)
 	if errors.Is(err, sdk.ErrUnsupported) {
 		writeError(w, http.StatusConflict, "the driver of this cache shares no records with other nodes")
 		return
@@ -48,29 +64,29 @@ func (s *Service) nodeURLs(w http.ResponseWriter, r *http.Request) {
 		}
 	}
 	if err == nil && len(nodes) == 0 {
-		err = s.known(r.Context(), id)
+		err = a.known(r.Context(), id)
 	}
-	s.answer(w, r, urls, err)
+	a.answer(w, r, urls, err)
 }
 
 // known returns an error unless there is such an image, be it at the origin.
-func (s *Service) known(ctx context.Context, id string) error {
-	info, err := s.engine.Image(id)
+func (a nodesAPI) known(ctx context.Context, id string) error {
+	info, err := a.images.Image(id)
 	if err != nil || info.State != cache.StateAbsent {
 		return err
 	}
-	c, err := s.engine.Stat(ctx, id)
+	c, err := a.images.Stat(ctx, id)
 	if err != nil {
 		return err
 	}
 	return c.Close()
 }
 
-func (s *Service) holders(ctx context.Context, id string) ([]sdk.Node, error) {
+func (a nodesAPI) holders(ctx context.Context, id string) ([]sdk.Node, error) {
 	if !sdk.ValidID(id) {
 		return nil, fmt.Errorf("%w: %.40q", cache.ErrBadID, id)
 	}
 	ctx, cancel := context.WithTimeout(ctx, nodesPatience)
 	defer cancel()
-	return s.nodes(ctx, id)
+	return a.nodes(ctx, id)
 }

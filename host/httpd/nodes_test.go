@@ -3,7 +3,6 @@ package httpd
 import (
 	"context"
 	"fmt"
-	"log/slog"
 	"strings"
 	"testing"
 	"time"
@@ -19,12 +18,14 @@ func TestNodes(t *testing.T) {
 	e.images["img"] = newContent("abc")
 	one := sdk.Node{Name: "one", URL: "http://one.example", Seen: time.Unix(1, 0).UTC()}
 	nodes, fail := []sdk.Node{one, {Name: "two"}}, error(nil)
-	h := New(Config{Engine: e, Log: slog.New(slog.DiscardHandler), Nodes: func(ctx context.Context, _ string) ([]sdk.Node, error) {
-		if _, ok := ctx.Deadline(); !ok {
-			t.Error("no deadline")
+	h := newService(e, func(c *Config) {
+		c.Nodes = func(ctx context.Context, _ string) ([]sdk.Node, error) {
+			if _, ok := ctx.Deadline(); !ok {
+				t.Error("no deadline")
+			}
+			return nodes, fail
 		}
-		return nodes, fail
-	}}).Handler(everything)
+	}).Handler(everything)
 	want := func(target string, status int, body string) {
 		t.Helper()
 		w := do(h, "GET", target)
@@ -113,7 +114,9 @@ func TestPeersFace(t *testing.T) {
 }
 
 func TestPeerMetrics(t *testing.T) {
-	h := New(Config{Engine: newEngine(), Peers: func() origin.PeerStats { return origin.PeerStats{Transfers: 1, Bytes: 22, Failures: 333, Wrong: 4444} }}).Handler(Faces{Metrics: true})
+	h := newService(newEngine(), func(c *Config) {
+		c.Peers = func() origin.PeerStats { return origin.PeerStats{Transfers: 1, Bytes: 22, Failures: 333, Wrong: 4444} }
+	}).Handler(Faces{Metrics: true})
 	text := do(h, "GET", "/metrics").Body.String()
 	for _, line := range []string{"imgcache_peer_transfers_total 1\n", "imgcache_peer_fetched_bytes_total 22\n", "imgcache_peer_failures_total 333\n", "imgcache_peer_wrong_total 4444\n"} {
 		if !strings.Contains(text, line) {

@@ -4,13 +4,39 @@ import (
 	"fmt"
 	"net/http"
 	"time"
+
+	"github.com/imgcache/imgcache-host/host/cache"
 )
 
-func (s *Service) listPins(w http.ResponseWriter, _ *http.Request) {
-	writeJSON(w, http.StatusOK, map[string]any{"pins": list(s.engine.Pins())})
+// Pins is what the native API does with the pins, which keep images from being
+// evicted. Where a method takes an id, the error wraps cache.ErrBadID for one
+// that does not follow the grammar of ids, and then no file was touched.
+type Pins interface {
+	// Pins returns the pins that hold, ordered by id.
+	Pins() []cache.PinInfo
+	// Pin keeps an image from being evicted until a time; zero is for ever. It
+	// replaces the pin of an earlier request, and returns the one that lasts
+	// longest, which may be the configuration's. An id may be pinned before its
+	// image is cached. The error wraps sdk.ErrInvalid when the time has passed.
+	// After an error nothing has changed.
+	Pin(id string, until time.Time) (cache.PinInfo, error)
+	// Unpin removes the pin that was asked for; an absent one is no error. The
+	// error wraps cache.ErrConflict when the configuration pins the image, which
+	// then stays pinned.
+	Unpin(id string) error
 }
 
-func (s *Service) pinImage(w http.ResponseWriter, r *http.Request) {
+// pinsAPI are the handlers of the pins.
+type pinsAPI struct {
+	answerer
+	pins Pins
+}
+
+func (a pinsAPI) list(w http.ResponseWriter, _ *http.Request) {
+	writeJSON(w, http.StatusOK, map[string]any{"pins": list(a.pins.Pins())})
+}
+
+func (a pinsAPI) pin(w http.ResponseWriter, r *http.Request) {
 	var o struct {
 		Until *string `json:"until"` // RFC 3339; absent: for ever
 	}
@@ -20,11 +46,11 @@ func (s *Service) pinImage(w http.ResponseWriter, r *http.Request) {
 		until, err = pinEnd(*o.Until)
 	}
 	if err != nil {
-		s.fail(w, r, err)
+		a.fail(w, r, err)
 		return
 	}
-	pin, err := s.engine.Pin(r.PathValue("id"), until)
-	s.answer(w, r, pin, err)
+	pin, err := a.pins.Pin(r.PathValue("id"), until)
+	a.answer(w, r, pin, err)
 }
 
 // pinEnd reads a time. The engine's word for no end is no time of a request.
@@ -36,6 +62,6 @@ func pinEnd(text string) (time.Time, error) {
 	return until, nil
 }
 
-func (s *Service) unpinImage(w http.ResponseWriter, r *http.Request) {
-	s.answerNothing(w, r, s.engine.Unpin(r.PathValue("id")))
+func (a pinsAPI) unpin(w http.ResponseWriter, r *http.Request) {
+	a.answerNothing(w, r, a.pins.Unpin(r.PathValue("id")))
 }

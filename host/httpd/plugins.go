@@ -36,15 +36,21 @@ func (noPlugins) Reload(_ context.Context, name string) (plugin.Status, error) {
 
 func (noPlugins) Policies() shadow.Report { return shadow.Report{Policies: []shadow.Status{}} }
 
-func (s *Service) listPlugins(w http.ResponseWriter, _ *http.Request) {
-	writeJSON(w, http.StatusOK, map[string]any{"plugins": list(s.plugins.Plugins())})
+// pluginsAPI are the handlers of the plugins.
+type pluginsAPI struct {
+	answerer
+	plugins Plugins
 }
 
-func (s *Service) reloadPlugin(w http.ResponseWriter, r *http.Request) {
-	status, err := s.plugins.Reload(r.Context(), r.PathValue("name"))
-	s.answer(w, r, status, err)
+func (a pluginsAPI) list(w http.ResponseWriter, _ *http.Request) {
+	writeJSON(w, http.StatusOK, map[string]any{"plugins": list(a.plugins.Plugins())})
 }
 
-func (s *Service) listPolicies(w http.ResponseWriter, _ *http.Request) {
-	writeJSON(w, http.StatusOK, s.plugins.Policies())
+func (a pluginsAPI) reload(w http.ResponseWriter, r *http.Request) {
+	status, err := a.plugins.Reload(r.Context(), r.PathValue("name"))
+	a.answer(w, r, status, err)
+}
+
+func (a pluginsAPI) policies(w http.ResponseWriter, _ *http.Request) {
+	writeJSON(w, http.StatusOK, a.plugins.Policies())
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"log/slog"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -41,7 +40,7 @@ func (p *fakePlugins) Policies() shadow.Report {
 // TestPlugins lists plugins, reloads one, and compares the policies.
 func TestPlugins(t *testing.T) {
 	p := &fakePlugins{}
-	h := New(Config{Engine: newEngine(), Log: slog.New(slog.DiscardHandler), Plugins: p}).Handler(everything)
+	h := newService(newEngine(), func(c *Config) { c.Plugins = p }).Handler(everything)
 	for _, test := range []struct {
 		method, target string
 		status         int
@@ -81,7 +80,7 @@ func TestWithoutPlugins(t *testing.T) {
 // TestSchedulesAreListed in the form that the scheduler gives them.
 func TestSchedulesAreListed(t *testing.T) {
 	night := []schedule.Status{{Name: "night", When: "daily at 03:00", Run: []string{"scrub"}, NextRun: modified}}
-	h := New(Config{Engine: newEngine(), Log: slog.New(slog.DiscardHandler), Schedules: func() []schedule.Status { return night }}).Handler(everything)
+	h := newService(newEngine(), func(c *Config) { c.Schedules = func() []schedule.Status { return night } }).Handler(everything)
 	w := call(h, "GET", "/v1/schedules", "")
 	if want := asJSON(t, map[string]any{"schedules": night}); w.Code != 200 || !sameJSON(w.Body.String(), want) {
 		t.Errorf("%d %s, want %s", w.Code, w.Body, want)

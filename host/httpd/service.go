@@ -28,10 +28,17 @@ const bodyStall = 60 * time.Second
 // imagesPrefix is where the images of a single origin are.
 const imagesPrefix = "/images/"
 
-// Config is what a [Service] works with. Only Engine is required.
+// Config is what a [Service] works with. The roles of a cache are required; one
+// *cache.Cache plays all of them.
 type Config struct {
-	Engine cache.Engine
-	Log    *slog.Logger // nil: slog.Default()
+	Downloads Downloads
+	Images    Images
+	Queue     Queue
+	Pins      Pins
+	Upkeep    Upkeep
+	Writes    Writes
+
+	Log *slog.Logger // nil: slog.Default()
 
 	// Resolve turns the path of a request into the id of an image. The path
 	// is as the client sent it, with its escapes, without a query. The error
@@ -67,56 +74,73 @@ type Config struct {
 	Version string // of the program, for the metrics; may be empty
 }
 
-// Service is what the listeners of one daemon have in common.
+// Service is what the listeners of one daemon have in common: the handlers, in
+// groups that each know what they use.
 type Service struct {
-	engine    cache.Engine
 	log       *slog.Logger
-	resolve   func(string) (string, error)
 	ready     func() (bool, []string)
-	plugins   Plugins
 	schedules func() []schedule.Status
-	nodes     func(context.Context, string) ([]sdk.Node, error)
-	drivers   Drivers
 	metrics   *metrics
 	bodyStall time.Duration
+
+	downloads downloads
+	images    imagesAPI
+	nodes     nodesAPI
+	queue     queueAPI
+	pins      pinsAPI
+	upkeep    upkeepAPI
+	writes    writesAPI
+	plugins   pluginsAPI
+	driver    driverAPI
 }
 
 // New makes a Service of c.
 func New(c Config) *Service {
-	s := &Service{
-		engine:    c.Engine,
+	c = c.withDefaults()
+	a := answerer{log: c.Log}
+	return &Service{
 		log:       c.Log,
-		resolve:   c.Resolve,
 		ready:     c.Ready,
-		plugins:   c.Plugins,
 		schedules: c.Schedules,
-		nodes:     c.Nodes,
-		drivers:   c.Drivers,
 		metrics:   newMetrics(c),
 		bodyStall: bodyStall,
+
+		downloads: downloads{a, c.Downloads, c.Resolve},
+		images:    imagesAPI{a, c.Images},
+		nodes:     nodesAPI{a, c.Nodes, c.Downloads},
+		queue:     queueAPI{a, c.Queue},
+		pins:      pinsAPI{a, c.Pins},
+		upkeep:    upkeepAPI{a, c.Upkeep},
+		writes:    writesAPI{a, c.Writes},
+		plugins:   pluginsAPI{a, c.Plugins},
+		driver:    driverAPI{a, c.Drivers},
 	}
-	if s.log == nil {
-		s.log = slog.Default()
+}
+
+// withDefaults puts what stands in for it in the place of what is nil.
+func (c Config) withDefaults() Config {
+	if c.Log == nil {
+		c.Log = slog.Default()
 	}
-	if s.resolve == nil {
-		s.resolve = ResolveImages
+	if c.Resolve == nil {
+		c.Resolve = ResolveImages
 	}
-	if s.ready == nil {
-		s.ready = func() (bool, []string) { return true, nil }
+	if c.Ready == nil {
+		c.Ready = func() (bool, []string) { return true, nil }
 	}
-	if s.nodes == nil {
-		s.nodes = func(context.Context, string) ([]sdk.Node, error) { return nil, sdk.ErrUnsupported }
+	if c.Nodes == nil {
+		c.Nodes = func(context.Context, string) ([]sdk.Node, error) { return nil, sdk.ErrUnsupported }
 	}
-	if s.plugins == nil {
-		s.plugins = noPlugins{}
+	if c.Plugins == nil {
+		c.Plugins = noPlugins{}
 	}
-	if s.schedules == nil {
-		s.schedules = func() []schedule.Status { return nil }
+	if c.Schedules == nil {
+		c.Schedules = func() []schedule.Status { return nil }
 	}
-	if s.drivers == nil {
-		s.drivers = noDrivers{}
+	if c.Drivers == nil {
+		c.Drivers = noDrivers{}
 	}
-	return s
+	return c
 }
 
 // ResolveImages is the layout of a single origin: the id is the last segment
@@ -153,7 +177,7 @@ func (s *Service) Handler(f Faces) http.Handler {
 	mux.Handle("/healthz", methods{http.MethodGet: s.health})
 	others := noRoute
 	if f.Images {
-		others = s.image
+		others = s.downloads.serve
 	}
 	mux.HandleFunc("/", others)
 	guarded := func(h http.Handler) http.Handler { return h }
@@ -161,7 +185,7 @@ func (s *Service) Handler(f Faces) http.Handler {
 		guarded = func(h http.Handler) http.Handler { return requireToken(f.Tokens, h) }
 	}
 	if f.Peers {
-		mux.Handle("/v1/images/{id}/data", guarded(methods{http.MethodGet: s.imageData}))
+		mux.Handle("/v1/images/{id}/data", guarded(methods{http.MethodGet: s.downloads.data}))
 	}
 	if f.Admin {
 		admin := guarded(s.adminMux())

@@ -21,7 +21,7 @@ type streamLine[P, R any] struct {
 
 // stream works and tells how far it is, a JSON object on each line. It ends
 // when the client leaves or the service stops.
-func stream[P, R any](s *Service, w http.ResponseWriter, r *http.Request, work func(ctx context.Context, tell func(P)) (R, error)) {
+func stream[P, R any](a answerer, w http.ResponseWriter, r *http.Request, work func(ctx context.Context, tell func(P)) (R, error)) {
 	var told time.Time // zero: no line was sent
 	line := func(l streamLine[P, R]) {
 		if told.IsZero() {
@@ -46,7 +46,7 @@ func stream[P, R any](s *Service, w http.ResponseWriter, r *http.Request, work f
 	case err != nil && r.Context().Err() != nil:
 		cut(r)
 	case err != nil && told.IsZero():
-		s.fail(w, r, err)
+		a.fail(w, r, err)
 	case err != nil:
 		line(streamLine[P, R]{Progress: last, Report: &report, Error: err.Error()})
 	default:

@@ -1,7 +1,6 @@
 package httpd
 
 import (
-	"log/slog"
 	"net/http"
 	"testing"
 )
@@ -62,7 +61,7 @@ func TestAdminNeedsAToken(t *testing.T) {
 func TestFacesBesideAdmin(t *testing.T) {
 	e := newEngine()
 	e.images["img"] = newContent("abc")
-	s := New(Config{Engine: e, Log: slog.New(slog.DiscardHandler)})
+	s := newService(e)
 	h := s.Handler(Faces{Images: true, Metrics: true, Admin: true, Tokens: []string{"secret"}})
 	for path, want := range map[string]int{
 		"/images/img": 200, "/metrics": 200, "/readyz": 200, "/v1/usage": 401,

@@ -11,15 +11,15 @@ import (
 type verifyLine = streamLine[cache.ScrubProgress, cache.ScrubReport]
 
 // verify reads images and checks them.
-func (s *Service) verify(w http.ResponseWriter, r *http.Request) {
+func (a upkeepAPI) verify(w http.ResponseWriter, r *http.Request) {
 	var o struct {
 		IDs []string `json:"ids"`
 	}
 	if err := decode(w, r, &o); err != nil {
-		s.fail(w, r, err)
+		a.fail(w, r, err)
 		return
 	}
-	stream(s, w, r, func(ctx context.Context, tell func(cache.ScrubProgress)) (cache.ScrubReport, error) {
-		return s.engine.Verify(ctx, o.IDs, tell)
+	stream(a.answerer, w, r, func(ctx context.Context, tell func(cache.ScrubProgress)) (cache.ScrubReport, error) {
+		return a.upkeep.Verify(ctx, o.IDs, tell)
 	})
 }

@@ -9,7 +9,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -23,10 +22,6 @@ import (
 	"github.com/imgcache/imgcache-host/host/store"
 	"github.com/imgcache/imgcache-host/sdk"
 )
-
-func newService(e *fakeEngine) *Service {
-	return New(Config{Engine: e, Log: slog.New(slog.DiscardHandler)})
-}
 
 // do sends one request to a handler, with headers in pairs.
 func do(h http.Handler, method, target string, header ...string) *httptest.ResponseRecorder {
@@ -329,13 +324,15 @@ func TestResolveOfConfig(t *testing.T) {
 	e := newEngine()
 	e.images["mirror.x"] = newContent("abc")
 	var seen []string
-	s := New(Config{Engine: e, Log: slog.New(slog.DiscardHandler), Resolve: func(path string) (string, error) {
-		seen = append(seen, path)
-		if path != "/mirror/a%20b" {
-			return "", cache.ErrNotFound
+	s := newService(e, func(c *Config) {
+		c.Resolve = func(path string) (string, error) {
+			seen = append(seen, path)
+			if path != "/mirror/a%20b" {
+				return "", cache.ErrNotFound
+			}
+			return "mirror.x", nil
 		}
-		return "mirror.x", nil
-	}})
+	})
 	h := s.Handler(Faces{Images: true})
 	if w := do(h, "GET", "/mirror/a%20b?x=y"); w.Code != 200 || w.Body.String() != "abc" {
 		t.Errorf("%d %s", w.Code, w.Body)
