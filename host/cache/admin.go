@@ -33,7 +33,8 @@ func infoOf(v index.View) ImageInfo {
 	}
 }
 
-// Images returns every cached image, ordered by id.
+// Images returns every cached image, ordered by id, without what is known of
+// single images only.
 func (c *Cache) Images() []ImageInfo {
 	var list []ImageInfo
 	now := c.cfg.Now()
@@ -180,7 +181,9 @@ func (c *Cache) bar(ctx context.Context, id string) error {
 	return nil
 }
 
-// DeleteAll deletes every cached image and returns their number.
+// DeleteAll deletes every cached image and returns their number; after an error,
+// the number of those that are deleted. It waits for the scan, so that images
+// which that has not reached go too.
 func (c *Cache) DeleteAll(ctx context.Context) (int, error) {
 	if !c.store.IsOpen() {
 		return 0, fmt.Errorf("%w: %s", store.ErrNotOpen, c.disk.state())

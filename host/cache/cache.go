@@ -27,7 +27,9 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// Cache is the engine. It implements [Engine].
+// Cache is the engine. host/httpd and host declare beside their code which of
+// its methods they use. Methods that take an id answer [ErrBadID] for one that
+// does not follow the grammar of ids, before any file is touched.
 type Cache struct {
 	cfg      Config
 	store    *store.Store

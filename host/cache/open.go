@@ -14,7 +14,8 @@ import (
 	"github.com/imgcache/imgcache-host/sdk"
 )
 
-// Open serves a GET: see [Engine].
+// Open serves a GET: from the cache, from a running fill, or by a new one. The
+// error wraps [ErrBadID] or one of package origin.
 func (c *Cache) Open(ctx context.Context, id string) (Content, error) {
 	if !sdk.ValidID(id) {
 		return nil, badID(id)
@@ -58,7 +59,8 @@ func badID(id string) error {
 	return fmt.Errorf("%w: %.40q: want a letter or digit, then at most 127 letters, digits, dots, dashes or underscores, and no reserved name", ErrBadID, id)
 }
 
-// OpenCached serves an image only if it is cached: see [Engine].
+// OpenCached opens an image as it is cached, without asking its origin; that is
+// an access as by Open. The error wraps [ErrNotFound] unless it is cached.
 func (c *Cache) OpenCached(_ context.Context, id string) (Content, error) {
 	if !sdk.ValidID(id) {
 		return nil, badID(id)
@@ -175,7 +177,10 @@ func due(checked, now time.Time, after time.Duration) bool {
 	return checked.IsZero() || now.Sub(checked) >= after
 }
 
-// Stat answers a HEAD: see [Engine].
+// Stat answers a HEAD: from the cache, if the image is cached and the origin
+// still has that version, else from the origin. It never starts a fill, and
+// moves no last access. The Content answers everything but CopyTo. The error
+// wraps [ErrBadID] or one of package origin.
 func (c *Cache) Stat(ctx context.Context, id string) (Content, error) {
 	if !sdk.ValidID(id) {
 		return nil, badID(id)

@@ -26,7 +26,11 @@ func (c *Cache) pinInfo(pin Pin) PinInfo {
 	return PinInfo{Pin: pin, Cached: c.index.Get(pin.ID) != nil}
 }
 
-// Pin keeps an image from being evicted: see [Engine].
+// Pin keeps an image from being evicted until a time; zero is for ever. It
+// replaces the pin of an earlier request, and returns the one that lasts
+// longest, which may be the configuration's. An id may be pinned before its
+// image is cached. The error wraps [sdk.ErrInvalid] when the time has passed.
+// After an error nothing has changed.
 func (c *Cache) Pin(id string, until time.Time) (PinInfo, error) {
 	if !sdk.ValidID(id) {
 		return PinInfo{}, badID(id)
@@ -44,7 +48,9 @@ func (c *Cache) Pin(id string, until time.Time) (PinInfo, error) {
 	return c.pinInfo(pin), nil
 }
 
-// Unpin takes the pin that was asked for away: see [Engine].
+// Unpin removes the pin that was asked for; an absent one is no error. The error
+// wraps [ErrConflict] when the configuration pins the image, which then stays
+// pinned.
 func (c *Cache) Unpin(id string) error {
 	if !sdk.ValidID(id) {
 		return badID(id)

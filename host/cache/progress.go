@@ -5,7 +5,8 @@ import (
 	"time"
 )
 
-// Fills returns how far the fills are: see [Engine].
+// Fills returns how far the running fills are, ordered by their start; after
+// them stand those that were interrupted.
 func (c *Cache) Fills() []FillInfo {
 	c.mu.Lock()
 	list := make([]FillInfo, 0, len(c.fills))

@@ -11,7 +11,8 @@ import (
 // Prune removes images until the cache holds at most the wanted number of
 // bytes: o.MaxSize, which ignores watermarks and minimum age, or by default
 // the low watermark if the high one is passed. Pinned images stay. It returns
-// when the files are gone, except those that are still being read.
+// when the files are gone, except those that are still being read. In a dry run
+// it only says what it would remove.
 func (c *Cache) Prune(ctx context.Context, o PruneOptions) (Result, error) {
 	if o.MaxSize != nil && *o.MaxSize < 0 {
 		return Result{}, fmt.Errorf("max_size is %d, want 0 or more bytes", *o.MaxSize)

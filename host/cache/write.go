@@ -101,7 +101,10 @@ func (ws *writes) forget(w *write) {
 	delete(ws.byName, w.name)
 }
 
-// BeginWrite starts to take an image in from a client.
+// BeginWrite starts to take an image in from a client. The error wraps
+// [ErrBadID], [ErrConflict] when the image is cached, filling or being written,
+// [ErrNoSpace] when there is no room, and [ErrVerify] for a digest that can be
+// none. A write to which no bytes come for the stall time is aborted.
 func (c *Cache) BeginWrite(ctx context.Context, o WriteOptions) (WriteStatus, error) {
 	if !sdk.ValidID(o.ID) {
 		return WriteStatus{}, badID(o.ID)
@@ -187,7 +190,12 @@ func (w *write) status() WriteStatus {
 	return WriteStatus{Write: w.name, Offset: w.staged.Size(), Expires: w.expires.UTC()}
 }
 
-// WriteData appends what r yields: see [Engine].
+// WriteData appends what r yields, which must belong at offset; offset < 0 means
+// at the end. The status says how far the write is now, also after an error. The
+// error wraps [ErrNotFound] when there is no such write, or none any more,
+// [ErrConflict] when the write continues at another offset, [ErrVerify] for more
+// bytes than were declared, and [ErrNoSpace] when there is no room for them.
+// Only after ErrNotFound is there no write to go on with.
 func (c *Cache) WriteData(ctx context.Context, name string, offset int64, r io.Reader) (status WriteStatus, err error) {
 	err = c.writes.use(name, func(w *write) error {
 		if at := w.staged.Size(); offset >= 0 && offset != at {
@@ -246,7 +254,8 @@ func (c *Cache) appendWrite(ctx context.Context, w *write, p []byte) error {
 	return nil
 }
 
-// WriteState returns how far a write is.
+// WriteState returns how far a write is. The error wraps [ErrNotFound] when
+// there is no such write, or none any more.
 func (c *Cache) WriteState(name string) (status WriteStatus, err error) {
 	err = c.writes.use(name, func(w *write) error {
 		status = w.status()
@@ -255,8 +264,11 @@ func (c *Cache) WriteState(name string) (status WriteStatus, err error) {
 	return status, err
 }
 
-// CommitWrite publishes the image if size and digests are as declared. If not
-// the file goes to invalid/ and the error wraps ErrVerify.
+// CommitWrite publishes the image. The error wraps [ErrVerify] when size or
+// digests are not those declared, [ErrConflict] when the image was cached
+// meanwhile, and [ErrNotFound] when there is no such write. After a conflict the
+// write goes on; after any other error it has ended, and its file went to
+// invalid/.
 func (c *Cache) CommitWrite(_ context.Context, name string) (info ImageInfo, err error) {
 	err = c.writes.use(name, func(w *write) (err error) {
 		info, err = c.commitWrite(w)
@@ -301,7 +313,8 @@ func (w *write) verify() error {
 	return nil
 }
 
-// AbortWrite ends a write; what was written goes to invalid/.
+// AbortWrite ends a write; what was written goes to invalid/. The error wraps
+// [ErrNotFound] when there is no such write, or none any more.
 func (c *Cache) AbortWrite(_ context.Context, name string) error {
 	return c.writes.use(name, func(w *write) error {
 		c.endWrite(w, errWriteEnded)
