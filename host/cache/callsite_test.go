@@ -322,6 +322,9 @@ func (d *day) after() {
 	if total, pending := d.pool.State(); total != sum || pending != 0 {
 		d.t.Errorf("%s: %d bytes are charged (%d of them leaving), the files have %d", d.name, total, pending, sum)
 	}
+	if n := d.pool.Reservations(); n != 0 {
+		d.t.Errorf("%s: %d reservations were not ended", d.name, n)
+	}
 	d.sleep()
 }
 

@@ -7,13 +7,13 @@ import (
 	"time"
 
 	"github.com/imgcache/imgcache-host/host/cache/internal/index"
+	"github.com/imgcache/imgcache-host/host/cache/internal/space"
 	"github.com/imgcache/imgcache-host/host/store"
 )
 
-// commitStaged publishes a staged file, for which charged bytes of the pool
-// are reserved, and returns its image, acquired. After an error nothing has
+// commitStaged publishes a staged file with its reservation and returns its image, acquired. After an error nothing has
 // changed.
-func (c *Cache) commitStaged(st *store.Staged, m store.Meta, charged int64) (*index.Image, error) {
+func (c *Cache) commitStaged(st *store.Staged, m store.Meta, room *space.Reservation) (*index.Image, error) {
 	info, replaced, err := st.Commit(m)
 	if err != nil {
 		return nil, fmt.Errorf("commit: %w", err)
@@ -21,7 +21,7 @@ func (c *Cache) commitStaged(st *store.Staged, m store.Meta, charged int64) (*in
 	c.unpark(info.ID)
 	c.absent.forget(info.ID)
 	im, old := c.index.Commit(info, c.cfg.Now())
-	c.pool.Release(charged - info.Size)
+	room.Commit(info.Size)
 	switch {
 	case old != nil && replaced != nil:
 		c.pool.BeginFreeing(old.Size)

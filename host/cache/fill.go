@@ -66,10 +66,9 @@ type fill struct {
 	askedFor bool         // the one that began the fill is among them
 	finished bool         // run has ended
 
-	ended   func()      // called when the fill is over; run's own
-	refused error       // why the image is not to be stored, however much room there is; known when it began
-	claim   space.Claim // of the file system
-	charged int64       // bytes of the pool that are not the image's; run's own
+	ended   func() // called when the fill is over; run's own
+	refused error  // why the image is not to be stored, however much room there is; known when it began
+	room    *space.Reservation
 	parked  *parkedFill // what an earlier fill left of the image; run's own
 	resumed int64       // bytes of it that were right
 }
@@ -79,6 +78,7 @@ func newFill(c *Cache, id string, o origin.Origin, name string, cancel context.C
 		c: c, id: id, name: name, origin: o, started: time.Now(), cancel: cancel,
 		state:   fillState{size: -1},
 		changed: make(chan struct{}),
+		room:    space.NewReservation(c.pool, c.free),
 		ended:   func() {},
 	}
 }
@@ -153,8 +153,8 @@ func (f *fill) transfer(ctx context.Context, src *fetch) error {
 	if f.refused != nil {
 		return notStored(ctx, f.refused)
 	}
-	r := f.c.seekRoom(ctx, f.obj.Size, f.charged, &f.claim)
-	defer func() { f.charged += r.end() }()
+	r := f.c.seekRoom(ctx, f.obj.Size, f.room)
+	defer r.end()
 	if err := f.copy(ctx, src, r); err != nil {
 		return err
 	}
@@ -163,7 +163,7 @@ func (f *fill) transfer(ctx context.Context, src *fetch) error {
 
 // copy brings every byte to the disk. The digester has seen them all when it
 // returns.
-func (f *fill) copy(ctx context.Context, src *fetch, r *room) error {
+func (f *fill) copy(ctx context.Context, src *fetch, r *roomSearch) error {
 	h := newHasher(f.sums)
 	buf, used := blocks.get(), 0
 	defer func() {
@@ -203,7 +203,7 @@ const leastRead = 64 << 10
 
 // store makes p readable, in memory while room is sought and on disk
 // afterwards. After an error none of p is readable.
-func (f *fill) store(ctx context.Context, p []byte, last bool, r *room) error {
+func (f *fill) store(ctx context.Context, p []byte, last bool, r *roomSearch) error {
 	if err := f.c.admits(f.state.have + int64(len(p))); err != nil {
 		return notStored(ctx, err)
 	}
@@ -225,7 +225,7 @@ func (f *fill) store(ctx context.Context, p []byte, last bool, r *room) error {
 			return err
 		}
 	}
-	if err := f.grow(ctx, int64(len(p)), r); err != nil {
+	if err := f.grow(ctx, int64(len(p))); err != nil {
 		return err
 	}
 	if _, err := f.staged.Write(p); err != nil {
@@ -254,10 +254,10 @@ func (f *fill) publish(p []byte, keep func()) (err error) {
 	return err
 }
 
-// taken tells how much of the claim the file system counts.
+// taken tells how much of the reservation the file system counts.
 func (f *fill) taken() {
 	if f.staged != nil {
-		f.claim.OnDisk(max(f.state.have, f.staged.Allocated()) - f.resumed)
+		f.room.OnDisk(max(f.state.have, f.staged.Allocated()) - f.resumed)
 	}
 }
 
@@ -287,16 +287,15 @@ func (f *fill) toDisk() error {
 
 // grow reserves more when the size is not known and n more bytes would pass
 // what is reserved.
-func (f *fill) grow(ctx context.Context, n int64, r *room) error {
-	short := f.state.have + n - r.bytes - f.charged
+func (f *fill) grow(ctx context.Context, n int64) error {
+	short := f.state.have + n - f.room.Bytes()
 	if f.obj.Size >= 0 || short <= 0 {
 		return nil
 	}
 	short = max(short, f.c.growth())
-	if err := f.c.reserve(ctx, short, &f.claim); err != nil {
+	if err := f.c.reserve(ctx, short, f.room); err != nil {
 		return notStored(ctx, err)
 	}
-	f.charged += short
 	return nil
 }
 
@@ -327,7 +326,7 @@ func (f *fill) commit() {
 		f.finish()
 		return
 	}
-	im, err := f.c.commitStaged(f.staged, f.meta(), f.charged)
+	im, err := f.c.commitStaged(f.staged, f.meta(), f.room)
 	if err != nil {
 		f.c.storeFailed(f.id, err)
 	}
@@ -394,7 +393,7 @@ func (f *fill) fail(err error) {
 // rest to the last client.
 func (f *fill) finish() {
 	f.c.forget(f)
-	f.c.free.End(&f.claim)
+	f.room.Written()
 	if f.staged != nil && f.image == nil {
 		f.putAway()
 	}
@@ -464,9 +463,8 @@ func (f *fill) release() {
 	}
 	if f.image != nil {
 		f.c.index.Close(f.image)
-	} else {
-		f.c.pool.Release(f.charged)
 	}
+	f.room.Release()
 }
 
 // reportRequests tells of the requests that have come to the fill so far. The one that

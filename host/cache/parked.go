@@ -193,7 +193,7 @@ func (f *fill) resume(ctx context.Context, p parkedFill) (*fetch, error) {
 	src, err := f.continueBehind(ctx, p.obj, have)
 	switch {
 	case err == nil:
-		f.charged = have
+		f.room.Adopt(have)
 		f.update(func() {
 			f.began, f.obj, f.sums = true, p.obj, sums
 			f.staged, f.resumed, f.state.size = staged, have, p.obj.Size

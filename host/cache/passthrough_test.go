@@ -254,8 +254,8 @@ func TestLooksAtOnce(t *testing.T) {
 		}
 		e.fsys.free.Store(&slow)
 		e.Cache.free.Stale()
-		var c space.Claim
-		if short, err := e.free.Take(&c, 900); short > 0 || err != nil {
+		room := space.NewReservation(e.pool, e.free)
+		if ok, short, err := room.Grow(900); !ok {
 			t.Fatal(short, err)
 		}
 		time.Sleep(space.FreeAge)
@@ -268,7 +268,7 @@ func TestLooksAtOnce(t *testing.T) {
 		}
 		time.Sleep(time.Second)
 		synctest.Wait()
-		e.free.End(&c)
+		room.Release()
 	})
 }
 

@@ -8,28 +8,26 @@ import (
 	"github.com/imgcache/imgcache-host/host/cache/internal/space"
 )
 
-// room is a reservation that is sought beside a transfer.
-type room struct {
-	done   chan struct{} // closed when err and bytes stand
+// roomSearch is a reservation that is sought beside a transfer.
+type roomSearch struct {
+	done   chan struct{} // closed when err stands
 	cancel context.CancelFunc
 	err    error
-	bytes  int64 // reserved
 }
 
-// seekRoom starts to reserve room for an image of size bytes, of which some
-// are charged already, or for its first part when the size is not known.
-func (c *Cache) seekRoom(ctx context.Context, size, charged int64, claim *space.Claim) *room {
+// seekRoom starts to reserve what an image of size bytes lacks, or the first
+// part of it when the size is not known.
+func (c *Cache) seekRoom(ctx context.Context, size int64, to *space.Reservation) *roomSearch {
+	has := to.Bytes()
 	if size < 0 {
-		size = charged + c.growth()
+		size = has + c.growth()
 	}
-	size = max(0, size-charged)
+	size = max(0, size-has)
 	ctx, cancel := context.WithCancel(ctx)
-	r := &room{done: make(chan struct{}), cancel: cancel}
+	r := &roomSearch{done: make(chan struct{}), cancel: cancel}
 	c.work.Go(func() {
 		defer close(r.done)
-		if r.err = c.reserve(ctx, size, claim); r.err == nil {
-			r.bytes = size
-		}
+		r.err = c.reserve(ctx, size, to)
 	})
 	return r
 }
@@ -39,7 +37,7 @@ func (c *Cache) growth() int64 { return min(growthStep, c.cfg.MaxSize/16) }
 
 // poll reports whether the room is granted; with wait it waits for the
 // answer, which comes within roomPatience. The error is the refusal.
-func (r *room) poll(ctx context.Context, wait bool) (bool, error) {
+func (r *roomSearch) poll(ctx context.Context, wait bool) (bool, error) {
 	if wait {
 		<-r.done
 	}
@@ -53,19 +51,17 @@ func (r *room) poll(ctx context.Context, wait bool) (bool, error) {
 	}
 }
 
-// end ends the search and returns the bytes that were reserved.
-func (r *room) end() int64 {
+// end ends the search.
+func (r *roomSearch) end() {
 	r.cancel()
 	<-r.done
-	return r.bytes
 }
 
-// reserve charges the pool with n bytes, and claims them of the file system,
-// for which victims leave if need be.
+// reserve adds n bytes to a reservation, for which victims leave if need be.
 // It gives up after roomPatience, at once when nothing can be evicted, with an
 // error wrapping ErrNoSpace. After a start nothing is reserved before the files
 // are counted.
-func (c *Cache) reserve(ctx context.Context, n int64, claim *space.Claim) error {
+func (c *Cache) reserve(ctx context.Context, n int64, to *space.Reservation) error {
 	if c.cfg.Hard && n > c.cfg.MaxSize {
 		return fmt.Errorf("%w: the image needs %d bytes, max_size is %d", ErrNoSpace, n, c.cfg.MaxSize)
 	}
@@ -89,15 +85,12 @@ func (c *Cache) reserve(ctx context.Context, n int64, claim *space.Claim) error 
 	}
 	for {
 		released := c.pool.Wait()
-		short, err := c.free.Take(claim, n)
+		ok, short, err := to.Grow(n)
 		if err != nil {
 			return fmt.Errorf("%w: %w", ErrNoSpace, err)
 		}
-		if short <= 0 && c.pool.Reserve(n) {
+		if ok {
 			return nil
-		}
-		if short <= 0 {
-			c.free.GiveBack(claim, n)
 		}
 		if c.dropParked() || c.dropInvalid() {
 			c.free.Stale()

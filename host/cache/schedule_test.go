@@ -333,6 +333,9 @@ func (s *schedule) wantCounted() {
 	if total, pending := s.cache.pool.State(); total != sum || pending != 0 {
 		s.t.Errorf("%d bytes are charged (%d of them leaving), the files have %d", total, pending, sum)
 	}
+	if n := s.cache.pool.Reservations(); n != 0 {
+		s.t.Errorf("%d reservations were not ended", n)
+	}
 }
 
 // crash ends the host between two operations on the disk.

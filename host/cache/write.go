@@ -41,8 +41,7 @@ type write struct {
 	mu      sync.Mutex
 	staged  *store.Staged
 	sums    map[string]hash.Hash
-	charged int64
-	claim   space.Claim
+	room    *space.Reservation
 	expires time.Time
 	ended   error // committed, aborted, deleted
 }
@@ -169,16 +168,17 @@ func (c *Cache) openWrite(ctx context.Context, w *write) error {
 	if err := c.admits(first); err != nil {
 		return fmt.Errorf("%w: %w", ErrNoSpace, err)
 	}
-	if err := c.reserve(ctx, first, &w.claim); err != nil {
+	room := space.NewReservation(c.pool, c.free)
+	if err := c.reserve(ctx, first, room); err != nil {
+		room.Release()
 		return err
 	}
-	w.charged = first
 	staged, err := c.store.Stage(w.opts.ID)
 	if err != nil {
-		c.pool.Release(w.charged)
-		c.free.End(&w.claim)
+		room.Release()
 		return fmt.Errorf("begin write: %w", err)
 	}
+	w.room = room
 	w.staged = staged
 	return nil
 }
@@ -237,16 +237,15 @@ func (c *Cache) appendWrite(ctx context.Context, w *write, p []byte) error {
 	if err := c.admits(after); err != nil {
 		return fmt.Errorf("%w: %w", ErrNoSpace, err)
 	}
-	if short := after - w.charged; short > 0 {
-		if err := c.reserve(ctx, short, &w.claim); err != nil {
+	if short := after - w.room.Bytes(); short > 0 {
+		if err := c.reserve(ctx, short, w.room); err != nil {
 			return err
 		}
-		w.charged += short
 	}
 	if _, err := w.staged.Write(p); err != nil {
 		return fmt.Errorf("%w: %w", ErrNoSpace, err)
 	}
-	w.claim.OnDisk(w.staged.Size())
+	w.room.OnDisk(w.staged.Size())
 	for _, h := range w.sums {
 		h.Write(p)
 	}
@@ -287,7 +286,7 @@ func (c *Cache) commitWrite(w *write) (ImageInfo, error) {
 		return ImageInfo{}, fmt.Errorf("%w: image %q was cached meanwhile", ErrConflict, w.opts.ID)
 	}
 	sum := hex.EncodeToString(w.sums["sha256"].Sum(nil))
-	im, err := c.commitStaged(w.staged, store.Meta{Version: "sha256:" + sum, SHA256: sum}, w.charged)
+	im, err := c.commitStaged(w.staged, store.Meta{Version: "sha256:" + sum, SHA256: sum}, w.room)
 	if err != nil {
 		c.disk.fail(err)
 		c.endWrite(w, errWriteEnded)
@@ -296,7 +295,6 @@ func (c *Cache) commitWrite(w *write) (ImageInfo, error) {
 	w.ended = errWriteEnded
 	c.writes.forget(w)
 	w.staged.Release()
-	c.free.End(&w.claim)
 	defer c.index.Close(im)
 	return infoOf(c.index.View(im)), nil
 }
@@ -329,8 +327,7 @@ func (c *Cache) endWrite(w *write, why error) {
 	c.writes.forget(w)
 	c.keepStaged(w.staged)
 	w.staged.Release()
-	c.pool.Release(w.charged)
-	c.free.End(&w.claim)
+	w.room.Release()
 }
 
 // bar ends the write of an image that is deleted.

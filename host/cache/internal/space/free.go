@@ -15,7 +15,7 @@ type Free struct {
 	least int64 // bytes that stay free; 0: no matter
 
 	mu      sync.Mutex // held for no I/O
-	claims  map[*Claim]struct{}
+	claims  map[*claim]struct{}
 	at      time.Time // of the last look; zero: it does not count any more
 	bytes   int64     // free then, less what was claimed and not yet on disk
 	granted int64     // claimed since

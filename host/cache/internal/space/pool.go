@@ -12,6 +12,7 @@ type Pool struct {
 	max     int64
 	hard    bool
 	total   int64
+	open    int           // reservations that have not ended
 	freeing int64         // of total, in trash or otherwise on its way out
 	changed chan struct{} // closed and replaced when bytes are released
 }
@@ -22,8 +23,8 @@ func NewPool(limit int64, hard bool) *Pool {
 	return &Pool{max: limit, hard: hard, changed: make(chan struct{})}
 }
 
-// Reserve charges n bytes if the limit allows it.
-func (p *Pool) Reserve(n int64) bool {
+// reserve charges n bytes if the limit allows it.
+func (p *Pool) reserve(n int64) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.hard && p.total+n > p.max {
@@ -31,6 +32,20 @@ func (p *Pool) Reserve(n int64) bool {
 	}
 	p.total += n
 	return true
+}
+
+// opened counts reservations that begin or, as a negative number, end.
+func (p *Pool) opened(n int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.open += n
+}
+
+// Reservations returns how many reservations have not ended.
+func (p *Pool) Reservations() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.open
 }
 
 // Charge counts n bytes that are there already, whatever the limit.

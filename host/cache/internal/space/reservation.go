@@ -1,0 +1,136 @@
+package space
+
+import (
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Reservation is the room of one file on its way into the cache: bytes of the
+// pool, and as many of the file system until they are written. It ends once,
+// with Commit or Release; what is done to it afterwards has no effect.
+type Reservation struct {
+	pool *Pool
+	free *Free
+
+	claim claim // of the file system
+
+	mu    sync.Mutex // guards what follows; taken before those of pool and free
+	bytes int64      // charged to the pool
+	ended bool
+}
+
+// claim is what one file may still take of the file system.
+type claim struct {
+	bytes int64        // granted; under the mutex of Free
+	used  atomic.Int64 // of these, no longer free in the eyes of the file system
+}
+
+// NewReservation returns an empty reservation, which must be ended.
+func NewReservation(p *Pool, f *Free) *Reservation {
+	p.opened(1)
+	return &Reservation{pool: p, free: f}
+}
+
+// Bytes returns how many bytes of the pool are reserved.
+func (r *Reservation) Bytes() int64 {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.bytes
+}
+
+// Grow reserves n bytes more, if both the pool and the file system have them.
+// Otherwise nothing is reserved, and short is how many bytes the file system
+// lacks; 0 or fewer: it is the pool that is full. The error is that of a look at
+// the file system.
+func (r *Reservation) Grow(n int64) (ok bool, short int64, err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.ended {
+		return false, 0, nil
+	}
+	if short, err := r.free.take(&r.claim, n); err != nil || short > 0 {
+		return false, short, err
+	}
+	if !r.pool.reserve(n) {
+		r.free.giveBack(&r.claim, n)
+		return false, 0, nil
+	}
+	r.bytes += n
+	return true, 0, nil
+}
+
+// Adopt makes n bytes that are charged to the pool, and on disk, part of the
+// reservation.
+func (r *Reservation) Adopt(n int64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.bytes += n
+}
+
+// OnDisk says how many of the bytes that Grow reserved the file system counts as
+// used.
+func (r *Reservation) OnDisk(n int64) { r.claim.used.Store(n) }
+
+// Written says that nothing more will be written: the file system owes nothing
+// any more. The bytes of the pool stay reserved.
+func (r *Reservation) Written() { r.free.end(&r.claim) }
+
+// Commit ends the reservation of a file that has become an image of size bytes,
+// which stay charged.
+func (r *Reservation) Commit(size int64) { r.end(size) }
+
+// Release ends the reservation of a file that is gone.
+func (r *Reservation) Release() { r.end(0) }
+
+func (r *Reservation) end(kept int64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.ended {
+		return
+	}
+	r.ended = true
+	r.free.end(&r.claim)
+	r.pool.opened(-1)
+	r.pool.Release(r.bytes - kept)
+}
+
+// take adds n bytes to a claim if none is short, and returns how many are.
+func (f *Free) take(c *claim, n int64) (short int64, err error) {
+	if f.least <= 0 {
+		return 0, nil
+	}
+	if err := f.look(); err != nil {
+		return 0, err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if short := f.shortLocked(n); short > 0 {
+		return short, nil
+	}
+	if f.claims == nil {
+		f.claims = map[*claim]struct{}{}
+	}
+	f.claims[c] = struct{}{}
+	c.bytes += n
+	f.granted += n
+	return 0, nil
+}
+
+// giveBack takes n bytes, or all, off a claim.
+func (f *Free) giveBack(c *claim, n int64) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if c.bytes -= n; c.bytes <= 0 {
+		delete(f.claims, c)
+	}
+	f.at = time.Time{}
+}
+
+// end takes all bytes off a claim.
+func (f *Free) end(c *claim) {
+	f.mu.Lock()
+	n := c.bytes
+	f.mu.Unlock()
+	f.giveBack(c, n)
+}
