@@ -57,15 +57,33 @@ var rules = []rule{
 	},
 	{
 		name: "engine knows no plugin runtime and no SQL", deep: true,
-		of:    []string{"./host/cache"},
+		of:    []string{"./host/cache/..."},
 		never: slices.Concat(runtimes, sqlDrivers),
 		why:   "the engine sees sdk.Driver and sdk.Scorer; how they are run or where they store is not its business",
 	},
 	{
 		name:  "engine speaks no HTTP",
-		of:    []string{"./host/cache"},
+		of:    []string{"./host/cache/..."},
 		never: []string{"net/http/...", "./host/httpd"},
 		why:   "statuses and headers belong to host/httpd and host/origin",
+	},
+	{
+		name: "rooms of the engine know no engine", deep: true,
+		of:    []string{"./host/cache/internal/...", "./host/cache/evict", "./host/cache/records"},
+		never: []string{"./host/cache"},
+		why:   "a room is understood, and tested, without the engine that uses it",
+	},
+	{
+		name: "evict and records do not know each other", deep: true,
+		of:    []string{"./host/cache/evict", "./host/cache/internal/..."},
+		never: []string{"./host/cache/records"},
+		why:   "both act on the index, which keeps the order of what happens",
+	},
+	{
+		name: "what is kept knows nobody who decides", deep: true,
+		of:    []string{"./host/cache/internal/...", "./host/cache/records"},
+		never: []string{"./host/cache/evict", "./host/origin"},
+		why:   "who leaves, and where images come from, are questions to the engine and to evict",
 	},
 	{
 		name: "host links no database and no attributes", deep: true,
@@ -224,6 +242,9 @@ func TestRulesCanFail(t *testing.T) {
 		"plugins know no host":                         {m + "/plugins/builtin/lru": {m + "/x"}, m + "/x": {m + "/host/store"}},
 		"engine knows no plugin runtime and no SQL":    {m + "/host/cache": {m + "/x"}, m + "/x": {"google.golang.org/grpc/codes"}},
 		"engine speaks no HTTP":                        {m + "/host/cache": {"net/http"}},
+		"rooms of the engine know no engine":           {m + "/host/cache/evict": {m + "/x"}, m + "/x": {m + "/host/cache"}},
+		"evict and records do not know each other":     {m + "/host/cache/evict": {m + "/host/cache/records"}},
+		"what is kept knows nobody who decides":        {m + "/host/cache/internal/index": {m + "/host/cache/evict"}},
 		"host links no database and no attributes":     {m + "/cmd/imgcache-host": {"example.com/metrics"}, "example.com/metrics": {"database/sql"}},
 		"rapid stays in tests":                         {m + "/sdk/sdktest": {"pgregory.net/rapid"}},
 		"wazero stays in host/wasm":                    {m + "/host": {"github.com/tetratelabs/wazero/api"}},
@@ -234,7 +255,7 @@ func TestRulesCanFail(t *testing.T) {
 	whole := graph{
 		m + "/sdk": {"context"}, m + "/host/wasm": {"github.com/tetratelabs/wazero", m + "/sdk/serve"},
 		m + "/sdk/serve":  {"github.com/hashicorp/go-plugin", m + "/pluginproto/imgcache/plugin/v1", m + "/sdk"},
-		m + "/host/cache": {m + "/host/origin", m + "/sdk"}, m + "/host/origin": {"net/http"},
+		m + "/host/cache": {m + "/host/origin", m + "/host/cache/evict", m + "/sdk"}, m + "/host/cache/evict": {m + "/host/cache/internal/index"}, m + "/host/origin": {"net/http"},
 		m + "/plugins/builtin/sqlite": {"github.com/mattn/go-sqlite3", m + "/sdk/serve"},
 	}
 	for _, r := range rules {

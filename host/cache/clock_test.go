@@ -283,11 +283,11 @@ func TestRecordFromFarAhead(t *testing.T) {
 		e.put("a", 1000)
 		e.put("b", 1000)
 		time.Sleep(5 * time.Second)
-		d.Mu.Lock()
-		wrong := d.Entries["a"]
-		wrong.LastAccessed = time.Unix(0, 1<<63-1).UTC()
-		d.Entries["a"] = wrong
-		d.Mu.Unlock()
+		d.Change(func(entries map[string]sdk.Entry, _ map[string]uint64) {
+			wrong := entries["a"]
+			wrong.LastAccessed = time.Unix(0, 1<<63-1).UTC()
+			entries["a"] = wrong
+		})
 		e.shut()
 		e.open()
 		<-e.recorder.Merged

@@ -5,11 +5,8 @@ package evict
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
-	"slices"
 	"sync"
 	"time"
 
@@ -17,7 +14,6 @@ import (
 	"github.com/imgcache/imgcache-host/host/cache/internal/index"
 	"github.com/imgcache/imgcache-host/host/cache/internal/pins"
 	"github.com/imgcache/imgcache-host/host/cache/internal/space"
-	"github.com/imgcache/imgcache-host/host/ranking"
 	"github.com/imgcache/imgcache-host/host/store"
 )
 
@@ -152,28 +148,6 @@ func (e *Evictor) takeOver() {
 	}
 }
 
-// UnlinkInTrash has a file unlinked that is in trash and whose bytes count as
-// being freed. Im is the image that it was, or nil.
-func (e *Evictor) UnlinkInTrash(file store.Trashed, im *index.Image) {
-	e.unlinkLater(trashed{file: file, im: im})
-}
-
-// trashed is a file that waits to be unlinked.
-type trashed struct {
-	file store.Trashed
-	im   *index.Image // nil: left over from an earlier run
-	done func()       // called after the first attempt to unlink it; may be nil
-
-	tried bool // the first attempt was made
-}
-
-func (t trashed) size() int64 {
-	if t.im != nil {
-		return t.im.Size
-	}
-	return t.file.Size
-}
-
 // Rule says which images may leave. Pinned ones never do.
 type Rule struct {
 	MinAge time.Duration // since the image was committed
@@ -283,124 +257,6 @@ func (e *Evictor) evict(v Victim, purpose string, done func()) error {
 	return nil
 }
 
-// Discard moves the file of an image that left the index, and whose bytes
-// count as leaving, to trash. After an error the image is in the index again.
-func (e *Evictor) Discard(im *index.Image, done func()) error {
-	file, err := e.store.Trash(im.ID)
-	if err == nil {
-		e.unlinkLater(trashed{file: file, im: im, done: done})
-		return nil
-	}
-	if errors.Is(err, fs.ErrNotExist) {
-		err = nil // somebody else took the file away
-	} else {
-		e.index.Stays(im) // before its bytes return to the pool
-		e.log.Warn("a file cannot be moved to trash", "image", im.ID, "error", err)
-	}
-	e.gone(im)
-	if done != nil {
-		done()
-	}
-	return err
-}
-
-// unlinkLater hands a file in trash to the goroutine that unlinks. After the
-// cache was stopped the file waits for the next start.
-func (e *Evictor) unlinkLater(t trashed) {
-	select {
-	case e.trash <- t:
-	case <-e.stopped:
-		if t.done != nil {
-			t.done()
-		}
-	}
-}
-
-func (e *Evictor) gone(im *index.Image) {
-	e.pool.EndFreeing(im.Size)
-	e.index.Unlinked(im)
-}
-
-// ReclaimAgain is how long a file that could not be unlinked is left alone.
-const ReclaimAgain = time.Minute
-
-// reclaim unlinks what is in trash, away from everybody who waits: a GiB
-// takes a quarter of a second. What cannot be unlinked stays charged, for it is
-// on the disk, and is tried again; it counts as leaving no more, so that nobody
-// waits for it.
-func (e *Evictor) reclaim(ctx context.Context) {
-	var stuck []trashed
-	tick := time.NewTicker(ReclaimAgain)
-	defer tick.Stop()
-	for {
-		select {
-		case t := <-e.trash:
-			if !e.unlink(&t) {
-				stuck = append(stuck, t)
-			}
-		case <-tick.C:
-			stuck = slices.DeleteFunc(stuck, func(t trashed) bool { return e.unlink(&t) })
-		case <-ctx.Done():
-			return
-		}
-	}
-}
-
-// Empty unlinks what waits in trash, for a cache that has ended.
-func (e *Evictor) Empty() {
-	for {
-		select {
-		case t := <-e.trash:
-			e.unlink(&t)
-		default:
-			return
-		}
-	}
-}
-
-// unlink tries to unlink a file and reports whether its bytes were released.
-func (e *Evictor) unlink(t *trashed) bool {
-	err := e.store.Reclaim(t.file)
-	first := !t.tried
-	t.tried = true
-	if first {
-		e.pool.EndFreeing(t.size()) // before their release, which wakes those who count on it
-	}
-	switch {
-	case err != nil:
-		e.log.Warn("a file in trash cannot be unlinked; its bytes stay charged", "file", t.file.Name, "error", err)
-	case t.im != nil:
-		e.index.Unlinked(t.im)
-	default:
-		e.pool.Release(t.file.Size)
-	}
-	if first && t.done != nil {
-		t.done()
-	}
-	return err == nil
-}
-
-// keepStanding keeps the policy and the standing list up to date until the
-// context ends.
-func (e *Evictor) keepStanding(ctx context.Context) {
-	tick := time.NewTicker(refreshEvery)
-	defer tick.Stop()
-	for {
-		if e.events().Pending() {
-			_ = e.Inform(ctx) // the verdict has the error
-			if e.wantsAdvice() {
-				e.refresh(ctx)
-			}
-		}
-		select {
-		case <-tick.C:
-		case <-e.used:
-		case <-ctx.Done():
-			return
-		}
-	}
-}
-
 // Inform brings a stateful policy up to date.
 func (e *Evictor) Inform(ctx context.Context) error {
 	if e.newest().Stateful == nil {
@@ -419,44 +275,6 @@ func (e *Evictor) Inform(ctx context.Context) error {
 	return err
 }
 
-// wantsAdvice reports whether the standing list is worth a question: when the
-// cache, or the file system, is filling up and the list is half used, or a
-// scoring policy's is old. A stateful policy moves on with each question, so it
-// is not asked for its list's age.
-func (e *Evictor) wantsAdvice() bool {
-	if total, _ := e.pool.State(); total < e.max/2 && !e.free.Scarce(e.standingWant()) {
-		return false
-	}
-	e.mu.Lock()
-	old := e.policy.Scorer != nil && e.now().Sub(e.at) > standingAge
-	e.mu.Unlock()
-	return old || e.standingBytes() < e.standingWant()/2
-}
-
-// standingList returns those of the standing list that may still leave.
-func (e *Evictor) standingList() []Victim {
-	e.mu.Lock()
-	list := slices.Clone(e.standing)
-	e.mu.Unlock()
-	images := make([]*index.Image, len(list))
-	for i, v := range list {
-		images[i] = v.Image
-	}
-	_, no := e.index.Among(images, e.may(Rule{MinAge: e.minAge}, e.now()))
-	return slices.DeleteFunc(list, func(v Victim) bool { return slices.Contains(no, v.Image) })
-}
-
-func (e *Evictor) standingWant() int64 { return e.max/standingShare + 1 }
-
-func (e *Evictor) standingBytes() (n int64) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	for _, v := range e.standing {
-		n += v.Image.Size
-	}
-	return n
-}
-
 func (e *Evictor) events() *index.Events { return e.advisor.events }
 
 // lockAdvisor takes the advisor's token; the caller returns it with unlockAdvisor.
@@ -471,24 +289,6 @@ func (e *Evictor) lockAdvisor(ctx context.Context) error {
 }
 
 func (e *Evictor) unlockAdvisor() { e.advisorFree <- struct{}{} }
-
-// refresh makes a new standing list.
-func (e *Evictor) refresh(ctx context.Context) {
-	if e.lockAdvisor(ctx) != nil {
-		return
-	}
-	defer e.unlockAdvisor()
-	at := e.now()
-	asOf := e.index.AsOf(at)
-	list, err := e.advise(ctx, e.standingWant(), Rule{MinAge: e.minAge}, nil)
-	if ctx.Err() != nil {
-		return
-	}
-	e.noteVerdict(err)
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	e.standing, e.at, e.asOf = list, at, asOf
-}
 
 // noteVerdict remembers who decides, and logs when that changes.
 func (e *Evictor) noteVerdict(err error) {
@@ -510,166 +310,6 @@ func (e *Evictor) noteVerdict(err error) {
 
 // fallback says why the host's own order decides.
 func fallback(why error) string { return "lru (fallback): " + why.Error() }
-
-// advise returns images worth need bytes, first to leave first: the policy's
-// choice, completed by least recent use. The error says why the policy was
-// not, or not wholly, followed; the list is good all the same. leave, if not
-// nil, is called for each chosen image at once and reports whether it left;
-// otherwise nothing leaves. The caller holds the advisor's token.
-func (e *Evictor) advise(ctx context.Context, need int64, r Rule, leave func(Victim) bool) ([]Victim, error) {
-	ctx, cancel := context.WithTimeout(ctx, adviceTimeout)
-	defer cancel()
-	if leave == nil {
-		leave = func(Victim) bool { return true }
-	}
-	c := &choice{Evictor: e, rule: r, need: need, leave: leave, taken: map[*index.Image]bool{}}
-	var err error
-	switch {
-	case e.advisor.policy.Stateful != nil:
-		err = c.byProposals(ctx)
-	case e.advisor.policy.Scorer != nil:
-		err = c.byRank(ctx)
-	default:
-		err = e.advisor.policy.missing()
-	}
-	if c.need > 0 {
-		c.byLRU()
-	}
-	return c.list, err
-}
-
-// Prune lets images leave that a rule allows to: as many bytes as plan says,
-// which is asked when nobody else is being advised, and for the purpose that it
-// gives. Nothing leaves when dry is set. It returns the victims when their
-// files are gone, except those that are still being read. The error is the
-// context's.
-func (e *Evictor) Prune(ctx context.Context, r Rule, dry bool, plan func() (need int64, purpose string)) ([]Victim, error) {
-	if err := e.lockAdvisor(ctx); err != nil {
-		return nil, err
-	}
-	defer e.unlockAdvisor()
-	need, purpose := plan()
-	if need <= 0 {
-		return nil, nil
-	}
-	var unlinked sync.WaitGroup
-	leave := func(v Victim) bool {
-		if !e.takeOut(v.Image, r, time.Time{}) {
-			return false
-		}
-		unlinked.Add(1)
-		return e.evict(v, purpose, unlinked.Done) == nil
-	}
-	if dry {
-		leave = nil
-	}
-	list, err := e.advise(ctx, need, r, leave)
-	e.noteVerdict(err)
-	unlinked.Wait()
-	return list, ctx.Err()
-}
-
-// Next returns who would leave next, first to leave first: the whole order of a
-// scoring policy, and the standing list of a stateful one, which a question
-// would move on.
-func (e *Evictor) Next(ctx context.Context) ([]Victim, error) {
-	if e.newest().Stateful != nil {
-		return e.standingList(), nil
-	}
-	if err := e.lockAdvisor(ctx); err != nil {
-		return nil, err
-	}
-	defer e.unlockAdvisor()
-	total, _ := e.pool.State()
-	list, err := e.advise(ctx, total, Rule{MinAge: e.minAge}, nil)
-	e.noteVerdict(err)
-	return list, ctx.Err()
-}
-
-// choice is an answer in the making.
-type choice struct {
-	*Evictor
-	rule  Rule
-	need  int64 // bytes still wanted
-	leave func(Victim) bool
-	list  []Victim
-	taken map[*index.Image]bool
-}
-
-func (c *choice) take(im *index.Image, why string) {
-	v := Victim{im, why}
-	if c.taken[im] || !c.leave(v) {
-		return
-	}
-	c.taken[im] = true
-	c.list = append(c.list, v)
-	c.need -= im.Size
-}
-
-func (c *choice) byRank(ctx context.Context) error {
-	c.events().Take()
-	list := c.candidates(c.rule)
-	policy := c.advisor.policy
-	scores, err := ranking.Score(ctx, policy.Scorer, c.now(), list.records)
-	if err != nil {
-		return err
-	}
-	for i := range ranking.Order(list.records, scores) {
-		if c.need <= 0 {
-			break
-		}
-		c.take(list.images[i], fmt.Sprintf("%s: score %g", policy.Name, scores[i]))
-	}
-	return nil
-}
-
-// byProposals asks a stateful policy, tells it which of its proposals were
-// refused, and asks again for the rest.
-func (c *choice) byProposals(ctx context.Context) error {
-	var refused []*index.Image
-	foreign := 0
-	for range proposals {
-		if err := c.advisor.observe(ctx, refused); err != nil {
-			return err
-		}
-		if c.need <= 0 {
-			return nil
-		}
-		list, unknown, err := c.advisor.propose(ctx, c.need)
-		if err != nil {
-			return err
-		}
-		foreign += unknown
-		refused = c.accept(list)
-	}
-	if err := c.advisor.observe(ctx, refused); err != nil {
-		return err
-	}
-	if foreign > 0 && c.need > 0 {
-		return fmt.Errorf("%w: it names %d images that are not in the cache", errAdvice, foreign)
-	}
-	return nil
-}
-
-// accept takes the proposed images that may leave and returns the others.
-func (c *choice) accept(list []*index.Image) (refused []*index.Image) {
-	yes, no := c.index.Among(list, c.may(c.rule, c.now()))
-	for _, im := range yes {
-		if c.need > 0 {
-			c.take(im, c.advisor.policy.Name)
-		}
-	}
-	return no
-}
-
-func (c *choice) byLRU() {
-	for im := range c.candidates(c.rule).byAccess() {
-		if c.need <= 0 {
-			break
-		}
-		c.take(im, "least recently used")
-	}
-}
 
 // Decided says who chose the last victims.
 func (e *Evictor) Decided() string {

@@ -188,13 +188,15 @@ func TestOlderRecordsAreMended(t *testing.T) {
 			time.Sleep(time.Minute)
 		}
 		hit(3)
-		d.Mu.Lock()
-		entries, last := drivertest.Clone(d.Entries), maps.Clone(d.Last)
-		d.Mu.Unlock()
+		var entries map[string]sdk.Entry
+		var last map[string]uint64
+		d.Change(func(e map[string]sdk.Entry, l map[string]uint64) { entries, last = drivertest.Clone(e), maps.Clone(l) })
 		hit(4)
-		d.Mu.Lock()
-		d.Entries, d.Last = entries, last
-		d.Mu.Unlock()
+		d.Wipe()
+		d.Change(func(e map[string]sdk.Entry, l map[string]uint64) {
+			maps.Copy(e, entries)
+			maps.Copy(l, last)
+		})
 		hit(5)
 		h.wantRecords(t, d, map[string]uint64{"a": 12}, files)
 		h.stop()
@@ -246,7 +248,7 @@ func TestDriverListsGarbage(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				d := &garbage{Faulty: drivertest.NewFaulty(1), lists: [][]sdk.Entry{list}}
 				d.Settle()
-				d.Entries["a"] = a
+				d.Change(func(entries map[string]sdk.Entry, _ map[string]uint64) { entries["a"] = a })
 				files := map[string]store.Info{"a": {ID: "a", Size: 1, ModTime: time.Now(), Meta: store.Meta{Version: "v"}}}
 				h := startRecorder(t, fsys, d, files)
 				for range 5 {
@@ -279,7 +281,7 @@ func TestDriverListsStrangers(t *testing.T) {
 		d.Settle()
 		for i := range maxUnknown + 1000 {
 			id := fmt.Sprint("stranger", i)
-			d.Entries[id] = sdk.Entry{ID: id, Size: 1}
+			d.Change(func(entries map[string]sdk.Entry, _ map[string]uint64) { entries[id] = sdk.Entry{ID: id, Size: 1} })
 		}
 		files := map[string]store.Info{"a": {ID: "a", Size: 1, ModTime: time.Now(), Meta: store.Meta{Version: "v"}}}
 		h := startRecorder(t, fsys, inPieces{d}, files)

@@ -21,24 +21,24 @@ const applyLate = time.Minute
 // Faulty is an in-memory driver that keeps the contract and fails in
 // every way that the contract allows.
 type Faulty struct {
-	Mu      sync.Mutex
+	mu      sync.Mutex
 	rng     *rand.Rand
 	faults  bool
-	Entries map[string]sdk.Entry
-	Last    map[string]uint64
+	entries map[string]sdk.Entry
+	last    map[string]uint64
 }
 
 // NewFaulty returns a driver whose faults follow from the seed.
 func NewFaulty(seed uint64) *Faulty {
 	return &Faulty{
 		rng: rand.New(rand.NewPCG(seed, 3)), faults: true,
-		Entries: map[string]sdk.Entry{}, Last: map[string]uint64{},
+		entries: map[string]sdk.Entry{}, last: map[string]uint64{},
 	}
 }
 
 func (d *Faulty) fault() int {
-	d.Mu.Lock()
-	defer d.Mu.Unlock()
+	d.mu.Lock()
+	defer d.mu.Unlock()
 	if !d.faults {
 		return 100
 	}
@@ -71,36 +71,43 @@ func (d *Faulty) Apply(ctx context.Context, b sdk.Batch) error {
 
 // Settle ends the faults.
 func (d *Faulty) Settle() {
-	d.Mu.Lock()
-	defer d.Mu.Unlock()
+	d.mu.Lock()
+	defer d.mu.Unlock()
 	d.faults = false
 }
 
 // Records returns a copy of what is stored.
 func (d *Faulty) Records() map[string]sdk.Entry {
-	d.Mu.Lock()
-	defer d.Mu.Unlock()
-	return Clone(d.Entries)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return Clone(d.entries)
+}
+
+// Change calls f with what is stored and, by source, the last batch.
+func (d *Faulty) Change(f func(entries map[string]sdk.Entry, last map[string]uint64)) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	f(d.entries, d.last)
 }
 
 // Wipe loses everything, as a driver whose store was replaced by an empty one.
 func (d *Faulty) Wipe() {
-	d.Mu.Lock()
-	defer d.Mu.Unlock()
-	d.Entries, d.Last = map[string]sdk.Entry{}, map[string]uint64{}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.entries, d.last = map[string]sdk.Entry{}, map[string]uint64{}
 }
 
 func (d *Faulty) apply(b sdk.Batch) error {
-	d.Mu.Lock()
-	defer d.Mu.Unlock()
-	ok, err := b.Admit(d.Last[b.Source])
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	ok, err := b.Admit(d.last[b.Source])
 	if !ok {
 		return err
 	}
 	for _, op := range b.Ops {
-		Apply(d.Entries, op)
+		Apply(d.entries, op)
 	}
-	d.Last[b.Source] = b.Seq
+	d.last[b.Source] = b.Seq
 	return nil
 }
 
@@ -109,12 +116,12 @@ func (d *Faulty) List(_ context.Context, yield func([]sdk.Entry) error) error {
 	if d.fault() == 0 {
 		return sdk.ErrUnavailable
 	}
-	d.Mu.Lock()
+	d.mu.Lock()
 	var list []sdk.Entry
-	for _, e := range d.Entries {
+	for _, e := range d.entries {
 		list = append(list, e)
 	}
-	d.Mu.Unlock()
+	d.mu.Unlock()
 	return yield(list)
 }
 

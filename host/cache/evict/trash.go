@@ -1,0 +1,131 @@
+package evict
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"slices"
+	"time"
+
+	"github.com/imgcache/imgcache-host/host/cache/internal/index"
+	"github.com/imgcache/imgcache-host/host/store"
+)
+
+// UnlinkInTrash has a file unlinked that is in trash and whose bytes count as
+// being freed. Im is the image that it was, or nil.
+func (e *Evictor) UnlinkInTrash(file store.Trashed, im *index.Image) {
+	e.unlinkLater(trashed{file: file, im: im})
+}
+
+// trashed is a file that waits to be unlinked.
+type trashed struct {
+	file store.Trashed
+	im   *index.Image // nil: left over from an earlier run
+	done func()       // called after the first attempt to unlink it; may be nil
+
+	tried bool // the first attempt was made
+}
+
+func (t trashed) size() int64 {
+	if t.im != nil {
+		return t.im.Size
+	}
+	return t.file.Size
+}
+
+// Discard moves the file of an image that left the index, and whose bytes
+// count as leaving, to trash. After an error the image is in the index again.
+func (e *Evictor) Discard(im *index.Image, done func()) error {
+	file, err := e.store.Trash(im.ID)
+	if err == nil {
+		e.unlinkLater(trashed{file: file, im: im, done: done})
+		return nil
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		err = nil // somebody else took the file away
+	} else {
+		e.index.Stays(im) // before its bytes return to the pool
+		e.log.Warn("a file cannot be moved to trash", "image", im.ID, "error", err)
+	}
+	e.gone(im)
+	if done != nil {
+		done()
+	}
+	return err
+}
+
+// unlinkLater hands a file in trash to the goroutine that unlinks. After the
+// cache was stopped the file waits for the next start.
+func (e *Evictor) unlinkLater(t trashed) {
+	select {
+	case e.trash <- t:
+	case <-e.stopped:
+		if t.done != nil {
+			t.done()
+		}
+	}
+}
+
+func (e *Evictor) gone(im *index.Image) {
+	e.pool.EndFreeing(im.Size)
+	e.index.Unlinked(im)
+}
+
+// ReclaimAgain is how long a file that could not be unlinked is left alone.
+const ReclaimAgain = time.Minute
+
+// reclaim unlinks what is in trash, away from everybody who waits: a GiB
+// takes a quarter of a second. What cannot be unlinked stays charged, for it is
+// on the disk, and is tried again; it counts as leaving no more, so that nobody
+// waits for it.
+func (e *Evictor) reclaim(ctx context.Context) {
+	var stuck []trashed
+	tick := time.NewTicker(ReclaimAgain)
+	defer tick.Stop()
+	for {
+		select {
+		case t := <-e.trash:
+			if !e.unlink(&t) {
+				stuck = append(stuck, t)
+			}
+		case <-tick.C:
+			stuck = slices.DeleteFunc(stuck, func(t trashed) bool { return e.unlink(&t) })
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// Empty unlinks what waits in trash, for a cache that has ended.
+func (e *Evictor) Empty() {
+	for {
+		select {
+		case t := <-e.trash:
+			e.unlink(&t)
+		default:
+			return
+		}
+	}
+}
+
+// unlink tries to unlink a file and reports whether its bytes were released.
+func (e *Evictor) unlink(t *trashed) bool {
+	err := e.store.Reclaim(t.file)
+	first := !t.tried
+	t.tried = true
+	if first {
+		e.pool.EndFreeing(t.size()) // before their release, which wakes those who count on it
+	}
+	switch {
+	case err != nil:
+		e.log.Warn("a file in trash cannot be unlinked; its bytes stay charged", "file", t.file.Name, "error", err)
+	case t.im != nil:
+		e.index.Unlinked(t.im)
+	default:
+		e.pool.Release(t.file.Size)
+	}
+	if first && t.done != nil {
+		t.done()
+	}
+	return err == nil
+}

@@ -1,0 +1,105 @@
+package index
+
+import (
+	"time"
+
+	"github.com/imgcache/imgcache-host/sdk"
+)
+
+// Evict is removeExactly for an image that may leave, as may says of it under
+// the mutex. It reports whether the image left.
+func (x *Index) Evict(im *Image, now time.Time, may func(*Image, Use) bool) bool {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if im.removed || !may(im, im.use()) {
+		return false
+	}
+	x.removeLocked(im, sdk.ReasonEvicted, now, sinceStart)
+	x.log.Delete(im.ID)
+	return true
+}
+
+// Among divides images, in their order, into those that are still cached and of
+// which may, which is called under the mutex, says yes, and the others.
+func (x *Index) Among(list []*Image, may func(*Image, Use) bool) (yes, no []*Image) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	for _, im := range list {
+		if !im.removed && may(im, im.use()) {
+			yes = append(yes, im)
+		} else {
+			no = append(no, im)
+		}
+	}
+	return yes, no
+}
+
+// Candidates returns the images that may leave, as may says of each under the
+// mutex, with their records, in no order.
+func (x *Index) Candidates(may func(*Image, Use) bool) (images []*Image, records []sdk.Record) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	for _, im := range x.images {
+		if may(im, im.use()) {
+			images, records = append(images, im), append(records, im.record())
+		}
+	}
+	return images, records
+}
+
+// Sample returns the records of at most n images.
+func (x *Index) Sample(n int) (records []sdk.Record) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	for _, im := range x.images {
+		if len(records) >= n {
+			break
+		}
+		records = append(records, im.record())
+	}
+	return records
+}
+
+// ImagesOf returns the images of keys that a policy has named. Foreign counts
+// the keys that the policy made up or named twice, but not those of images that
+// have left since the policy was last told what happened.
+func (x *Index) ImagesOf(keys []sdk.Key) (list []*Image, foreign int) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	seen, left := map[sdk.Key]bool{}, x.events.removed()
+	for _, key := range keys {
+		im := x.byKey[key]
+		switch {
+		case seen[key], im == nil && !left[key]:
+			foreign++
+		case im != nil:
+			list = append(list, im)
+		}
+		seen[key] = true
+	}
+	return list, foreign
+}
+
+// Replay returns the records of all images, in no order, as they are at this
+// moment; missed are the events up to it that nobody had taken, lost says that
+// there were more, and position is where they end.
+func (x *Index) Replay() (records []sdk.Record, missed []sdk.Event, lost bool, position uint64) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	missed, lost, position = x.events.Take()
+	for _, im := range x.images {
+		records = append(records, im.record())
+	}
+	return records, missed, lost, position
+}
+
+// FinishStart ends the start for the policy once the driver's records are
+// merged: see [Events.finishStart]. First is false as long as they are not.
+func (x *Index) FinishStart() (list []sdk.Event, loaded uint64, whole, first bool) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if !x.merged {
+		return nil, 0, false, false
+	}
+	return x.events.finishStart()
+}
