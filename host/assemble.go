@@ -21,7 +21,7 @@ func openOrigins(list []config.Origin, peers *origin.Peers) (set *origin.Set, er
 		terms := originTerms(o)
 		switch o.Type {
 		case config.OriginDirectory:
-			m.Origin = origin.NewDirectory(o.Name, o.Path, terms)
+			m.Origin = origin.NewDirectory(origin.DirectoryConfig{Name: o.Name, Path: o.Path, Terms: terms})
 		case config.OriginHTTP:
 			web, err := origin.NewHTTP(origin.HTTPConfig{
 				Name: o.Name, Endpoint: o.Endpoint, ConnectTimeout: o.ConnectTimeout, IdleTimeout: o.IdleTimeout,

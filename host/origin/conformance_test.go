@@ -36,7 +36,7 @@ var worlds = map[string]func(t *testing.T, data []byte) world{
 			}
 		}
 		put(data)
-		return world{origin.NewDirectory("files", dir, origin.Terms{}), put}
+		return world{origin.NewDirectory(origin.DirectoryConfig{Name: "files", Path: dir}), put}
 	},
 	"http with ETag":          web(`ETag`, func(n string) string { return `"` + n + `"` }, nil),
 	"http with Last-Modified": web(`Last-Modified`, modTime, nil),
@@ -81,7 +81,7 @@ func TestWhole(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if stat.Version == "" || stat.Size != int64(len(data)) || stat.URL == "" || stat.Immutable() {
+		if stat.Version == "" || stat.Size != int64(len(data)) || stat.URL == "" {
 			t.Errorf("Stat = %+v", stat)
 		}
 		opened := expect(t, w.origin, origin.Request{Name: "a", Length: -1}, data)

@@ -105,77 +105,10 @@ func googMD5(h http.Header) Digest {
 	return Digest{}
 }
 
-// strongETag returns the entity tag with its quotes, or "" when there is
-// none or a weak one, which does not promise equal bytes.
-func strongETag(h http.Header) string {
-	if tag := h.Get("ETag"); isETag(tag) {
-		return tag
-	}
-	return ""
-}
-
-func isETag(tag string) bool {
-	n := len(tag)
-	return n > 2 && tag[0] == '"' && tag[n-1] == '"' && !strings.ContainsFunc(tag[1:n-1], func(r rune) bool {
-		return r <= ' ' || r == '"' || r == 0x7f
-	})
-}
-
-// versions returns every version by which a response identifies the image of
-// size bytes, the one to use first.
-func versions(resp *http.Response, size int64) []string {
-	var list []string
-	for _, d := range declared(resp) {
-		list = append(list, d.version())
-	}
-	if tag := strongETag(resp.Header); tag != "" {
-		list = append(list, tag)
-	}
-	if t := lastModified(resp.Header); size >= 0 && !t.IsZero() {
-		list = append(list, statVersion(size, t))
-	}
-	return list
-}
-
 func lastModified(h http.Header) time.Time {
 	t, err := http.ParseTime(h.Get("Last-Modified"))
 	if err != nil {
 		return time.Time{}
 	}
 	return t
-}
-
-// verdict is what a response says of a version.
-type verdict int
-
-const (
-	same verdict = iota
-	other
-	unknown // it does not identify itself in this way
-)
-
-// compare says whether the image of a response is the wanted version. A
-// Content-MD5 that equals a wanted MD5 speaks of the whole image, in a 206
-// too; one that differs there says nothing.
-func compare(want string, resp *http.Response, size int64) verdict {
-	list := versions(resp, size)
-	if slices.Contains(list, want) || contentMD5(resp.Header).version() == want {
-		return same
-	}
-	for _, v := range list {
-		if versionKind(v) == versionKind(want) {
-			return other
-		}
-	}
-	return unknown
-}
-
-// versionKind is what a version is made of: the algorithm of a digest,
-// "stat", or a quote, with which entity tags begin.
-func versionKind(v string) string {
-	if strings.HasPrefix(v, `"`) {
-		return `"`
-	}
-	kind, _, _ := strings.Cut(v, ":")
-	return kind
 }

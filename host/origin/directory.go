@@ -11,34 +11,35 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
-	"time"
 )
+
+// DirectoryConfig says where an origin of files is. Name and Path are required.
+type DirectoryConfig struct {
+	Name  string
+	Path  string
+	Terms Terms // need no RevalidateAfter
+}
 
 // Directory is an origin whose images are the regular files of a directory. A
 // name may lead into directories below it and through symbolic links that stay
-// inside. The version is made of size and modification time, so a file must
-// not be written in place while it is offered: replace it by a rename.
-type Directory struct {
-	name  string
-	path  string
-	terms Terms
-}
+// inside. The version is made of what the file system says of the file: device,
+// inode, size and the times of its last changes.
+type Directory struct{ cfg DirectoryConfig }
 
-// NewDirectory returns the origin name of the files in path. The directory is
-// opened anew for each call, so it may be mounted or replaced at any time; as
-// long as it is missing, the origin is unavailable and nothing is "not found".
-// The terms need no RevalidateAfter.
-func NewDirectory(name, path string, terms Terms) *Directory {
-	terms.RevalidateAfter = 0
-	return &Directory{name: name, path: path, terms: terms}
+// NewDirectory returns an origin of files. The directory is opened anew for
+// each call, so it may be mounted or replaced at any time; as long as it is
+// missing, the origin is unavailable and nothing is "not found".
+func NewDirectory(cfg DirectoryConfig) *Directory {
+	cfg.Terms.RevalidateAfter = 0
+	return &Directory{cfg}
 }
 
 // Name implements [Origin].
-func (d *Directory) Name() string { return d.name }
+func (d *Directory) Name() string { return d.cfg.Name }
 
 // Terms implements [Origin]. A stat costs microseconds, so it is made on each
 // hit.
-func (d *Directory) Terms() Terms { return d.terms }
+func (d *Directory) Terms() Terms { return d.cfg.Terms }
 
 // Stat implements [Origin].
 func (d *Directory) Stat(ctx context.Context, name string) (Object, error) {
@@ -71,8 +72,8 @@ func (d *Directory) Open(ctx context.Context, r Request) (Object, io.ReadCloser,
 	if err == nil {
 		obj, err = d.object(r.Name, fi)
 	}
-	if err == nil && r.Version != "" && r.Version != obj.Version {
-		err = fmt.Errorf("%w: %s is %s now, not %s", ErrChanged, r.Name, obj.Version, r.Version)
+	if err == nil && r.Version != "" {
+		err = d.checkVersion(r, &obj)
 	}
 	if err == nil && r.Offset > obj.Size {
 		err = fmt.Errorf("%w: %s has %d bytes, offset is %d", ErrUnavailable, r.Name, obj.Size, r.Offset)
@@ -88,12 +89,22 @@ func (d *Directory) Open(ctx context.Context, r Request) (Object, io.ReadCloser,
 	return obj, &fileBody{ctx: ctx, f: f, opened: fi, pos: r.Offset, end: end}, nil
 }
 
+// checkVersion compares a file with the version that was asked for, and calls
+// it by that name.
+func (d *Directory) checkVersion(r Request, obj *Object) error {
+	if r.join(obj.Validators(), d.cfg.Terms, false) != Same {
+		return fmt.Errorf("%w: %s is %s now, not %s", ErrChanged, r.Name, obj.Version, r.Version)
+	}
+	obj.Version = r.Version
+	return nil
+}
+
 // root opens the directory for the use of name.
 func (d *Directory) root(name string) (*os.Root, error) {
 	if !fs.ValidPath(name) || strings.ContainsRune(name, 0) {
 		return nil, fmt.Errorf("%w: %q is no name of a file", ErrNotFound, name)
 	}
-	root, err := os.OpenRoot(d.path)
+	root, err := os.OpenRoot(d.cfg.Path)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrUnavailable, err)
 	}
@@ -119,19 +130,21 @@ func (d *Directory) object(name string, fi fs.FileInfo) (Object, error) {
 	if !fi.Mode().IsRegular() {
 		return Object{}, fmt.Errorf("%w: %s is not a regular file", ErrNotFound, name)
 	}
-	u := url.URL{Scheme: "file", Path: filepath.Join(d.path, name)}
-	return Object{
-		Version:      statVersion(fi.Size(), fi.ModTime()),
-		Size:         fi.Size(),
-		LastModified: fi.ModTime(),
-		URL:          u.String(),
-	}, nil
+	u := url.URL{Scheme: "file", Path: filepath.Join(d.cfg.Path, name)}
+	obj := Object{Size: fi.Size(), File: identity(fi), LastModified: fi.ModTime(), URL: u.String()}
+	obj.Version = obj.Validators().version(d.cfg.Terms)
+	return obj, nil
 }
 
-// statVersion is the version of an image of which only size and modification
-// time are known.
-func statVersion(size int64, mtime time.Time) string {
-	return fmt.Sprintf("stat:%d-%d", size, mtime.UnixNano())
+// identity tells a file from every other one, and from itself with other
+// bytes. Size and time of modification alone would not do: whoever copies with
+// "cp -p" gives two files the same.
+func identity(fi fs.FileInfo) string {
+	st, ok := fi.Sys().(*syscall.Stat_t)
+	if !ok {
+		return ""
+	}
+	return "f" + hashText(fmt.Sprint(st.Dev, st.Ino, st.Ctim.Nano(), st.Size, st.Mtim.Nano()))
 }
 
 // fileError says what a failed operation on a file means. [os.Root] refuses a

@@ -29,7 +29,7 @@ func TestDirectoryOffersRegularFilesOnly(t *testing.T) {
 	); err != nil {
 		t.Fatal(err)
 	}
-	o := origin.NewDirectory("files", dir, origin.Terms{})
+	o := origin.NewDirectory(origin.DirectoryConfig{Name: "files", Path: dir})
 	for name, want := range map[string]error{
 		"sub":       origin.ErrNotFound,
 		"fifo":      origin.ErrNotFound,
@@ -52,7 +52,7 @@ func TestDirectoryOffersRegularFilesOnly(t *testing.T) {
 // A directory that is not mounted has lost no image.
 func TestMissingDirectoryIsUnavailable(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "mount")
-	o := origin.NewDirectory("files", dir, origin.Terms{})
+	o := origin.NewDirectory(origin.DirectoryConfig{Name: "files", Path: dir})
 	if _, err := o.Stat(t.Context(), "a"); !errors.Is(err, origin.ErrUnavailable) || errors.Is(err, origin.ErrNotFound) {
 		t.Errorf("Stat = %v, want ErrUnavailable", err)
 	}
@@ -77,7 +77,7 @@ func TestFileChangesWhileRead(t *testing.T) {
 		if err := os.WriteFile(name, data, 0o640); err != nil {
 			t.Fatal(err)
 		}
-		_, body, err := origin.NewDirectory("files", dir, origin.Terms{}).Open(t.Context(), origin.Request{Name: "a", Length: -1})
+		_, body, err := origin.NewDirectory(origin.DirectoryConfig{Name: "files", Path: dir}).Open(t.Context(), origin.Request{Name: "a", Length: -1})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -103,7 +103,7 @@ func TestFileReplacedWhileRead(t *testing.T) {
 	if err := os.WriteFile(name, data, 0o640); err != nil {
 		t.Fatal(err)
 	}
-	_, body, err := origin.NewDirectory("files", dir, origin.Terms{}).Open(t.Context(), origin.Request{Name: "a", Length: -1})
+	_, body, err := origin.NewDirectory(origin.DirectoryConfig{Name: "files", Path: dir}).Open(t.Context(), origin.Request{Name: "a", Length: -1})
 	if err != nil {
 		t.Fatal(err)
 	}

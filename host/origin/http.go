@@ -140,6 +140,9 @@ func (o *HTTP) stat(ctx context.Context, method, name string) (Object, error) {
 
 // Open implements [Origin].
 func (o *HTTP) Open(ctx context.Context, r Request) (Object, io.ReadCloser, error) {
+	if r.Version != "" && r.Offset > 0 && !Joins(r.Version) {
+		return Object{}, nil, fmt.Errorf("%w: by %s nobody can tell that the rest of %s belongs to it", ErrUnavailable, r.Version, r.Name)
+	}
 	if r.Length > 0 || r.Offset > 0 && r.Length < 0 {
 		obj, body, err := o.open(ctx, r, true)
 		if !errors.Is(err, errUnidentified) {
@@ -184,7 +187,7 @@ func (o *HTTP) open(ctx context.Context, r Request, ranged bool) (obj Object, bo
 	}
 	obj = o.object(r.Name, resp, size)
 	if r.Version != "" {
-		if err := checkVersion(r, resp, size); err != nil {
+		if err := o.checkVersion(r, resp, obj); err != nil {
 			return Object{}, nil, err
 		}
 		obj.Version = r.Version
@@ -246,13 +249,19 @@ func (o *HTTP) checkResponse(resp *http.Response, r Request, ranged bool, b *htt
 	return 0, 0, o.statusError(resp)
 }
 
-func checkVersion(r Request, resp *http.Response, size int64) error {
-	switch compare(r.Version, resp, size) {
-	case same:
+// checkVersion compares an answer with the version that was asked for. A whole
+// image need not join anything, unless it is to go on behind a part.
+func (o *HTTP) checkVersion(r Request, resp *http.Response, obj Object) error {
+	now := obj.Validators()
+	if d := contentMD5(resp.Header); d.version() == r.Version {
+		now.Digests = append(now.Digests, d) // of the whole, in a 206 too; one that differs there says nothing
+	}
+	switch r.join(now, o.cfg.Terms, r.Offset == 0 && r.Length < 0) {
+	case Same:
 		return nil
-	case other:
-		return fmt.Errorf("%w: %s is %s now, not %s", ErrChanged, r.Name, versions(resp, size)[0], r.Version)
-	case unknown:
+	case Changed:
+		return fmt.Errorf("%w: %s is %s now, not %s", ErrChanged, r.Name, cmp.Or(obj.Version, "another image"), r.Version)
+	default:
 		if resp.StatusCode == http.StatusPartialContent {
 			return errUnidentified
 		}
@@ -327,10 +336,8 @@ func (o *HTTP) statusError(resp *http.Response) error {
 // object describes the image of a response. The URL is the one that was asked
 // for, less what may be secret.
 func (o *HTTP) object(name string, resp *http.Response, size int64) Object {
-	obj := Object{Size: size, Digests: declared(resp), LastModified: lastModified(resp.Header)}
-	if list := versions(resp, size); len(list) > 0 {
-		obj.Version = list[0]
-	}
+	obj := Object{Size: size, Digests: declared(resp), ETag: entityTag(resp.Header), LastModified: lastModified(resp.Header)}
+	obj.Version = obj.Validators().version(o.cfg.Terms)
 	if u, err := o.url(name); err == nil {
 		u.User, u.RawQuery = nil, ""
 		obj.URL = u.String()

@@ -35,17 +35,23 @@ type Digest struct {
 type Object struct {
 	// Version identifies the content: the strongest declared digest
 	// ("sha256:…"), else the strong ETag with its quotes, else size and
-	// modification time ("stat:SIZE-NANOSECONDS").
+	// modification time ("stat:SIZE-NANOSECONDS"), else a weak validator
+	// ("weak:…"), by which nothing can be resumed: see [Joins]. Whether two
+	// answers are about the same bytes is not for their versions to say, but
+	// for [Judge].
 	Version      string
 	Size         int64    // bytes of the whole image; -1: unknown
 	Digests      []Digest // strongest first; often empty
+	ETag         string   `json:",omitempty"` // as in [Validators]
+	File         string   `json:",omitempty"` // as in [Validators]
 	LastModified time.Time
 	URL          string // for people: where the image is
 }
 
-// Immutable reports whether the version is a digest, so that the image can
-// never change under it.
-func (o Object) Immutable() bool { return len(o.Digests) > 0 }
+// Validators returns that by which the answer can be compared with another.
+func (o Object) Validators() Validators {
+	return Validators{ETag: o.ETag, LastModified: o.LastModified, Size: o.Size, Digests: o.Digests, File: o.File}
+}
 
 // Request asks for the bytes of an image.
 type Request struct {
@@ -53,6 +59,11 @@ type Request struct {
 	Offset  int64
 	Length  int64  // -1: to the end
 	Version string // if not empty, the version that the bytes must be of
+
+	// Known is what is known of that version besides; nil: nothing. It tells
+	// another version that has the same name for itself, and the same one
+	// where the origin has another name for it.
+	Known *Validators
 }
 
 // Suspect is the body of a transfer whose bytes need not be those of the

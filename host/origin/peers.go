@@ -149,7 +149,8 @@ func describe(ctx context.Context, o Origin, r Request) (Object, bool) {
 		return Object{}, false
 	}
 	obj, err := o.Stat(ctx, r.Name)
-	return obj, err == nil && obj.Immutable()
+	_, ok := digestOf(obj.Version)
+	return obj, err == nil && ok
 }
 
 // holders returns the URLs of the nodes that are to be asked, in any order, so
@@ -193,6 +194,7 @@ func (p *Peers) ask(ctx context.Context, url, id string, want Object, r Request)
 		return Object{}, nil, err
 	}
 	r.Name, r.Version = id+peerData, `"`+want.Version+`"` // a node's entity tag is its version
+	r.Known = nil                                         // of the origin's answer
 	got, body, err := Bound(node).Open(ctx, r)
 	if err != nil {
 		return Object{}, nil, err

@@ -1,8 +1,6 @@
 package origin
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -118,8 +116,7 @@ func (s *Set) ByID(id string) (o Origin, name string, err error) {
 // earlier run. What does not belong together has no effect.
 func (s *Set) Learn(id, name string) {
 	label, hash, _ := strings.Cut(id, ".")
-	sum := sha256.Sum256([]byte(name))
-	if len(s.mounts) > 1 && name != "" && len(name) <= maxName && hash == hex.EncodeToString(sum[:16]) {
+	if len(s.mounts) > 1 && name != "" && len(name) <= maxName && hash == hashText(name) {
 		s.remember(label+"."+hash, name)
 	}
 }
@@ -138,15 +135,9 @@ func (s *Set) id(label, name string) string {
 	if id := label + "." + name; sdk.ValidID(id) && !isHash(name) {
 		return id
 	}
-	sum := sha256.Sum256([]byte(name))
-	id := label + "." + hex.EncodeToString(sum[:16])
+	id := label + "." + hashText(name)
 	s.remember(id, name)
 	return id
-}
-
-// isHash reports whether name has the form of a hashed name.
-func isHash(name string) bool {
-	return len(name) == 32 && strings.Trim(name, "0123456789abcdef") == ""
 }
 
 // remember keeps the name behind a hashed id. When one map is full, the one

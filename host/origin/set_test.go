@@ -14,7 +14,7 @@ import (
 )
 
 func mount(prefix, name string) origin.Mount {
-	return origin.Mount{Prefix: prefix, Origin: origin.NewDirectory(name, "/nowhere", origin.Terms{})}
+	return origin.Mount{Prefix: prefix, Origin: origin.NewDirectory(origin.DirectoryConfig{Name: name, Path: "/nowhere"})}
 }
 
 func newSet(t *testing.T, mounts ...origin.Mount) *origin.Set {

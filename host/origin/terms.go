@@ -18,7 +18,31 @@ type Terms struct {
 	Concurrency     int           // transfers at once; further ones wait; 0: no bound
 	Bandwidth       int64         // bytes a second, all transfers together; 0: no bound
 	MinRate         int64         // bytes a second, below which a transfer breaks off; 0: no bound
+
+	Immutable  bool        // a name whose image has a declared digest never gets another image
+	Validators []Validator // what counts when two answers are compared; nil: everything
+	Revalidate Revalidate  // when a hit that is due is answered; "": RevalidateBefore
+	OnDenied   OnDenied    // what becomes of a cached image when the origin refuses our credential; "": DeniedRefuse
 }
+
+// Revalidate says when a cached image is served that has to be confirmed.
+type Revalidate string
+
+// The values of [Revalidate].
+const (
+	RevalidateBefore Revalidate = "before" // when the origin has been asked
+	RevalidateBehind Revalidate = "behind" // at once; the origin is asked meanwhile
+)
+
+// OnDenied says what becomes of a cached image when the origin refuses our
+// credential, see [Failure].
+type OnDenied string
+
+// The values of [OnDenied].
+const (
+	DeniedRefuse     OnDenied = "refuse"
+	DeniedServeStale OnDenied = "serve_stale"
+)
 
 // ErrSlow says that a transfer was slower than the terms allow. It is an
 // [ErrUnavailable].
