@@ -18,3 +18,6 @@ func Describe(h http.Header, size, seconds int64, file string) Object {
 	obj.Version = obj.Validators().version(Terms{})
 	return obj
 }
+
+// RetryAfter is retryAfter.
+var RetryAfter = retryAfter

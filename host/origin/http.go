@@ -3,6 +3,7 @@ package origin
 import (
 	"cmp"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -11,7 +12,6 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
-	"sync/atomic"
 	"time"
 )
 
@@ -32,7 +32,7 @@ type HTTP struct {
 	cfg      HTTPConfig
 	endpoint *url.URL // its path ends with a slash
 	client   *http.Client
-	noHead   atomic.Bool // the server does not know HEAD
+	heads    heads
 }
 
 // maxRedirects is the limit of net/http, which a CheckRedirect switches off.
@@ -54,7 +54,7 @@ func NewHTTP(cfg HTTPConfig) (*HTTP, error) {
 	if !strings.HasSuffix(u.Path, "/") {
 		*u = *u.JoinPath("/")
 	}
-	o := &HTTP{cfg: cfg, endpoint: u}
+	o := &HTTP{cfg: cfg, endpoint: u, heads: heads{names: newRecent[bool](rememberedHeads)}}
 	o.client = &http.Client{Transport: newTransport(cfg), CheckRedirect: o.checkRedirect}
 	return o, nil
 }
@@ -86,56 +86,10 @@ func (o *HTTP) Close() error {
 	return nil
 }
 
-// Stat implements [Origin]. A server that knows no HEAD is asked for the
-// first byte.
-func (o *HTTP) Stat(ctx context.Context, name string) (Object, error) {
-	if !o.noHead.Load() {
-		obj, err := o.stat(ctx, http.MethodHead, name)
-		if !errors.Is(err, errNoHead) {
-			return obj, err
-		}
-		o.noHead.Store(true)
-	}
-	return o.stat(ctx, http.MethodGet, name)
-}
-
-// errNoHead says that another method must be used.
-var errNoHead = errors.New("the server knows no HEAD")
-
-func (o *HTTP) stat(ctx context.Context, method, name string) (Object, error) {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	req, err := o.request(ctx, method, name)
-	if err != nil {
-		return Object{}, err
-	}
-	if method == http.MethodGet {
-		req.Header.Set("Range", "bytes=0-0")
-	}
-	resp, err := o.do(req)
-	if err != nil {
-		return Object{}, err
-	}
-	body := &httpBody{ctx: ctx, rc: resp.Body, cancel: cancel, idle: o.cfg.IdleTimeout}
-	defer body.Close()
-	if resp.StatusCode != http.StatusOK { // a 200 holds the whole image
-		body.drain()
-	}
-	size := resp.ContentLength
-	switch code := resp.StatusCode; {
-	case method == http.MethodHead && (code == http.StatusMethodNotAllowed || code == http.StatusNotImplemented):
-		return Object{}, errNoHead
-	case method == http.MethodGet && (code == http.StatusPartialContent || code == http.StatusRequestedRangeNotSatisfiable):
-		// An image without bytes has no first one, and says so in a 416.
-		r, err := parseContentRange(resp.Header.Get("Content-Range"))
-		if err != nil || code == http.StatusRequestedRangeNotSatisfiable && r.total != 0 {
-			return Object{}, o.statusError(resp)
-		}
-		size = r.total
-	case code != http.StatusOK:
-		return Object{}, o.statusError(resp)
-	}
-	return o.object(name, resp, size), nil
+// asking is how an image is asked for.
+type asking struct {
+	ranged      bool // for the part that is wanted, else for the whole
+	conditional bool // for one version, else for whatever there is
 }
 
 // Open implements [Origin].
@@ -143,23 +97,38 @@ func (o *HTTP) Open(ctx context.Context, r Request) (Object, io.ReadCloser, erro
 	if r.Version != "" && r.Offset > 0 && !Joins(r.Version) {
 		return Object{}, nil, fmt.Errorf("%w: by %s nobody can tell that the rest of %s belongs to it", ErrUnavailable, r.Version, r.Name)
 	}
-	if r.Length > 0 || r.Offset > 0 && r.Length < 0 {
-		obj, body, err := o.open(ctx, r, true)
-		if !errors.Is(err, errUnidentified) {
+	how := asking{
+		ranged:      r.Length > 0 || r.Offset > 0 && r.Length < 0,
+		conditional: isETag(r.Version) && o.cfg.Terms.counts(ByETag),
+	}
+	for {
+		obj, body, err := o.open(ctx, r, how)
+		switch {
+		case how.conditional && errors.Is(err, errCondition):
+			// Another mirror may have answered, with a tag of its own for the
+			// same bytes; or it does not know conditions. The answer to the
+			// same question without one says what is there.
+			how.conditional = false
+		case how.ranged && errors.Is(err, errUnidentified):
+			// The part does not say of which version it is. The whole may: its
+			// prefix is thrown away.
+			how.ranged = false
+		default:
 			return obj, body, err
 		}
-		// The part does not say of which version it is. The whole may: its
-		// prefix is thrown away.
 	}
-	return o.open(ctx, r, false)
 }
 
-// errUnidentified says that a part does not tell of which version it is.
-var errUnidentified = errors.New("part of an unknown version")
+var (
+	// errUnidentified says that a part does not tell of which version it is.
+	errUnidentified = errors.New("part of an unknown version")
+	// errCondition says that the server has no version that was asked for.
+	errCondition = fmt.Errorf("%w: the condition does not hold", ErrChanged)
+)
 
 // open sends one request and checks that the response holds the bytes asked
 // for.
-func (o *HTTP) open(ctx context.Context, r Request, ranged bool) (obj Object, body io.ReadCloser, err error) {
+func (o *HTTP) open(ctx context.Context, r Request, how asking) (obj Object, body io.ReadCloser, err error) {
 	rctx, cancel := context.WithCancelCause(ctx)
 	defer func() {
 		if err != nil {
@@ -170,7 +139,7 @@ func (o *HTTP) open(ctx context.Context, r Request, ranged bool) (obj Object, bo
 	if err != nil {
 		return Object{}, nil, err
 	}
-	setConditions(req.Header, r, ranged)
+	how.describe(req.Header, r)
 	resp, err := o.do(req)
 	if err != nil {
 		return Object{}, nil, err
@@ -181,7 +150,7 @@ func (o *HTTP) open(ctx context.Context, r Request, ranged bool) (obj Object, bo
 			b.Close()
 		}
 	}()
-	size, start, err := o.checkResponse(resp, r, ranged, b)
+	size, start, err := o.checkResponse(resp, r, how, b)
 	if err != nil {
 		return Object{}, nil, err
 	}
@@ -201,17 +170,17 @@ func (o *HTTP) open(ctx context.Context, r Request, ranged bool) (obj Object, bo
 	return obj, b, nil
 }
 
-// setConditions asks for a part, and for one version if its kind allows it. A
-// server that does not know If-Match still sees If-Range, and sends the whole
-// of another version, by which it is recognised.
-func setConditions(h http.Header, r Request, ranged bool) {
-	if isETag(r.Version) {
+// describe asks for a part, and for one version. A server that does not know
+// If-Match still sees If-Range, and sends the whole of another version, by which
+// it is recognised. Both go along where the origin sends us elsewhere.
+func (a asking) describe(h http.Header, r Request) {
+	if a.conditional {
 		h.Set("If-Match", r.Version)
 	}
-	if !ranged {
+	if !a.ranged {
 		return
 	}
-	if isETag(r.Version) {
+	if a.conditional {
 		h.Set("If-Range", r.Version)
 	}
 	if r.Length < 0 {
@@ -224,14 +193,14 @@ func setConditions(h http.Header, r Request, ranged bool) {
 // checkResponse returns the size of the image and the offset at which the
 // body starts. Only a 200 is a whole image, and only a 206 that says exactly
 // the range asked for is a part.
-func (o *HTTP) checkResponse(resp *http.Response, r Request, ranged bool, b *httpBody) (size, start int64, err error) {
+func (o *HTTP) checkResponse(resp *http.Response, r Request, how asking, b *httpBody) (size, start int64, err error) {
 	if enc := resp.Header.Get("Content-Encoding"); enc != "" && !strings.EqualFold(enc, "identity") {
 		return 0, 0, fmt.Errorf("%w: %s sends the image encoded as %q", ErrUnavailable, o.cfg.Name, enc)
 	}
 	switch code := resp.StatusCode; {
 	case code == http.StatusOK:
 		return resp.ContentLength, 0, nil
-	case code == http.StatusPartialContent && ranged:
+	case code == http.StatusPartialContent && how.ranged:
 		got, err := parseContentRange(resp.Header.Get("Content-Range"))
 		if err == nil {
 			err = got.check(r, resp.ContentLength)
@@ -241,9 +210,12 @@ func (o *HTTP) checkResponse(resp *http.Response, r Request, ranged bool, b *htt
 		}
 		return got.total, got.first, nil
 	case code == http.StatusRequestedRangeNotSatisfiable && r.Version != "":
-		if got, err := parseContentRange(resp.Header.Get("Content-Range")); err == nil && got.total < r.Offset {
+		if got, err := parseContentRange(resp.Header.Get("Content-Range")); err == nil && got.total >= 0 && got.total < r.Offset {
 			return 0, 0, fmt.Errorf("%w: %s has %d bytes now, offset is %d", ErrChanged, r.Name, got.total, r.Offset)
 		}
+	case code == http.StatusPreconditionFailed && how.conditional:
+		b.drain()
+		return 0, 0, fmt.Errorf("%w: %s has no version %s of %s", errCondition, o.cfg.Name, r.Version, r.Name)
 	}
 	b.drain()
 	return 0, 0, o.statusError(resp)
@@ -304,7 +276,7 @@ func (o *HTTP) url(name string) (*url.URL, error) {
 	return &u, nil
 }
 
-// do sends a request. Errors are those of the context or wrap ErrUnavailable.
+// do sends a request. Errors are those of the context or a [Failure].
 func (o *HTTP) do(req *http.Request) (*http.Response, error) {
 	resp, err := o.client.Do(req)
 	if err == nil {
@@ -317,7 +289,11 @@ func (o *HTTP) do(req *http.Request) (*http.Response, error) {
 	if errors.As(err, &uerr) {
 		err = uerr.Err // the URL may hold a secret in its query
 	}
-	return nil, fmt.Errorf("%w: %s: %w", ErrUnavailable, o.cfg.Name, err)
+	var untrusted *tls.CertificateVerificationError
+	return nil, &Failure{
+		Temporary: !errors.Is(err, errRedirect) && !errors.As(err, &untrusted),
+		err:       fmt.Errorf("%w: %s: %w", ErrUnavailable, o.cfg.Name, err),
+	}
 }
 
 func (o *HTTP) statusError(resp *http.Response) error {
@@ -327,10 +303,45 @@ func (o *HTTP) statusError(resp *http.Response) error {
 		kind = ErrNotFound
 	case http.StatusUnauthorized, http.StatusForbidden:
 		kind = ErrDenied
-	case http.StatusPreconditionFailed:
-		kind = ErrChanged
 	}
-	return fmt.Errorf("%w: %s answered %d %s", kind, o.cfg.Name, resp.StatusCode, http.StatusText(resp.StatusCode))
+	elsewhere := !sameHost(o.endpoint, resp.Request.URL)
+	return &Failure{
+		Status:     resp.StatusCode,
+		RetryAfter: retryAfter(resp.Header, time.Now()),
+		Temporary:  temporary(resp.StatusCode),
+		Credential: o.refusesUs(resp.StatusCode, elsewhere),
+		elsewhere:  elsewhere,
+		err:        fmt.Errorf("%w: %s answered %d %s", kind, o.cfg.Name, resp.StatusCode, http.StatusText(resp.StatusCode)),
+	}
+}
+
+// refusesUs reports whether a status speaks of our credential rather than of the
+// image. A 401 always does. So does a 403 if there is a credential that it can
+// speak of; one from elsewhere speaks of the signature of the redirect.
+func (o *HTTP) refusesUs(status int, elsewhere bool) bool {
+	switch status {
+	case http.StatusUnauthorized:
+		return true
+	case http.StatusForbidden:
+		return elsewhere || o.credential()
+	}
+	return false
+}
+
+// credential reports whether requests carry anything by which the server could
+// know us.
+func (o *HTTP) credential() bool {
+	if o.endpoint.User != nil || o.endpoint.RawQuery != "" {
+		return true
+	}
+	for field := range o.cfg.Headers {
+		switch http.CanonicalHeaderKey(field) {
+		case "Host", "User-Agent", "Accept", "Accept-Encoding", "Accept-Language":
+		default:
+			return true
+		}
+	}
+	return false
 }
 
 // object describes the image of a response. The URL is the one that was asked
@@ -345,21 +356,24 @@ func (o *HTTP) object(name string, resp *http.Response, size int64) Object {
 	return obj
 }
 
+// errRedirect says that a redirect is not followed.
+var errRedirect = errors.New("redirect refused")
+
 // checkRedirect keeps the configured headers, which may hold a token, on the
 // host of the endpoint, and everything else there too unless other hosts are
 // allowed.
 func (o *HTTP) checkRedirect(req *http.Request, via []*http.Request) error {
 	if len(via) >= maxRedirects {
-		return fmt.Errorf("more than %d redirects", maxRedirects)
+		return fmt.Errorf("%w: more than %d", errRedirect, maxRedirects)
 	}
 	if sameHost(o.endpoint, req.URL) {
 		return nil
 	}
 	if !o.cfg.AllowRedirects {
-		return fmt.Errorf("redirect to another host, %s, is not allowed", req.URL.Host)
+		return fmt.Errorf("%w: to another host, %s, which allow_redirects does not allow", errRedirect, req.URL.Host)
 	}
 	if o.endpoint.Scheme == "https" && req.URL.Scheme != "https" {
-		return fmt.Errorf("redirect to %s gives up encryption", req.URL.Host)
+		return fmt.Errorf("%w: to %s, which gives up encryption", errRedirect, req.URL.Host)
 	}
 	for field := range o.cfg.Headers {
 		req.Header.Del(field)

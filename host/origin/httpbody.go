@@ -112,8 +112,7 @@ type contentRange struct {
 }
 
 // parseContentRange reads "bytes 0-9/100" and "bytes */100"; in the latter
-// first and last are -1. A total that is not known is an error: without it
-// parts of two versions could not be told apart.
+// first and last are -1. So is a total that is not known, "*".
 func parseContentRange(v string) (contentRange, error) {
 	bad := func() (contentRange, error) { return contentRange{}, fmt.Errorf("bad Content-Range %q", v) }
 	spec, ok := strings.CutPrefix(v, "bytes ")
@@ -124,9 +123,12 @@ func parseContentRange(v string) (contentRange, error) {
 	if !ok {
 		return bad()
 	}
-	r := contentRange{first: -1, last: -1}
+	r := contentRange{first: -1, last: -1, total: -1}
 	var err error
-	if r.total, err = parseLength(total); err != nil {
+	if r.total, err = parseLength(total); total == "*" && part != "*" {
+		r.total, err = -1, nil
+	}
+	if err != nil {
 		return bad()
 	}
 	if part == "*" {
@@ -136,7 +138,7 @@ func parseContentRange(v string) (contentRange, error) {
 	if r.first, err = parseLength(first); err != nil {
 		return bad()
 	}
-	if r.last, err = parseLength(last); err != nil || r.last < r.first || r.last >= r.total {
+	if r.last, err = parseLength(last); err != nil || r.last < r.first || r.total >= 0 && r.last >= r.total {
 		return bad()
 	}
 	return r, nil
@@ -148,8 +150,12 @@ func parseLength(s string) (int64, error) {
 	return int64(n), err
 }
 
-// check compares the range with that of a request.
+// check compares the range with that of a request. Without the total, parts of
+// two versions could not be told apart.
 func (c contentRange) check(r Request, contentLength int64) error {
+	if c.total < 0 {
+		return errors.New("answered a part without the length of the whole")
+	}
 	last := c.total - 1
 	if r.Length >= 0 {
 		last = r.Offset + r.Length - 1

@@ -7,7 +7,6 @@ import (
 	"net/url"
 	"slices"
 	"strings"
-	"sync"
 	"unicode"
 
 	"github.com/imgcache/imgcache-host/host/store"
@@ -28,10 +27,7 @@ type Mount struct {
 // digits of the SHA-256 of the name.
 type Set struct {
 	mounts []Mount
-
-	mu     sync.Mutex
-	recent map[string]string // name by id, of hashed ids
-	older  map[string]string
+	names  *recent[string] // by id, of hashed ids
 }
 
 // remembered is how many names of hashed ids are kept, at least: a hash has
@@ -62,7 +58,7 @@ func New(mounts ...Mount) (*Set, error) {
 		}
 		prefixes[m.Prefix], names[name] = true, true
 	}
-	s := &Set{mounts: slices.Clone(mounts), recent: map[string]string{}}
+	s := &Set{mounts: slices.Clone(mounts), names: newRecent[string](remembered)}
 	slices.SortFunc(s.mounts, func(a, b Mount) int { return len(b.Prefix) - len(a.Prefix) })
 	return s, nil
 }
@@ -105,7 +101,7 @@ func (s *Set) ByID(id string) (o Origin, name string, err error) {
 		return nil, "", fmt.Errorf("%w: no origin has the id %s", ErrNotFound, id)
 	}
 	if isHash(name) {
-		if name = s.recall(id); name == "" {
+		if name = s.names.get(id); name == "" {
 			return nil, "", fmt.Errorf("%w: %s stands for a path that was not asked for since the start", ErrNotFound, id)
 		}
 	}
@@ -117,7 +113,7 @@ func (s *Set) ByID(id string) (o Origin, name string, err error) {
 func (s *Set) Learn(id, name string) {
 	label, hash, _ := strings.Cut(id, ".")
 	if len(s.mounts) > 1 && name != "" && len(name) <= maxName && hash == hashText(name) {
-		s.remember(label+"."+hash, name)
+		s.names.put(label+"."+hash, name)
 	}
 }
 
@@ -136,28 +132,8 @@ func (s *Set) id(label, name string) string {
 		return id
 	}
 	id := label + "." + hashText(name)
-	s.remember(id, name)
+	s.names.put(id, name)
 	return id
-}
-
-// remember keeps the name behind a hashed id. When one map is full, the one
-// before it is forgotten.
-func (s *Set) remember(id, name string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if len(s.recent) >= remembered {
-		s.recent, s.older = map[string]string{}, s.recent
-	}
-	s.recent[id] = name
-}
-
-func (s *Set) recall(id string) string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if name, ok := s.recent[id]; ok {
-		return name
-	}
-	return s.older[id]
 }
 
 // unescape turns the rest of a path into a name: segments that are neither
