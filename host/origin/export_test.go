@@ -21,3 +21,6 @@ func Describe(h http.Header, size, seconds int64, file string) Object {
 
 // RetryAfter is retryAfter.
 var RetryAfter = retryAfter
+
+// CachingOf is caching.
+var CachingOf = caching

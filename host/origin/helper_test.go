@@ -83,6 +83,7 @@ func (s *server) serve(w http.ResponseWriter, r *http.Request) {
 		w.WriteHeader(s.noHead)
 		return
 	}
+	w.Header().Set("Content-Type", "application/octet-stream") // or it is guessed, and for GET alone
 	for field, v := range s.headers {
 		w.Header().Set(field, v)
 	}

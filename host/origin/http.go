@@ -151,8 +151,15 @@ func (o *HTTP) open(ctx context.Context, r Request, how asking) (obj Object, bod
 		}
 	}()
 	size, start, err := o.checkResponse(resp, r, how, b)
+	if err == nil {
+		err = o.checkCoding(r.Name, resp.Header)
+	}
 	if err != nil {
 		return Object{}, nil, err
+	}
+	ended := size >= 0 || !openEnded(resp)
+	if !ended {
+		size = o.lengthElsewhere(ctx, r.Name, resp)
 	}
 	obj = o.object(r.Name, resp, size)
 	if r.Version != "" {
@@ -167,7 +174,35 @@ func (o *HTTP) open(ctx context.Context, r Request, how asking) (obj Object, bod
 		}
 	}
 	b.limit(r, size)
+	b.mustEnd = !ended && r.Length < 0
 	return obj, b, nil
+}
+
+// openEnded reports whether a body ends with its connection alone. HTTP/2 tells
+// an end from a break, and so does the last chunk.
+func openEnded(resp *http.Response) bool {
+	return resp.ContentLength < 0 && resp.ProtoMajor < 2 && len(resp.TransferEncoding) == 0 &&
+		resp.StatusCode == http.StatusOK && resp.Request.Method != http.MethodHead
+}
+
+// lengthPatience bounds a question whose answer an image waits for. Servers that
+// answer one client at a time never do.
+const lengthPatience = 5 * time.Second
+
+// lengthElsewhere asks for the length that an answer does not have, and returns
+// -1 when nothing is said, or of another image. A length of 0 says nothing: it
+// is what servers say that do not know.
+func (o *HTTP) lengthElsewhere(ctx context.Context, name string, resp *http.Response) int64 {
+	ctx, cancel := context.WithTimeout(ctx, lengthPatience)
+	defer cancel()
+	said, err := o.Stat(ctx, name)
+	if err != nil || said.Size <= 0 {
+		return -1
+	}
+	if v, _ := Judge(o.object(name, resp, -1).Validators(), said.Validators(), Terms{}); v == Changed {
+		return -1
+	}
+	return said.Size
 }
 
 // describe asks for a part, and for one version. A server that does not know
@@ -194,9 +229,6 @@ func (a asking) describe(h http.Header, r Request) {
 // body starts. Only a 200 is a whole image, and only a 206 that says exactly
 // the range asked for is a part.
 func (o *HTTP) checkResponse(resp *http.Response, r Request, how asking, b *httpBody) (size, start int64, err error) {
-	if enc := resp.Header.Get("Content-Encoding"); enc != "" && !strings.EqualFold(enc, "identity") {
-		return 0, 0, fmt.Errorf("%w: %s sends the image encoded as %q", ErrUnavailable, o.cfg.Name, enc)
-	}
 	switch code := resp.StatusCode; {
 	case code == http.StatusOK:
 		return resp.ContentLength, 0, nil
@@ -347,8 +379,12 @@ func (o *HTTP) credential() bool {
 // object describes the image of a response. The URL is the one that was asked
 // for, less what may be secret.
 func (o *HTTP) object(name string, resp *http.Response, size int64) Object {
-	obj := Object{Size: size, Digests: declared(resp), ETag: entityTag(resp.Header), LastModified: lastModified(resp.Header)}
+	obj := Object{
+		Size: size, Digests: declared(resp), ETag: entityTag(resp.Header), LastModified: lastModified(resp.Header),
+		ContentType: contentType(resp.Header), Caching: caching(resp.Header, time.Now()), OpenEnded: openEnded(resp),
+	}
 	obj.Version = obj.Validators().version(o.cfg.Terms)
+	obj.Refused = o.refusal(name, obj)
 	if u, err := o.url(name); err == nil {
 		u.User, u.RawQuery = nil, ""
 		obj.URL = u.String()

@@ -23,6 +23,8 @@ type httpBody struct {
 	idle   time.Duration           // 0: no limit
 	left   int64                   // bytes still to come; negative: until the end
 	err    error
+
+	mustEnd bool // behind left there must be nothing: its number is another answer's
 }
 
 // limit says how many bytes a request asked for of an image of size bytes.
@@ -71,7 +73,7 @@ func (b *httpBody) Read(p []byte) (int, error) {
 	}
 	switch {
 	case b.left == 0:
-		b.err = io.EOF
+		b.err = b.end()
 	case errors.Is(err, io.EOF) && b.left < 0:
 		b.err = io.EOF
 	case errors.Is(err, io.EOF):
@@ -82,6 +84,16 @@ func (b *httpBody) Read(p []byte) (int, error) {
 		b.err = fmt.Errorf("%w: %w", ErrUnavailable, err)
 	}
 	return n, b.err
+}
+
+// end is how a body ends of which all bytes have come.
+func (b *httpBody) end() error {
+	if b.mustEnd {
+		if n, _ := b.read(make([]byte, 1)); n > 0 {
+			return fmt.Errorf("%w: more bytes than the origin says that the image has", ErrUnavailable)
+		}
+	}
+	return io.EOF
 }
 
 // read reads once, within the idle time.

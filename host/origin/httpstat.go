@@ -97,6 +97,9 @@ func (o *HTTP) stat(ctx context.Context, method, name string) (Object, error) {
 	if !ok {
 		return Object{}, o.statusError(resp)
 	}
+	if err := o.checkCoding(name, resp.Header); err != nil {
+		return Object{}, err
+	}
 	return o.object(name, resp, size), nil
 }
 

@@ -45,7 +45,17 @@ type Object struct {
 	ETag         string   `json:",omitempty"` // as in [Validators]
 	File         string   `json:",omitempty"` // as in [Validators]
 	LastModified time.Time
-	URL          string // for people: where the image is
+	URL          string  // for people: where the image is
+	ContentType  string  `json:",omitempty"` // in lower case, without parameters; "": unknown
+	Caching      Caching `json:",omitzero"`  // how long it may be kept
+
+	// OpenEnded says that nothing but the end of the connection ends the body.
+	// Whether it is whole is known only where Size is, to which it is held
+	// then, or by a digest.
+	OpenEnded bool `json:",omitempty"`
+
+	// Refused is why the bytes are to be passed through and not stored.
+	Refused Refusal `json:",omitempty"`
 }
 
 // Validators returns that by which the answer can be compared with another.

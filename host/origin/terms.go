@@ -23,6 +23,9 @@ type Terms struct {
 	Validators []Validator // what counts when two answers are compared; nil: everything
 	Revalidate Revalidate  // when a hit that is due is answered; "": RevalidateBefore
 	OnDenied   OnDenied    // what becomes of a cached image when the origin refuses our credential; "": DeniedRefuse
+
+	IgnoreCacheControl bool   // the origin has no say in how long, and whether, its images are kept
+	Expect             Expect // what is no image otherwise
 }
 
 // Revalidate says when a cached image is served that has to be confirmed.
