@@ -9,7 +9,6 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
-	"strings"
 	"syscall"
 )
 
@@ -46,12 +45,12 @@ func (d *Directory) Stat(ctx context.Context, name string) (Object, error) {
 	if err := context.Cause(ctx); err != nil {
 		return Object{}, err
 	}
-	root, err := d.root(name)
+	root, file, err := d.root(name)
 	if err != nil {
 		return Object{}, err
 	}
 	defer root.Close()
-	fi, err := root.Stat(name)
+	fi, err := root.Stat(file)
 	if err != nil {
 		return Object{}, fileError(err)
 	}
@@ -99,27 +98,27 @@ func (d *Directory) checkVersion(r Request, obj *Object) error {
 	return nil
 }
 
-// root opens the directory for the use of name.
-func (d *Directory) root(name string) (*os.Root, error) {
-	if !fs.ValidPath(name) || strings.ContainsRune(name, 0) {
-		return nil, fmt.Errorf("%w: %q is no name of a file", ErrNotFound, name)
+// root opens the directory, and says which file in it has the image.
+func (d *Directory) root(name string) (root *os.Root, file string, err error) {
+	if file, err = fileName(name); err != nil {
+		return nil, "", err
 	}
-	root, err := os.OpenRoot(d.cfg.Path)
+	root, err = os.OpenRoot(d.cfg.Path)
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrUnavailable, err)
+		return nil, "", fmt.Errorf("%w: %w", ErrUnavailable, err)
 	}
-	return root, nil
+	return root, file, nil
 }
 
 // open does not wait for the other end of a FIFO that has come in the place
 // of a file.
 func (d *Directory) open(name string) (*os.File, error) {
-	root, err := d.root(name)
+	root, file, err := d.root(name)
 	if err != nil {
 		return nil, err
 	}
 	defer root.Close()
-	f, err := root.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	f, err := root.OpenFile(file, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, fileError(err)
 	}
@@ -130,7 +129,11 @@ func (d *Directory) object(name string, fi fs.FileInfo) (Object, error) {
 	if !fi.Mode().IsRegular() {
 		return Object{}, fmt.Errorf("%w: %s is not a regular file", ErrNotFound, name)
 	}
-	u := url.URL{Scheme: "file", Path: filepath.Join(d.cfg.Path, name)}
+	file, err := fileName(name)
+	if err != nil {
+		return Object{}, err
+	}
+	u := url.URL{Scheme: "file", Path: filepath.Join(d.cfg.Path, file)}
 	obj := Object{Size: fi.Size(), File: identity(fi), LastModified: fi.ModTime(), URL: u.String()}
 	obj.Version = obj.Validators().version(d.cfg.Terms)
 	return obj, nil

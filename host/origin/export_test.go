@@ -24,3 +24,9 @@ var RetryAfter = retryAfter
 
 // CachingOf is caching.
 var CachingOf = caching
+
+// The two directions of names.
+var (
+	ParseName  = parseName
+	EscapeName = escapeName
+)

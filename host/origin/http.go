@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"net"
 	"net/http"
 	"net/url"
@@ -293,18 +292,19 @@ func (o *HTTP) request(ctx context.Context, method, name string) (*http.Request,
 	return req, nil
 }
 
-// url puts the segments of name, each escaped, behind the endpoint.
+// url puts the path of a name behind the endpoint.
 func (o *HTTP) url(name string) (*url.URL, error) {
-	if !fs.ValidPath(name) || name == "." {
-		return nil, fmt.Errorf("%w: %q is no name of an image", ErrNotFound, name)
+	if !isName(name) {
+		return nil, fmt.Errorf("%w: %.64q is no name of an image", ErrNotFound, name)
 	}
-	segments := strings.Split(name, "/")
-	for i, s := range segments {
-		segments[i] = url.PathEscape(s)
+	escaped := escapeName(name)
+	plain, err := url.PathUnescape(escaped)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %.64q is no name of an image", ErrNotFound, name)
 	}
 	u := *o.endpoint
-	u.RawPath = u.EscapedPath() + strings.Join(segments, "/")
-	u.Path += name
+	u.RawPath = u.EscapedPath() + escaped
+	u.Path += plain
 	return &u, nil
 }
 

@@ -3,11 +3,8 @@ package origin
 import (
 	"errors"
 	"fmt"
-	"io/fs"
-	"net/url"
 	"slices"
 	"strings"
-	"unicode"
 
 	"github.com/imgcache/imgcache-host/host/store"
 	"github.com/imgcache/imgcache-host/sdk"
@@ -21,10 +18,10 @@ type Mount struct {
 
 // Set gives the images of several origins ids, and finds them by id.
 //
-// With one origin the id is the rest of the path behind the prefix, and is
-// also the origin's name of the image. With several it is ORIGIN.NAME, or,
-// where the name makes no id, as one with a slash, ORIGIN. and 32 hexadecimal
-// digits of the SHA-256 of the name.
+// With one origin the id is the name of the image. With several it is
+// ORIGIN.NAME. Where that makes no id, as with a slash in the name, it is ORIGIN.
+// and 32 hexadecimal digits of the SHA-256 of the name, however many origins
+// there are.
 type Set struct {
 	mounts []Mount
 	names  *recent[string] // by id, of hashed ids
@@ -34,13 +31,8 @@ type Set struct {
 // no way back. At some 100 bytes each that is below 4 MiB.
 const remembered = 1 << 14
 
-// maxName bounds the name of an image. It is the bound of object stores, and
-// keeps what a Set remembers small whatever clients ask for.
-const maxName = 1024
-
-// New returns the set of the mounts. Their prefixes must differ, and with
-// several so must the origins' names, which then consist of letters, digits,
-// '_' and '-'.
+// New returns the set of the mounts. Their prefixes must differ, and so must
+// the origins' names, which consist of letters, digits, '_' and '-'.
 func New(mounts ...Mount) (*Set, error) {
 	if len(mounts) == 0 {
 		return nil, errors.New("no origin")
@@ -53,7 +45,7 @@ func New(mounts ...Mount) (*Set, error) {
 			return nil, fmt.Errorf("origin %s: prefix %q does not begin and end with a slash", name, m.Prefix)
 		case prefixes[m.Prefix]:
 			return nil, fmt.Errorf("origin %s: prefix %s is that of another origin", name, m.Prefix)
-		case len(mounts) > 1 && (names[name] || strings.Contains(name, ".") || !sdk.ValidID(name+"."+strings.Repeat("0", 32))):
+		case names[name], strings.Contains(name, "."), !sdk.ValidID(name + "." + strings.Repeat("0", hashDigits)):
 			return nil, fmt.Errorf("origin %s: the name cannot begin ids, or is taken", name)
 		}
 		prefixes[m.Prefix], names[name] = true, true
@@ -72,17 +64,61 @@ func (s *Set) ByPath(path string) (id string, o Origin, name string, err error) 
 		return "", nil, "", fmt.Errorf("%w: no origin is offered on this path", ErrNotFound)
 	}
 	m := s.mounts[i]
-	name, err = unescape(path[len(m.Prefix):])
+	name, err = parseName(path[len(m.Prefix):])
 	if err != nil {
 		return "", nil, "", err
 	}
-	if len(s.mounts) > 1 {
-		return s.id(m.Origin.Name(), name), m.Origin, name, nil
+	return s.ID(m.Origin.Name(), name), m.Origin, name, nil
+}
+
+// Find returns the image that a person means: by its id; by the path on which
+// it is served; by its name, with "ORIGIN/" or "ORIGIN." in front where there
+// are several origins, or with the prefix of one. Escapes are taken for what
+// they stand for, so that a URL may be given as it is. It need not have been
+// asked for before. Errors are those of [Set.ByPath].
+func (s *Set) Find(text string) (id string, o Origin, name string, err error) {
+	label, hash, _ := strings.Cut(text, ".")
+	o, name, err = s.ByID(text)
+	if err == nil || isHash(hash) && s.byLabel(label) >= 0 {
+		return text, o, name, err
 	}
-	if !sdk.ValidID(name) {
-		return "", nil, "", fmt.Errorf("%w: %.64q", store.ErrBadID, name)
+	m, rest, ok := s.mount(text)
+	if !ok {
+		return "", nil, "", fmt.Errorf("%w: no origin has %.64q; with several origins say which: %s/NAME, or the path %sNAME",
+			ErrNotFound, text, s.mounts[0].Origin.Name(), s.mounts[0].Prefix)
 	}
-	return name, m.Origin, name, nil
+	if name, err = canonical(rest); err != nil {
+		return "", nil, "", err
+	}
+	return s.ID(m.Origin.Name(), name), m.Origin, name, nil
+}
+
+// mount returns the origin that a person means, and what is left of the text.
+func (s *Set) mount(text string) (m Mount, rest string, ok bool) {
+	for _, m := range s.mounts {
+		if rest, ok := strings.CutPrefix(text, m.Prefix); ok {
+			return m, rest, true
+		}
+	}
+	if strings.HasPrefix(text, "/") {
+		return Mount{}, "", false
+	}
+	if len(s.mounts) == 1 {
+		return s.mounts[0], text, true
+	}
+	for _, sep := range []string{"/", "."} {
+		for _, m := range s.mounts {
+			if rest, ok := strings.CutPrefix(text, m.Origin.Name()+sep); ok {
+				return m, rest, true
+			}
+		}
+	}
+	for _, m := range s.mounts {
+		if rest, ok := strings.CutPrefix("/"+text, m.Prefix); ok {
+			return m, rest, true
+		}
+	}
+	return Mount{}, "", false
 }
 
 // ByID returns the origin of an id and its name of the image. Errors are
@@ -92,65 +128,49 @@ func (s *Set) ByID(id string) (o Origin, name string, err error) {
 	if !sdk.ValidID(id) {
 		return nil, "", fmt.Errorf("%w: %.64q", store.ErrBadID, id)
 	}
-	if len(s.mounts) == 1 {
-		return s.mounts[0].Origin, id, nil
-	}
 	label, name, _ := strings.Cut(id, ".")
-	i := slices.IndexFunc(s.mounts, func(m Mount) bool { return m.Origin.Name() == label })
-	if i < 0 || name == "" {
-		return nil, "", fmt.Errorf("%w: no origin has the id %s", ErrNotFound, id)
-	}
-	if isHash(name) {
+	i := s.byLabel(label)
+	switch {
+	case i >= 0 && isHash(name):
 		if name = s.names.get(id); name == "" {
 			return nil, "", fmt.Errorf("%w: %s stands for a path that was not asked for since the start", ErrNotFound, id)
 		}
+		return s.mounts[i].Origin, name, nil
+	case len(s.mounts) == 1:
+		return s.mounts[0].Origin, id, nil
+	case i < 0 || name == "":
+		return nil, "", fmt.Errorf("%w: no origin has the id %s", ErrNotFound, id)
 	}
 	return s.mounts[i].Origin, name, nil
+}
+
+// byLabel returns the index of the origin of that name, or -1.
+func (s *Set) byLabel(label string) int {
+	return slices.IndexFunc(s.mounts, func(m Mount) bool { return m.Origin.Name() == label })
 }
 
 // Learn tells the set the name behind a hashed id, as ByPath returned it to an
 // earlier run. What does not belong together has no effect.
 func (s *Set) Learn(id, name string) {
 	label, hash, _ := strings.Cut(id, ".")
-	if len(s.mounts) > 1 && name != "" && len(name) <= maxName && hash == hashText(name) {
+	if isName(name) && hash == hashText(name) {
 		s.names.put(label+"."+hash, name)
 	}
 }
 
-// ID returns the id of the image that an origin of the set calls name.
+// ID returns the id of the image that an origin of the set calls name. A name
+// that makes an id of the form of a hashed one is hashed too: else it could be
+// another image's id.
 func (s *Set) ID(label, name string) string {
-	if len(s.mounts) == 1 {
-		return name
+	id := name
+	if len(s.mounts) > 1 {
+		id = label + "." + name
 	}
-	return s.id(label, name)
-}
-
-// id makes the id of an image. A name that looks like a hash is hashed too:
-// else it could be another image's id.
-func (s *Set) id(label, name string) string {
-	if id := label + "." + name; sdk.ValidID(id) && !isHash(name) {
+	tail, labelled := strings.CutPrefix(id, label+".")
+	if sdk.ValidID(id) && !(labelled && isHash(tail)) {
 		return id
 	}
-	id := label + "." + hashText(name)
+	id = label + "." + hashText(name)
 	s.names.put(id, name)
 	return id
-}
-
-// unescape turns the rest of a path into a name: segments that are neither
-// empty nor dots, and that hide no slash, backslash or control character in
-// an escape.
-func unescape(rest string) (string, error) {
-	segments := strings.Split(rest, "/")
-	for i, raw := range segments {
-		s, err := url.PathUnescape(raw)
-		if err != nil || strings.ContainsFunc(s, func(r rune) bool { return r == '/' || r == '\\' || unicode.IsControl(r) }) {
-			return "", fmt.Errorf("%w: %.64q", store.ErrBadID, rest)
-		}
-		segments[i] = s
-	}
-	name := strings.Join(segments, "/")
-	if len(name) > maxName || name == "." || !fs.ValidPath(name) {
-		return "", fmt.Errorf("%w: %.64q", store.ErrBadID, rest)
-	}
-	return name, nil
 }

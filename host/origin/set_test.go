@@ -66,10 +66,10 @@ func TestSetRefuses(t *testing.T) {
 }
 
 func TestOneOrigin(t *testing.T) {
-	s := newSet(t, mount("/images/", "any name"))
+	s := newSet(t, mount("/images/", "any"))
 	for _, id := range []string{"a", "6f1e1c1e-0c5e-4f0a-9d3f-0d2f3a3b9c11", "debian-12.qcow2", strings.Repeat("a", 128)} {
 		got, o, name, err := s.ByPath("/images/" + id)
-		if err != nil || got != id || name != id || o.Name() != "any name" {
+		if err != nil || got != id || name != id || o.Name() != "any" {
 			t.Errorf("ByPath(%s) = %s, %s, %v", id, got, name, err)
 		}
 		if o, name, err = s.ByID(id); err != nil || name != id || o == nil {
@@ -94,11 +94,6 @@ func TestBadPaths(t *testing.T) {
 			if _, _, _, err := s.ByPath("/images/" + rest); !errors.Is(err, store.ErrBadID) {
 				t.Errorf("ByPath(%.40q) = %v, want ErrBadID", rest, err)
 			}
-		}
-	}
-	for _, rest := range []string{"a/b", "incomplete", "queue", "cache.db", "a~b", "a b", "-a"} {
-		if _, _, _, err := one.ByPath("/images/" + rest); !errors.Is(err, store.ErrBadID) {
-			t.Errorf("ByPath(%q) = %v, want ErrBadID", rest, err)
 		}
 	}
 	for _, path := range []string{"", "/", "/images", "/imagesa", "images/a", "/v1/images/a"} {
