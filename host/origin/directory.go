@@ -10,19 +10,22 @@ import (
 	"os"
 	"path/filepath"
 	"syscall"
+	"time"
 )
 
 // DirectoryConfig says where an origin of files is. Name and Path are required.
 type DirectoryConfig struct {
-	Name  string
-	Path  string
-	Terms Terms // need no RevalidateAfter
+	Name   string
+	Path   string
+	Settle time.Duration // a file is handed out when it has not been written to for so long; 0: at once
+	Terms  Terms         // need no RevalidateAfter
 }
 
 // Directory is an origin whose images are the regular files of a directory. A
 // name may lead into directories below it and through symbolic links that stay
 // inside. The version is made of what the file system says of the file: device,
-// inode, size and the times of its last changes.
+// inode, size and the times of its last changes. A file that somebody still
+// writes is no image yet, which only time tells: see DirectoryConfig.Settle.
 type Directory struct{ cfg DirectoryConfig }
 
 // NewDirectory returns an origin of files. The directory is opened anew for
@@ -134,9 +137,30 @@ func (d *Directory) object(name string, fi fs.FileInfo) (Object, error) {
 		return Object{}, err
 	}
 	u := url.URL{Scheme: "file", Path: filepath.Join(d.cfg.Path, file)}
+	if err := d.settled(name, fi); err != nil {
+		return Object{}, err
+	}
 	obj := Object{Size: fi.Size(), File: identity(fi), LastModified: fi.ModTime(), URL: u.String()}
 	obj.Version = obj.Validators().version(d.cfg.Terms)
 	return obj, nil
+}
+
+// settled returns an error for a file that was written to just now.
+func (d *Directory) settled(name string, fi fs.FileInfo) error {
+	written, now := fi.ModTime(), time.Now()
+	if st, ok := fi.Sys().(*syscall.Stat_t); ok && written.After(now) { // somebody set it
+		written = time.Unix(st.Ctim.Unix())
+	}
+	age := now.Sub(written)
+	if age < 0 || age >= d.cfg.Settle {
+		return nil
+	}
+	return &Failure{
+		RetryAfter: d.cfg.Settle - age,
+		Temporary:  true,
+		err: fmt.Errorf("%w: %s was written to %v ago and may still be growing; expected no change for %v: write it elsewhere and rename it when it is whole",
+			ErrUnavailable, name, age.Round(time.Millisecond), d.cfg.Settle),
+	}
 }
 
 // identity tells a file from every other one, and from itself with other
