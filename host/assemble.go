@@ -21,7 +21,7 @@ func openOrigins(list []config.Origin, peers *origin.Peers) (set *origin.Set, er
 		terms := originTerms(o)
 		switch o.Type {
 		case config.OriginDirectory:
-			m.Origin = origin.NewDirectory(origin.DirectoryConfig{Name: o.Name, Path: o.Path, Terms: terms})
+			m.Origin = origin.NewDirectory(origin.DirectoryConfig{Name: o.Name, Path: o.Path, Settle: o.Settle, Terms: terms})
 		case config.OriginHTTP:
 			web, err := origin.NewHTTP(origin.HTTPConfig{
 				Name: o.Name, Endpoint: o.Endpoint, ConnectTimeout: o.ConnectTimeout, IdleTimeout: o.IdleTimeout,
@@ -76,7 +76,19 @@ func originTerms(o config.Origin) origin.Terms {
 	return origin.Terms{
 		RevalidateAfter: o.RevalidateAfter, NegativeTTL: o.NegativeTTL, FailWhenDown: o.OnOriginDown == "fail",
 		Concurrency: o.Concurrency, Bandwidth: o.Bandwidth, MinRate: o.MinRate,
+
+		Immutable: o.Immutable, Validators: validators(o.Validators), Revalidate: origin.Revalidate(o.Revalidate),
+		OnDenied: origin.OnDenied(o.OnDenied), IgnoreCacheControl: o.IgnoreCacheControl,
+		Expect: origin.Expect{ContentTypes: o.Expect.ContentTypes, MinSize: o.Expect.MinSize, NotHTML: o.Expect.NotHTML},
 	}
+}
+
+// validators says in the words of the origin what counts.
+func validators(words []string) (list []origin.Validator) {
+	for _, w := range words {
+		list = append(list, origin.Validator(w))
+	}
+	return list
 }
 
 // engineConfig says in the engine's words what the configuration sets. What

@@ -115,6 +115,16 @@ origin "http" "mirror" {
   concurrency      = 103
   bandwidth        = "104B"
   min_rate         = "105B"
+
+  immutable            = true
+  validators           = ["size", "digest"]
+  revalidate           = "behind"
+  on_denied            = "refuse"
+  ignore_cache_control = true
+  expect {
+    content_types = ["image/*"]
+    min_size      = "106B"
+  }
 }
 origin "directory" "golden" {
   path   = "/srv/images"
@@ -125,6 +135,10 @@ origin "directory" "golden" {
 		{
 			RevalidateAfter: 101 * time.Second, NegativeTTL: 102 * time.Second, FailWhenDown: true,
 			Concurrency: 103, Bandwidth: 104, MinRate: 105,
+
+			Immutable: true, Validators: []origin.Validator{origin.BySize, origin.ByDigest}, Revalidate: origin.RevalidateBehind,
+			OnDenied: origin.DeniedRefuse, IgnoreCacheControl: true,
+			Expect: origin.Expect{ContentTypes: []string{"image/*"}, MinSize: 106, NotHTML: true},
 		},
 		{}, // a directory answers at once, so nothing of it is remembered
 	}
@@ -161,5 +175,19 @@ origin "directory" "golden" {
 	c := engineConfig(configure(t, "cache \"default\" {\n  dir = \"/images\"\n}\norigin \"directory\" \"golden\" {\n  path = \"/srv/images\"\n}\n"))
 	if c.VerifyReads != cache.VerifyAlways || c.RangesInFill != cache.RangesStream || c.AdmitAfter != 1 || c.DropFills {
 		t.Errorf("the defaults are %+v", c)
+	}
+}
+
+// TestWordsAreTheOrigins checks the words of the language that stand for terms
+// of an origin, as they are by default; the others are in TestOriginTerms.
+func TestWordsAreTheOrigins(t *testing.T) {
+	t.Parallel()
+	cfg := configure(t, "cache \"default\" {\n  dir = \"/images\"\n}\norigin \"http\" \"mirror\" {\n  endpoint = \"http://mirror.example/\"\n}\n")
+	got := originTerms(cfg.Origins[0])
+	if diff := cmp.Diff(origin.AllValidators(), got.Validators); diff != "" {
+		t.Errorf("validators: -want +got:\n%s", diff)
+	}
+	if got.Revalidate != origin.RevalidateBefore || got.OnDenied != origin.DeniedServeStale || !got.Expect.NotHTML || got.Immutable || got.IgnoreCacheControl {
+		t.Errorf("the defaults are %+v", got)
 	}
 }

@@ -198,8 +198,10 @@ shutdown {
 `, filepath.Join(d.bin, "data"), d.runDir, s.node, d.dir, s.cache, origin, s.more)
 }
 
+// directoryOrigin is an origin of files that are images as soon as they are
+// there: tests put them there whole.
 func directoryOrigin(path string) string {
-	return fmt.Sprintf("origin \"directory\" \"files\" {\n  path = %q\n}\n", path)
+	return fmt.Sprintf("origin \"directory\" \"files\" {\n  path   = %q\n  settle = \"0s\"\n}\n", path)
 }
 
 // dialQuiet makes a connection of which the race detector does not note each

@@ -184,7 +184,10 @@ func (o *Origin) body() body {
 		{name: "min_rate", into: size(&o.MinRate, 0)},
 	}
 	if o.Type == OriginDirectory {
-		return body{args: append(both, arg{name: "path", into: path(&o.Path), required: true})}
+		return body{args: append(both, []arg{
+			{name: "path", into: path(&o.Path), required: true},
+			{name: "settle", into: duration(&o.Settle, 0)},
+		}...)}
 	}
 	return body{args: append(both, []arg{
 		{name: "endpoint", into: text(&o.Endpoint), required: true},
@@ -194,7 +197,23 @@ func (o *Origin) body() body {
 		{name: "idle_timeout", into: duration(&o.IdleTimeout, positive)},
 		{name: "allow_redirects", into: boolean(&o.AllowRedirects)},
 		{name: "headers", into: textMap(&o.Headers)},
-	}...)}
+		{name: "immutable", into: boolean(&o.Immutable)},
+		{name: "validators", into: choices(&o.Validators, validators...)},
+		{name: "revalidate", into: choice(&o.Revalidate, "before", "behind")},
+		{name: "on_denied", into: choice(&o.OnDenied, "serve_stale", "refuse")},
+		{name: "ignore_cache_control", into: boolean(&o.IgnoreCacheControl)},
+	}...), blocks: []block{{name: "expect", body: o.Expect.body()}}}
+}
+
+// validators are the kinds that may count, the strongest first.
+var validators = []string{"digest", "etag", "last_modified", "size"}
+
+func (e *Expect) body() body {
+	return body{args: []arg{
+		{name: "content_types", into: texts(&e.ContentTypes)},
+		{name: "min_size", into: size(&e.MinSize, 0)},
+		{name: "not_html", into: boolean(&e.NotHTML)},
+	}}
 }
 
 func (p *Peers) body() body {

@@ -109,7 +109,20 @@ func (d *decoder) checkOrigin(o *Origin, at positions) {
 			d.errorAt(at.of("headers"), "Bad value of headers", "%q is not a header with a value of one line.", name)
 		}
 	}
+	for _, t := range o.Expect.ContentTypes {
+		if !typePattern.MatchString(t) {
+			d.errorAt(at.of("expect.content_types"), "Bad value of content_types", `%q is not a type such as "application/octet-stream" or "application/*".`, t)
+		}
+	}
+	if o.Revalidate == "behind" && o.OnOriginDown == "fail" {
+		d.warnAt(at.of("revalidate"), "Served before it is confirmed",
+			`With revalidate = "behind" the first hit that is due is answered before the origin is asked, although on_origin_down = "fail" wants each image confirmed.`)
+	}
 }
+
+// typePattern is the grammar of media types without parameters (RFC 9110,
+// section 8.3.1), the second half of which may be any.
+var typePattern = regexp.MustCompile("^[!#$%&'*+.^_`|~0-9A-Za-z-]+/[!#$%&'*+.^_`|~0-9A-Za-z-]+$")
 
 // headerPattern is the grammar of header names (RFC 9110, token).
 var headerPattern = regexp.MustCompile("^[!#$%&'*+.^_`|~0-9A-Za-z-]+$")

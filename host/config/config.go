@@ -200,7 +200,9 @@ type Origin struct {
 	MinRate      int64  // bytes a second; a slower transfer has broken off; 0: no bound
 	OnOriginDown string // what becomes of a cached image that cannot be confirmed: "serve" or "fail"
 
-	Path string // OriginDirectory
+	// These are for OriginDirectory.
+	Path   string
+	Settle time.Duration // a file is an image when it has not been written to for so long
 
 	// The rest is for OriginHTTP.
 	Endpoint        string            // URL to which the name of an image is appended; ends with "/"
@@ -210,6 +212,20 @@ type Origin struct {
 	IdleTimeout     time.Duration     // a transfer without a byte for so long has broken off
 	AllowRedirects  bool              // follow redirects to other hosts
 	Headers         map[string]string // sent with every request
+
+	Immutable          bool     // a name with a declared digest keeps its image
+	Validators         []string // what counts when an image is compared: "digest", "etag", "last_modified", "size"
+	Revalidate         string   // when a hit that is due is answered: "before" or "behind" the question to the origin
+	OnDenied           string   // what becomes of a cached image when the origin refuses the credential: "serve_stale" or "refuse"
+	IgnoreCacheControl bool     // Cache-Control and Expires of the origin do not count
+	Expect             Expect
+}
+
+// Expect says what is an image. What is not, is passed through.
+type Expect struct {
+	ContentTypes []string // such as "application/octet-stream" or "application/*"; none: any
+	MinSize      int64    // bytes
+	NotHTML      bool     // text/html is none, unless the name says that it is
 }
 
 // Pin keeps images from being evicted.

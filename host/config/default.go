@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"time"
 
@@ -101,7 +102,15 @@ func defaultCache() Cache {
 
 func defaultOrigin(kind string) Origin {
 	o := Origin{Type: kind, Prefix: DefaultPrefix, OnOriginDown: "serve"}
+	if kind == OriginDirectory {
+		// Longer than the pauses of a copy over a network, shorter than the
+		// patience of whoever has put an image there.
+		o.Settle = 2 * time.Second
+	}
 	if kind == OriginHTTP {
+		o.Validators = slices.Clone(validators)
+		o.Revalidate, o.OnDenied = "before", "serve_stale"
+		o.Expect.NotHTML = true
 		o.RevalidateAfter = time.Hour
 		// Short, as somebody waits for a new image; long enough for the
 		// retries of a rack that boots an image which is not there.

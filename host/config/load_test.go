@@ -267,6 +267,19 @@ schedule "weekly" {
   run  = ["scrub"]
 }`, "",
 		},
+		{
+			"an answer before the question", `origin "directory" "golden" {
+  path = "/srv/images"
+}`, `origin "http" "mirror" {
+  endpoint       = "https://mirror.example/"
+  revalidate     = "behind"
+  on_origin_down = "fail"
+}`,
+			`test.hcl:10,20: warning: Served before it is confirmed
+   10 |   revalidate     = "behind"
+      |                    ^^^^^^^^
+  With revalidate = "behind" the first hit that is due is answered before the origin is asked, although on_origin_down = "fail" wants each image confirmed.`,
+		},
 		{"pins with one origin", "\norigin", "\npin \"all\" {\n  images = [\"a\", \"b.c\"]\n}\norigin", ""},
 		{
 			"pins with several origins", `path = "/srv/images"

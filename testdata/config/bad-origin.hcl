@@ -17,4 +17,11 @@ origin "http" "mirror" {
   concurrency  = "many"
   bandwidth    = "10M"
   min_rate     = "-1KiB"
+  validators   = ["etag", "mtime"]
+  revalidate   = "later"
+  on_denied    = "serve"
+  expect {
+    content_types = ["application/octet-stream; x=y", "image"]
+    min_size      = -1
+  }
 }
