@@ -213,7 +213,7 @@ func (c *Cache) Usage() Usage {
 		Hits: c.stats.hits.Load(), Misses: c.stats.misses.Load(),
 		BytesServed: c.stats.served.Load(), BytesFetched: c.stats.fetched.Load(),
 		Quarantined: c.stats.quarantined.Load(), Scrub: c.scrubs.progress(),
-		Policy: c.evictor.Decided(), Disk: c.disk.state(),
+		Policy: c.evictor.Decided(), Disk: c.disk.state(), Origins: c.reach.list(),
 	}
 	u.MinFree = c.cfg.MinFree
 	if free, err := c.store.Free(); err == nil {

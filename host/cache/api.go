@@ -87,6 +87,10 @@ type Outcome struct {
 	Collapsed bool   // follows a fill that another request began
 	Stored    bool   // the response is being stored
 	Detail    string // why not, or what is special
+
+	// Confirmed is when the origin last had the version, of a hit that it could
+	// not confirm now; zero: not since the start, or it could.
+	Confirmed time.Time
 }
 
 // Content is an open image: cached, being filled, or passed through. It is
@@ -145,29 +149,30 @@ type PinInfo struct {
 
 // Usage says how full the cache is.
 type Usage struct {
-	Bytes        int64     `json:"bytes"`    // image bytes wherever they lie, plus reserved ones
-	Reserved     int64     `json:"reserved"` // of these, reserved and not yet written
-	MaxBytes     int64     `json:"max_bytes"`
-	Limit        string    `json:"limit"`              // "hard" or "prune"
-	Free         int64     `json:"free"`               // bytes that can still be written to the file system; -1: unknown
-	MinFree      int64     `json:"min_free,omitempty"` // of these, kept free
-	Images       int       `json:"images"`
-	Pinned       int       `json:"pinned"`       // images among them that may not be evicted
-	PinnedBytes  int64     `json:"pinned_bytes"` // of these images
-	PinsFull     bool      `json:"pins_full"`    // they leave no room: other images are passed through
-	Fills        int       `json:"fills"`
-	Queued       int       `json:"queued"`
-	Records      string    `json:"records"`                 // "loading", "ready" or, without a driver, "absent"
-	RecordsError string    `json:"records_error,omitempty"` // why the driver is behind
-	Unsent       int       `json:"unsent"`                  // operations in the record log that the driver has not acknowledged
-	UnsentSince  time.Time `json:"unsent_since,omitzero"`   // since when the oldest of them are being sent; zero: none are
-	Hits         uint64    `json:"hits"`                    // since start
-	Misses       uint64    `json:"misses"`                  // since start
-	BytesServed  uint64    `json:"bytes_served"`            // since start
-	BytesFetched uint64    `json:"bytes_fetched"`           // since start, from origins
-	Policy       string    `json:"policy"`                  // who decides, as of the last eviction: the policy's name, or "lru (fallback): reason"
-	Quarantined  uint64    `json:"quarantined"`             // since start, images that turned out to be corrupt
-	Disk         string    `json:"disk"`                    // "ok", or why nothing is stored
+	Bytes        int64           `json:"bytes"`    // image bytes wherever they lie, plus reserved ones
+	Reserved     int64           `json:"reserved"` // of these, reserved and not yet written
+	MaxBytes     int64           `json:"max_bytes"`
+	Limit        string          `json:"limit"`              // "hard" or "prune"
+	Free         int64           `json:"free"`               // bytes that can still be written to the file system; -1: unknown
+	MinFree      int64           `json:"min_free,omitempty"` // of these, kept free
+	Images       int             `json:"images"`
+	Pinned       int             `json:"pinned"`       // images among them that may not be evicted
+	PinnedBytes  int64           `json:"pinned_bytes"` // of these images
+	PinsFull     bool            `json:"pins_full"`    // they leave no room: other images are passed through
+	Fills        int             `json:"fills"`
+	Queued       int             `json:"queued"`
+	Records      string          `json:"records"`                 // "loading", "ready" or, without a driver, "absent"
+	RecordsError string          `json:"records_error,omitempty"` // why the driver is behind
+	Unsent       int             `json:"unsent"`                  // operations in the record log that the driver has not acknowledged
+	UnsentSince  time.Time       `json:"unsent_since,omitzero"`   // since when the oldest of them are being sent; zero: none are
+	Hits         uint64          `json:"hits"`                    // since start
+	Misses       uint64          `json:"misses"`                  // since start
+	BytesServed  uint64          `json:"bytes_served"`            // since start
+	BytesFetched uint64          `json:"bytes_fetched"`           // since start, from origins
+	Policy       string          `json:"policy"`                  // who decides, as of the last eviction: the policy's name, or "lru (fallback): reason"
+	Quarantined  uint64          `json:"quarantined"`             // since start, images that turned out to be corrupt
+	Origins      []OriginTrouble `json:"origins,omitempty"`       // that cannot confirm cached images, which are served stale
+	Disk         string          `json:"disk"`                    // "ok", or why nothing is stored
 
 	Scrub *ScrubProgress `json:"scrub,omitempty"` // of the whole cache; nil: none runs
 }

@@ -31,26 +31,28 @@ import (
 // its methods they use. Methods that take an id answer [ErrBadID] for one that
 // does not follow the grammar of ids, before any file is touched.
 type Cache struct {
-	cfg      Config
-	store    *store.Store
-	log      *slog.Logger
-	pool     *space.Pool
-	index    *index.Index
-	requests *index.Requests
-	evictor  *evict.Evictor
-	recorder *records.Recorder
-	queue    *queue
-	writes   *writes
-	history  *history.History
-	pins     *pins.Pins
-	disk     *diskHealth
-	others   strays
-	parked   parked
-	absent   absent
-	slots    chan struct{} // of running fills; nil: no bound
-	rate     *rate.Limiter // of all fills together; nil: no bound
-	scrubs   *scrubs
-	stats    stats
+	cfg       Config
+	store     *store.Store
+	log       *slog.Logger
+	pool      *space.Pool
+	index     *index.Index
+	requests  *index.Requests
+	evictor   *evict.Evictor
+	recorder  *records.Recorder
+	queue     *queue
+	writes    *writes
+	history   *history.History
+	pins      *pins.Pins
+	disk      *diskHealth
+	others    strays
+	parked    parked
+	absent    absent
+	reach     reach
+	questions questions
+	slots     chan struct{} // of running fills; nil: no bound
+	rate      *rate.Limiter // of all fills together; nil: no bound
+	scrubs    *scrubs
+	stats     stats
 
 	admission admission
 	free      *space.Free
@@ -102,8 +104,8 @@ func New(cfg Config) (*Cache, error) {
 		disk:      &diskHealth{now: cfg.Now, log: cfg.Log},
 		admission: admission{after: cfg.AdmitAfter, perClient: cfg.ColdPerClient},
 		free:      space.NewFree(cfg.Store, cfg.Now, cfg.MinFree),
-		scrubs:    newScrubs(cfg),
-		ctx:       ctx, stop: stop, scanned: make(chan struct{}), fills: map[string]*fill{},
+		scrubs:    newScrubs(cfg), reach: reach{log: cfg.Log, now: cfg.Now},
+		ctx: ctx, stop: stop, scanned: make(chan struct{}), fills: map[string]*fill{},
 	}
 	if cfg.Fills > 0 {
 		c.slots = make(chan struct{}, cfg.Fills)

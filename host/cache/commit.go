@@ -11,9 +11,10 @@ import (
 	"github.com/imgcache/imgcache-host/host/store"
 )
 
-// commitStaged publishes a staged file with its reservation and returns its image, acquired. After an error nothing has
-// changed.
-func (c *Cache) commitStaged(st *store.Staged, m store.Meta, room *space.Reservation) (*index.Image, error) {
+// commitStaged publishes a staged file with its reservation and returns its
+// image, acquired, which the origin need not confirm for the time of trust. After
+// an error nothing has changed.
+func (c *Cache) commitStaged(st *store.Staged, m store.Meta, room *space.Reservation, trust time.Duration) (*index.Image, error) {
 	info, replaced, err := st.Commit(m)
 	if err != nil {
 		return nil, fmt.Errorf("commit: %w", err)
@@ -22,6 +23,7 @@ func (c *Cache) commitStaged(st *store.Staged, m store.Meta, room *space.Reserva
 	c.absent.forget(info.ID)
 	im, old := c.index.Commit(info, c.cfg.Now())
 	room.Commit(info.Size)
+	im.Check.Confirm(c.cfg.Now(), trust)
 	switch {
 	case old != nil && replaced != nil:
 		c.pool.BeginFreeing(old.Size)

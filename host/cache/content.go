@@ -18,9 +18,12 @@ import (
 const farAhead = 8 << 20
 
 // etag makes an entity tag of a version: an origin's own strong tag stays as
-// it is.
+// it is, and a version by which no two parts belong together makes none.
 func etag(version string) string {
-	if version == "" || strings.HasPrefix(version, `"`) {
+	switch {
+	case !origin.Joins(version):
+		return ""
+	case strings.HasPrefix(version, `"`):
 		return version
 	}
 	return `"` + version + `"`
@@ -124,7 +127,7 @@ func (k *fillContent) follow(ctx context.Context, w io.Writer, off, n int64) (in
 
 // direct copies [pos, end) from the origin.
 func (k *fillContent) direct(ctx context.Context, w io.Writer, pos, end int64) (int64, error) {
-	n, err := copyRange(ctx, w, k.f.origin, origin.Request{Name: k.f.name, Offset: pos, Length: end - pos, Version: k.f.obj.Version})
+	n, err := copyRange(ctx, w, k.f.origin, part(k.f.name, k.f.obj, pos, end-pos))
 	k.f.c.stats.fetched.Add(uint64(n))
 	return n, err
 }

@@ -57,7 +57,7 @@ func (o *fakeOrigin) setDown(down bool) {
 }
 
 func (o *fakeOrigin) object() origin.Object {
-	obj := origin.Object{Version: o.version, Size: -1, URL: "fake://image"}
+	obj := origin.Object{Version: o.version, ETag: o.version, Size: -1, URL: "fake://image"}
 	if o.size {
 		obj.Size = int64(len(o.data))
 	}

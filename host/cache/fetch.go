@@ -59,18 +59,60 @@ func endedFetch(obj origin.Object) *fetch {
 }
 
 // rest asks for what is still to come, of the same version.
-func (t *fetch) rest() origin.Request {
-	return origin.Request{Name: t.name, Offset: t.offset, Length: -1, Version: t.obj.Version}
+func (t *fetch) rest() origin.Request { return part(t.name, t.obj, t.offset, -1) }
+
+// part asks for length bytes from offset on, or for the rest, of an image that is
+// to be the one that the origin has described.
+func part(name string, obj origin.Object, offset, length int64) origin.Request {
+	r := origin.Request{Name: name, Offset: offset, Length: length, Version: obj.Version}
+	if obj.Version != "" {
+		v := obj.Validators()
+		r.Known = &v
+	}
+	return r
 }
 
+// openFetch begins a transfer. An origin that is away, or says that it soon will
+// answer, is asked again, as often as for a transfer that breaks off.
 func openFetch(ctx context.Context, o origin.Origin, name string, retries int) (*fetch, error) {
-	obj, body, err := o.Open(ctx, origin.Request{Name: name, Length: -1})
-	if err != nil {
-		return nil, err
+	for try := 0; ; try++ {
+		obj, body, err := o.Open(ctx, origin.Request{Name: name, Length: -1})
+		if err == nil {
+			t := &fetch{ctx: ctx, origin: o, name: name, obj: obj, retries: retries}
+			t.take(body)
+			return t, nil
+		}
+		pause := retryPause(err, try)
+		if try >= retries || pause < 0 {
+			return nil, err
+		}
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
 	}
-	t := &fetch{ctx: ctx, origin: o, name: name, obj: obj, retries: retries}
-	t.take(body)
-	return t, nil
+}
+
+// longestRetryPause is for how long an origin may have a client wait before its
+// transfer begins. Whoever asks for more gets it told to the client.
+const longestRetryPause = 5 * time.Second
+
+// retryPause is how long to wait before an origin is asked again after a number
+// of tries; -1: that is no use, or takes too long.
+func retryPause(err error, tries int) time.Duration {
+	pause := firstRetry << tries
+	var f *origin.Failure
+	switch {
+	case errors.As(err, &f) && !f.Temporary, !errors.Is(err, origin.ErrUnavailable):
+		return -1
+	case f != nil:
+		pause = max(pause, f.RetryAfter)
+	}
+	if pause > longestRetryPause {
+		return -1
+	}
+	return pause
 }
 
 // take goes on with a body.
@@ -125,7 +167,7 @@ func (t *fetch) read(p []byte) (int, error) {
 func (t *fetch) resume(broken error) error {
 	t.close()
 	t.slow = t.slowInRow(broken)
-	if t.obj.Version == "" || max(t.tries, t.slow) >= t.retries || !errors.Is(broken, origin.ErrUnavailable) {
+	if !origin.Joins(t.obj.Version) || max(t.tries, t.slow) >= t.retries || !errors.Is(broken, origin.ErrUnavailable) {
 		return broken
 	}
 	select {
@@ -209,10 +251,10 @@ func (r *rewound) Close() error { return r.rest.Close() }
 // openTail continues an image from offset on, for a client that can no longer
 // follow a fill.
 func openTail(ctx context.Context, o origin.Origin, name string, obj origin.Object, offset int64, retries int) (*fetch, error) {
-	if obj.Version == "" && offset > 0 {
+	if !origin.Joins(obj.Version) && offset > 0 {
 		return nil, fmt.Errorf("%w: %q gives no version, so that the rest cannot be told to fit", origin.ErrUnavailable, o.Name())
 	}
-	_, body, err := o.Open(ctx, origin.Request{Name: name, Offset: offset, Length: -1, Version: obj.Version})
+	_, body, err := o.Open(ctx, part(name, obj, offset, -1))
 	if err != nil {
 		return nil, err
 	}

@@ -42,12 +42,13 @@ var errDeleted = errors.New("the image was deleted while it was fetched")
 // number of clients that read behind the write position. It belongs to the
 // service: no client's leaving ends it. One goroutine, run, drives it.
 type fill struct {
-	c       *Cache
-	id      string
-	name    string // the origin's name of the image
-	origin  origin.Origin
-	started time.Time
-	cancel  context.CancelCauseFunc
+	c        *Cache
+	id       string
+	name     string // the origin's name of the image
+	replaces bool   // an image is cached that it takes the place of
+	origin   origin.Origin
+	started  time.Time
+	cancel   context.CancelCauseFunc
 
 	// mu guards what follows. It is held for no I/O.
 	mu       sync.Mutex
@@ -136,16 +137,28 @@ func (f *fill) start(ctx context.Context) (*fetch, error) {
 			return src, err
 		}
 	}
-	src, err := openFetch(ctx, f.origin, f.name, f.c.cfg.Retries)
+	retries := f.c.cfg.Retries
+	if f.replaces {
+		retries = 0 // whoever waits is served what is stored
+	}
+	src, err := openFetch(ctx, f.origin, f.name, retries)
 	if err != nil {
 		return nil, err
 	}
 	f.update(func() {
 		f.began, f.obj, f.state.size = true, src.obj, src.obj.Size
 		f.sums = newDigester(src.obj.Digests)
-		f.refused = cmp.Or(f.refused, f.c.admits(src.obj.Size), f.c.disk.broken())
+		f.refused = cmp.Or(f.refused, refusedBy(src.obj), f.c.admits(src.obj.Size), f.c.disk.broken())
 	})
 	return src, nil
+}
+
+// refusedBy returns why what the origin sends is not to be stored, or nil.
+func refusedBy(obj origin.Object) error {
+	if obj.Refused == "" {
+		return nil
+	}
+	return fmt.Errorf("%w: %s", errNotAdmitted, obj.Refused)
 }
 
 // transfer brings every byte to the disk and checks size and digest.
@@ -299,7 +312,8 @@ func (f *fill) grow(ctx context.Context, n int64) error {
 	return nil
 }
 
-// verify checks length and digest.
+// verify checks length and digest, and that an image whose size nobody announced
+// is not too small for one.
 func (f *fill) verify() (err error) {
 	f.update(func() {
 		if !f.state.ended() {
@@ -308,6 +322,9 @@ func (f *fill) verify() (err error) {
 	})
 	if err != nil {
 		return err
+	}
+	if least := f.origin.Terms().Expect.MinSize; f.state.have < least {
+		return fmt.Errorf("%w: it has %d bytes, an image of this origin has at least %d", ErrVerify, f.state.have, least)
 	}
 	return f.sums.verify()
 }
@@ -326,7 +343,7 @@ func (f *fill) commit() {
 		f.finish()
 		return
 	}
-	im, err := f.c.commitStaged(f.staged, f.meta(), f.room)
+	im, err := f.c.commitStaged(f.staged, f.meta(), f.room, f.origin.Terms().TrustFor(f.obj.Caching))
 	if err != nil {
 		f.c.storeFailed(f.id, err)
 	}
@@ -336,6 +353,13 @@ func (f *fill) commit() {
 		f.state.committed()
 	})
 	f.finish()
+}
+
+// notAnImage reports whether what comes is not the image that was asked for.
+func (f *fill) notAnImage() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.obj.Refused.NotAnImage()
 }
 
 // hiddenName is the origin's name of an image, if its id does not tell it: it
@@ -354,6 +378,7 @@ func (f *fill) meta() store.Meta {
 		URL:           f.obj.URL,
 		Name:          hiddenName(f.id, f.name),
 		OriginModTime: f.obj.LastModified,
+		Label:         known{Validators: f.obj.Validators(), MustRevalidate: f.obj.Caching.MustRevalidate}.label(),
 		FetchMS:       uint32(min(time.Since(f.started).Milliseconds(), math.MaxUint32)),
 	}
 }

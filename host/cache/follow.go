@@ -2,6 +2,7 @@ package cache
 
 import (
 	"context"
+	"errors"
 
 	"github.com/imgcache/imgcache-host/host/cache/internal/index"
 	"github.com/imgcache/imgcache-host/host/origin"
@@ -39,7 +40,7 @@ func (c *Cache) follow(id string, o origin.Origin, name string, stale *index.Ima
 			return c.passThrough(id, o, name, why), false
 		}
 	}
-	f = c.begin(id, o, name, r.client)
+	f = c.begin(id, o, name, r.client, stale != nil)
 	f.mu.Lock()
 	f.clients = 1
 	if !r.queued {
@@ -57,14 +58,27 @@ func (c *Cache) filling(id string) bool {
 }
 
 // begin starts a fill for a client. The caller holds c.mu.
-func (c *Cache) begin(id string, o origin.Origin, name, client string) *fill {
+func (c *Cache) begin(id string, o origin.Origin, name, client string, replaces bool) *fill {
 	ctx, cancel := context.WithCancelCause(c.ctx)
 	f := newFill(c, id, o, name, cancel)
+	f.replaces = replaces
 	f.parked = c.parked.take(id)
 	f.ended = c.admission.begin(client)
 	c.fills[id] = f
 	c.work.Go(func() { f.run(ctx) })
 	return f
+}
+
+// errAlone says that a transfer can have no more clients than the one that began
+// it: it is not stored, and the origin cannot be asked for the rest of it.
+var errAlone = errors.New("the transfer cannot be followed")
+
+// followable reports whether a client that did not begin the fill may read along.
+// Where the rest of an image cannot be asked for it must be certain that there is
+// room for all of it, lest the client be cut in the middle. The caller holds
+// f.mu.
+func (f *fill) followable() bool {
+	return origin.Joins(f.obj.Version) || f.state.phase >= streaming && f.obj.Size >= 0
 }
 
 // forget lets the next request begin a fill of its own.
@@ -80,7 +94,7 @@ func (c *Cache) forget(f *fill) {
 // one client, who must have been counted.
 func (f *fill) open(ctx context.Context, collapsed bool) (Content, error) {
 	f.mu.Lock()
-	for !f.began && !f.state.over() {
+	for !f.state.over() && !(f.began && (!collapsed || f.followable())) {
 		changed := f.changed
 		f.mu.Unlock()
 		select {
@@ -97,6 +111,10 @@ func (f *fill) open(ctx context.Context, collapsed bool) (Content, error) {
 	if !began {
 		f.leave()
 		return nil, err
+	}
+	if collapsed && phase == detached && !origin.Joins(obj.Version) {
+		f.leave()
+		return nil, errAlone
 	}
 	out := Outcome{Collapsed: collapsed, Stored: phase < detached && refused == nil}
 	switch {

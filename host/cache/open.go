@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
-	"time"
 
 	"github.com/imgcache/imgcache-host/host/cache/internal/index"
 	"github.com/imgcache/imgcache-host/host/origin"
@@ -25,24 +24,13 @@ func (c *Cache) Open(ctx context.Context, id string) (Content, error) {
 		return nil, fmt.Errorf("find the origin of %q: %w", id, err)
 	}
 	for {
-		var stale *index.Image
-		k, err := c.openCached(id)
+		k, stale, err := c.openFresh(ctx, id, o, name)
+		if err != nil {
+			return nil, err
+		}
 		if k != nil {
-			k.source, k.name = o, name
-			changed, detail, err := c.revalidate(ctx, k)
-			if err == nil && !changed {
-				k.outcome = Outcome{Hit: true, Detail: detail}
-				c.index.Access(k.im, c.cfg.Now())
-				return k, nil
-			}
-			stale = k.im
-			k.Close()
-			if err != nil {
-				return nil, err
-			}
-		} else if !errors.Is(err, fs.ErrNotExist) {
-			c.unopened(id, err)
-			stale = c.index.Get(id) // there, but of no use now
+			c.index.Access(k.im, c.cfg.Now())
+			return k, nil
 		}
 		if err := c.absent.err(id, c.cfg.Now()); err != nil && !c.filling(id) {
 			return nil, err
@@ -51,7 +39,71 @@ func (c *Cache) Open(ctx context.Context, id string) (Content, error) {
 		if f == nil {
 			continue // it was committed just now
 		}
-		return f.open(ctx, collapsed)
+		content, err := f.open(ctx, collapsed)
+		if errors.Is(err, errAlone) {
+			content, err = c.passThrough(id, o, name, fmt.Errorf("%w: %w", errNotAdmitted, errAlone)).open(ctx, false)
+		}
+		if stale != nil {
+			return c.orStale(content, err, stale, o, name)
+		}
+		return content, err
+	}
+}
+
+// openFresh opens a cached image that the origin still has, as far as that has
+// to be known. It returns neither an image nor an error when it has to be
+// fetched; stale is the one that is there meanwhile, or nil.
+func (c *Cache) openFresh(ctx context.Context, id string, o origin.Origin, name string) (k *cachedContent, stale *index.Image, err error) {
+	k, err = c.openCached(id)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, nil, nil
+	case err != nil:
+		c.unopened(id, err)
+		return nil, c.index.Get(id), nil // there, but of no use now
+	}
+	k.source, k.name = o, name
+	found, err := c.revalidate(ctx, k)
+	if err == nil {
+		err = found.err
+	}
+	if err != nil || found.changed {
+		return nil, k.im, errors.Join(err, k.Close())
+	}
+	k.outcome = Outcome{Hit: true}
+	k.tell(found.stale)
+	return k, nil, nil
+}
+
+// orStale returns what a fill delivers in place of a cached image or, where that
+// is nothing, the cached one.
+func (c *Cache) orStale(content Content, err error, stale *index.Image, o origin.Origin, name string) (Content, error) {
+	if f, ok := content.(*fillContent); ok && f.f.notAnImage() {
+		err = fmt.Errorf("%w: what it sends is no image: %s", origin.ErrUnavailable, f.outcome.Detail)
+	}
+	if err == nil || !c.deliversNothing(stale, o, err) {
+		return content, err
+	}
+	k, cachedErr := c.openCached(stale.ID)
+	if cachedErr != nil {
+		return content, err
+	}
+	if content != nil {
+		_ = content.Close() // which never fails
+	}
+	k.source, k.name, k.outcome = o, name, Outcome{Hit: true}
+	k.tell(true)
+	c.index.Access(k.im, c.cfg.Now())
+	return k, nil
+}
+
+// tell says in the outcome what is special about a hit.
+func (k *cachedContent) tell(stale bool) {
+	switch {
+	case stale:
+		k.outcome.Detail, k.outcome.Confirmed = "stale", k.im.Check.Confirmed()
+	case !k.info.Verified:
+		k.outcome.Detail = "unverified"
 	}
 }
 
@@ -120,63 +172,6 @@ func (c *Cache) vanished(id string) {
 	c.index.Unlinked(im)
 }
 
-// revalidate asks the origin, if that is due, whether the cached version is
-// still its own. An origin that does not answer is no reason not to serve.
-// The error is the origin's refusal.
-func (c *Cache) revalidate(ctx context.Context, k *cachedContent) (changed bool, detail string, err error) {
-	if !k.info.Verified {
-		detail = "unverified"
-	}
-	now := c.cfg.Now()
-	if digestVersion(k.info.Version) || !due(c.index.CheckedAt(k.im), now, k.source.Terms().RevalidateAfter) {
-		return false, detail, nil
-	}
-	limited, cancel := context.WithTimeout(ctx, originTimeout)
-	defer cancel()
-	obj, err := c.ask(limited, k.info.ID, k.source, k.name)
-	switch {
-	case ctx.Err() != nil:
-		return false, "", context.Cause(ctx)
-	case errors.Is(err, origin.ErrNotFound), errors.Is(err, origin.ErrDenied):
-		return false, "", err
-	case err != nil && k.source.Terms().FailWhenDown:
-		return false, "", fmt.Errorf("the origin cannot confirm the cached image, and on_origin_down is \"fail\": %w", err)
-	case err != nil:
-		c.log.Warn("the origin cannot confirm a cached image; it is served all the same", "image", k.info.ID, "error", err)
-		return false, "stale", nil
-	case k.info.Version == "" && obj.Size == k.info.Size, obj.Version == k.info.Version:
-		c.index.Confirm(k.im, now)
-		return false, detail, nil
-	}
-	c.log.Info("the origin has another version", "image", k.info.ID, "cached", k.info.Version, "origin", obj.Version)
-	return true, "", nil
-}
-
-// ask asks an origin for an image, unless it answered just now that it has
-// none.
-func (c *Cache) ask(ctx context.Context, id string, o origin.Origin, name string) (origin.Object, error) {
-	if err := c.absent.err(id, c.cfg.Now()); err != nil {
-		return origin.Object{}, err
-	}
-	obj, err := o.Stat(ctx, name)
-	c.absent.add(id, err, o.Terms(), c.cfg.Now())
-	return obj, err
-}
-
-// digestVersion reports whether a version is a digest: it can never change.
-func digestVersion(v string) bool {
-	for algorithm := range strength {
-		if len(v) > len(algorithm) && v[:len(algorithm)] == algorithm && v[len(algorithm)] == ':' {
-			return true
-		}
-	}
-	return false
-}
-
-func due(checked, now time.Time, after time.Duration) bool {
-	return checked.IsZero() || now.Sub(checked) >= after
-}
-
 // Stat answers a HEAD: from the cache, if the image is cached and the origin
 // still has that version, else from the origin. It never starts a fill, and
 // moves no last access. The Content answers everything but CopyTo. The error
@@ -189,17 +184,13 @@ func (c *Cache) Stat(ctx context.Context, id string) (Content, error) {
 	if err != nil {
 		return nil, fmt.Errorf("find the origin of %q: %w", id, err)
 	}
-	if k, err := c.openCached(id); err == nil {
+	k, _, err := c.openFresh(ctx, id, o, name)
+	if err != nil {
+		return nil, err
+	}
+	if k != nil {
 		defer k.Close()
-		k.source, k.name = o, name
-		changed, detail, err := c.revalidate(ctx, k)
-		if err != nil {
-			return nil, err
-		}
-		if !changed {
-			k.outcome = Outcome{Hit: true, Detail: detail}
-			return &statContent{k.meta}, nil
-		}
+		return &statContent{k.meta}, nil
 	}
 	obj, err := c.ask(ctx, id, o, name)
 	if err != nil {
@@ -219,7 +210,3 @@ func originMeta(id string, obj origin.Object, out Outcome) meta {
 	}
 	return meta{info: info, modTime: obj.LastModified, outcome: out}
 }
-
-// originTimeout bounds a question to the origin on behalf of a cached image:
-// after it the image is served as it is.
-const originTimeout = 5 * time.Second

@@ -61,7 +61,7 @@ func TestTwoWritersNeverMix(t *testing.T) {
 	for name, writeFirst := range map[string]bool{"the write ends first": true, "the fill ends first": false} {
 		t.Run(name, func(t *testing.T) {
 			inEngine(t, Config{MaxSize: 1 << 30, Hard: true, KeepFilling: true}, func(t *testing.T, e *engine) {
-				e.origin.data = theirs
+				e.origin.data, e.origin.version = theirs, `"theirs"`
 				w, err := e.BeginWrite(t.Context(), WriteOptions{ID: "image"})
 				if err != nil {
 					t.Fatal(err)

@@ -75,7 +75,7 @@ func (p *parked) list() []parkedFill {
 // checkpoint lets a later fill go on with a file, if the origin says by which
 // version that could be told to be right.
 func (f *fill) checkpoint(staged *store.Staged) {
-	if f.obj.Version == "" || f.c.cfg.DropFills {
+	if !origin.Joins(f.obj.Version) || f.c.cfg.DropFills {
 		return
 	}
 	label, err := json.Marshal(checkpoint{f.obj, hiddenName(f.id, f.name)})
@@ -161,7 +161,7 @@ func (c *Cache) resumeParked() {
 		}
 		c.mu.Lock()
 		if c.fills[p.ID] == nil && c.ctx.Err() == nil {
-			c.begin(p.ID, o, name, "")
+			c.begin(p.ID, o, name, "", false)
 		}
 		c.mu.Unlock()
 	}
@@ -223,8 +223,10 @@ func (f *fill) continueBehind(ctx context.Context, obj origin.Object, have int64
 		return resumeFetch(ctx, f.origin, f.name, obj, have, f.c.cfg.Retries)
 	}
 	now, err := f.origin.Stat(ctx, f.name)
-	if err == nil && now.Version != obj.Version {
-		err = fmt.Errorf("%w: %s became %s", origin.ErrChanged, obj.Version, now.Version)
+	if err == nil {
+		if verdict, why := origin.Judge(obj.Validators(), now.Validators(), f.origin.Terms()); verdict != origin.Same {
+			err = fmt.Errorf("%w: %s became %s (%s)", origin.ErrChanged, obj.Version, now.Version, why)
+		}
 	}
 	if err != nil {
 		return nil, err

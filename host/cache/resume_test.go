@@ -345,7 +345,7 @@ func TestNegativeAnswer(t *testing.T) {
 // the origin's terms forbid it.
 func TestOriginDown(t *testing.T) {
 	inEngine(t, Config{MaxSize: 1 << 30, Hard: true}, func(t *testing.T, e *engine) {
-		e.origin.data = []byte("content")
+		e.origin.data, e.origin.version = []byte("content"), `"v1"`
 		if _, _, err := e.get("image"); err != nil {
 			t.Fatal(err)
 		}

@@ -286,7 +286,7 @@ func (c *Cache) commitWrite(w *write) (ImageInfo, error) {
 		return ImageInfo{}, fmt.Errorf("%w: image %q was cached meanwhile", ErrConflict, w.opts.ID)
 	}
 	sum := hex.EncodeToString(w.sums["sha256"].Sum(nil))
-	im, err := c.commitStaged(w.staged, store.Meta{Version: "sha256:" + sum, SHA256: sum}, w.room)
+	im, err := c.commitStaged(w.staged, store.Meta{Version: "sha256:" + sum, SHA256: sum, Label: known{Written: true}.label()}, w.room, forever)
 	if err != nil {
 		c.disk.fail(err)
 		c.endWrite(w, errWriteEnded)

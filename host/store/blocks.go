@@ -251,4 +251,5 @@ type Meta struct {
 	Name          string    `json:"name,omitempty"`     // the origin's, where the id does not tell it
 	FetchMS       uint32    `json:"fetch_ms,omitempty"` // how long the transfer took
 	OriginModTime time.Time `json:"origin_mtime,omitzero"`
+	Label         string    `json:"label,omitempty"` // what the caller keeps with the image
 }

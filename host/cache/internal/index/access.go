@@ -106,17 +106,3 @@ func (x *Index) hitsLocked(im *Image, hits uint64, from moment) {
 	x.events.weigh(weightOf(im, hits)-weightOf(im, im.hits), from)
 	im.hits = hits
 }
-
-// Confirm remembers that the origin has the image's version now.
-func (x *Index) Confirm(im *Image, now time.Time) {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	im.checked = now
-}
-
-// CheckedAt returns when the origin last confirmed the version; zero: never.
-func (x *Index) CheckedAt(im *Image) time.Time {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	return im.checked
-}

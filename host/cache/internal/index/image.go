@@ -3,6 +3,7 @@ package index
 import (
 	"time"
 
+	"github.com/imgcache/imgcache-host/host/cache/internal/check"
 	"github.com/imgcache/imgcache-host/host/store"
 	"github.com/imgcache/imgcache-host/sdk"
 )
@@ -19,11 +20,13 @@ type Image struct {
 	admitted time.Time  // when it was committed, on this host's clock
 	Seen     BlockSet   // blocks that were read and found right since the start; guards itself
 
+	// Check is how the questions to the origin about the image went; guards itself.
+	Check check.State
+
 	hits     uint64    // the driver's record plus what the record log holds
 	accessed time.Time // start of the last GET, or the commit; see index.moment
 	used     time.Time // the same by this host's clock; zero: not since the start
 	guessed  bool      // accessed is: the file's time was no help
-	checked  time.Time // when the origin last confirmed the version; zero: never
 	readers  int       // open now
 	holders  int       // the readers, and whoever else has the file open
 	removed  bool      // no longer in the index: its file is in trash or gone

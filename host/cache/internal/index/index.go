@@ -147,7 +147,6 @@ func (x *Index) Commit(info store.Info, now time.Time) (im, old *Image) {
 	default:
 		im = x.addLocked(info, now, sinceStart)
 	}
-	im.checked = now
 	x.useLocked(im, now)
 	x.holdLocked(im)
 	im.readers++

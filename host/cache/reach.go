@@ -1,0 +1,63 @@
+package cache
+
+import (
+	"log/slog"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+)
+
+// reach remembers which origins cannot confirm cached images, so that each
+// change is told once and not with each hit.
+type reach struct {
+	log *slog.Logger
+	now func() time.Time
+
+	mu      sync.Mutex
+	failing map[string]OriginTrouble // by the origin's name
+}
+
+// OriginTrouble says that an origin does not confirm cached images, which are
+// served stale meanwhile.
+type OriginTrouble struct {
+	Origin string    `json:"origin"`
+	Since  time.Time `json:"since"`
+	Error  string    `json:"error"`
+}
+
+func (r *reach) failed(name string, err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	old, known := r.failing[name]
+	if !known {
+		r.log.Warn("the origin cannot confirm cached images; they are served stale", "origin", name, "error", err)
+		old = OriginTrouble{Origin: name, Since: r.now().UTC()}
+	}
+	if r.failing == nil {
+		r.failing = map[string]OriginTrouble{}
+	}
+	old.Error = err.Error()
+	r.failing[name] = old
+}
+
+func (r *reach) answered(name string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if old, known := r.failing[name]; known {
+		r.log.Info("the origin confirms cached images again", "origin", name, "after", r.now().Sub(old.Since))
+		delete(r.failing, name)
+	}
+}
+
+// list returns the origins that fail, by name.
+func (r *reach) list() []OriginTrouble {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var list []OriginTrouble
+	for _, t := range r.failing {
+		list = append(list, t)
+	}
+	slices.SortFunc(list, func(a, b OriginTrouble) int { return strings.Compare(a.Origin, b.Origin) })
+	return list
+}
