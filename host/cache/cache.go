@@ -47,6 +47,7 @@ type Cache struct {
 	others    strays
 	parked    parked
 	absent    absent
+	passed    passed
 	reach     reach
 	questions questions
 	slots     chan struct{} // of running fills; nil: no bound

@@ -388,6 +388,9 @@ func (f *fill) meta() store.Meta {
 func (f *fill) detach(src *fetch, err error) {
 	f.c.forget(f)
 	f.c.storeFailed(f.id, err)
+	if errors.Is(err, errNotAdmitted) {
+		f.c.passed.add(f.id, f.obj, err, f.c.cfg.Now())
+	}
 	given := false
 	f.update(func() {
 		f.state.detach(err)

@@ -16,10 +16,10 @@ import (
 // after the fill that it would have followed has committed and left the map.
 //
 // Only the request that begins a fill is asked whether the image is admitted. If
-// it is not, the request has a transfer of its own that nobody can follow: what
-// followers read is what was stored, and theirs may be the request from which on
-// the image is.
-func (c *Cache) follow(id string, o origin.Origin, name string, stale *index.Image, r request) (f *fill, collapsed bool) {
+// it is not, refused says why, and the request has a transfer of its own that
+// nobody can follow: what followers read is what was stored, and theirs may be the
+// request from which on the image is.
+func (c *Cache) follow(id string, stale *index.Image, r request, o origin.Origin, name string) (f *fill, collapsed bool, refused error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if f := c.fills[id]; f != nil {
@@ -29,15 +29,15 @@ func (c *Cache) follow(id string, o origin.Origin, name string, stale *index.Ima
 			f.asked++
 		}
 		f.mu.Unlock()
-		return f, true
+		return f, true, nil
 	}
 	if im := c.index.Get(id); im != nil && im != stale {
-		return nil, false
+		return nil, false, nil
 	}
 	c.stats.misses.Add(1)
 	if stale == nil && !r.wanted {
 		if why := c.admission.ask(id, r.client); why != nil {
-			return c.passThrough(id, o, name, why), false
+			return nil, false, why
 		}
 	}
 	f = c.begin(id, o, name, r.client, stale != nil)
@@ -47,7 +47,7 @@ func (c *Cache) follow(id string, o origin.Origin, name string, stale *index.Ima
 		f.asked, f.askedFor = 1, true
 	}
 	f.mu.Unlock()
-	return f, false
+	return f, false, nil
 }
 
 // filling reports whether there is a fill that a client can follow.

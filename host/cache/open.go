@@ -35,8 +35,19 @@ func (c *Cache) Open(ctx context.Context, id string) (Content, error) {
 		if err := c.absent.err(id, c.cfg.Now()); err != nil && !c.filling(id) {
 			return nil, err
 		}
-		f, collapsed := c.follow(id, o, name, stale, c.requestOf(ctx, id))
-		if f == nil {
+		if stale == nil && !c.filling(id) {
+			if content, err := c.openParts(ctx, id, o, name, nil); content != nil || err != nil {
+				return content, err
+			}
+		}
+		f, collapsed, refused := c.follow(id, stale, c.requestOf(ctx, id), o, name)
+		switch {
+		case refused != nil:
+			if content, err := c.openParts(ctx, id, o, name, refused); content != nil || err != nil {
+				return content, err
+			}
+			f = c.passThrough(id, o, name, refused)
+		case f == nil:
 			continue // it was committed just now
 		}
 		content, err := f.open(ctx, collapsed)

@@ -281,7 +281,7 @@ func (c *Cache) prefetch(ctx context.Context, id string) error {
 	if err != nil {
 		return err
 	}
-	f, _ := c.follow(id, o, name, nil, request{wanted: true, queued: true})
+	f, _, _ := c.follow(id, nil, request{wanted: true, queued: true}, o, name)
 	if f == nil {
 		return c.store.Dequeue(id)
 	}

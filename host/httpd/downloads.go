@@ -58,7 +58,11 @@ func (d downloads) serve(w http.ResponseWriter, r *http.Request) {
 	}
 	switch r.Method {
 	case http.MethodGet:
-		d.download(w, r.WithContext(cache.WithClient(r.Context(), clientName(r))), id, d.images.Open)
+		ctx := cache.WithClient(r.Context(), clientName(r))
+		if r.Header.Get("Range") != "" {
+			ctx = cache.WithRange(ctx)
+		}
+		d.download(w, r.WithContext(ctx), id, d.images.Open)
 	case http.MethodHead:
 		d.download(w, r, id, d.images.Stat)
 	default:
