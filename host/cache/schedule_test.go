@@ -1,15 +1,16 @@
 package cache
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -240,8 +241,7 @@ func (s *schedule) client(id string) {
 			return
 		}
 		defer content.Close()
-		var got slowBuffer
-		got.pace = pace
+		got := slowClient{s: s, pace: pace}
 		_, err = content.CopyTo(ctx, &got, 0, -1)
 		s.mu.Lock()
 		defer s.mu.Unlock()
@@ -249,35 +249,49 @@ func (s *schedule) client(id string) {
 			s.hits[id]++
 		}
 		undetectable := s.origin.corrupt && !s.origin.digest
-		whole := s.known[got.String()] || undetectable
 		switch {
-		case err == nil && !whole:
-			s.t.Errorf("a client took %d bytes for the whole image, which they are not", got.Len())
-		case err != nil && !s.prefixKnown(got.Bytes()) && !s.origin.corrupt:
-			s.t.Errorf("a client got %d bytes of no version before %v", got.Len(), err)
+		case err == nil && !got.whole() && !undetectable:
+			s.t.Errorf("a client took %d bytes for the whole image, which they are not", got.n)
+		case err != nil && !got.prefix() && !s.origin.corrupt:
+			s.t.Errorf("a client got %d bytes of no version before %v", got.n, err)
 		}
 	})
 }
 
-func (s *schedule) prefixKnown(p []byte) bool {
-	for data := range s.known {
-		if bytes.HasPrefix([]byte(data), p) {
-			return true
-		}
-	}
-	return false
-}
-
-// slowBuffer takes its time.
-type slowBuffer struct {
-	bytes.Buffer
+// slowClient takes its time. It keeps no bytes, only which versions begin with
+// those that came: see [comparer].
+type slowClient struct {
+	s    *schedule
 	pace time.Duration
+	n    int      // bytes that came
+	like []string // the versions that begin with them
 }
 
-func (b *slowBuffer) Write(p []byte) (int, error) {
-	time.Sleep(b.pace)
-	return b.Buffer.Write(p)
+func (c *slowClient) Write(p []byte) (int, error) {
+	time.Sleep(c.pace)
+	c.s.mu.Lock()
+	defer c.s.mu.Unlock()
+	if c.n == 0 {
+		c.like = slices.Collect(maps.Keys(c.s.known))
+	}
+	c.like = slices.DeleteFunc(c.like, func(version string) bool {
+		rest := version[c.n:]
+		return len(rest) < len(p) || rest[:len(p)] != string(p)
+	})
+	c.n += len(p)
+	return len(p), nil
 }
+
+// whole reports whether what came is a version, prefix whether one begins with
+// it. The schedule's mutex is held.
+func (c *slowClient) whole() bool {
+	if c.n == 0 {
+		return c.s.known[""]
+	}
+	return slices.ContainsFunc(c.like, func(version string) bool { return len(version) == c.n })
+}
+
+func (c *slowClient) prefix() bool { return c.n == 0 || len(c.like) > 0 }
 
 // check looks at the directory as the next start would.
 func (s *schedule) check() {
