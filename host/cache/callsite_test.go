@@ -20,8 +20,6 @@ import (
 	"github.com/imgcache/imgcache-host/host/store/storetest"
 )
 
-var pollOnce sync.Once
-
 // errnos are what a disk that fails says.
 var errnos = []syscall.Errno{syscall.ENOSPC, syscall.EIO, syscall.EDQUOT, syscall.EMFILE}
 
@@ -79,7 +77,6 @@ type day struct {
 // live runs the day with a fault, and another morning without.
 func (d *day) live(t *testing.T, name string, fault storetest.Fault) {
 	t.Helper()
-	open := openFiles(t)
 	stuck := time.AfterFunc(time.Minute, func() { panic(name + ": it spins or hangs") })
 	defer stuck.Stop()
 	d.name = name
@@ -94,28 +91,10 @@ func (d *day) live(t *testing.T, name string, fault storetest.Fault) {
 		d.fsys.Inject(nil)
 		d.after()
 	})
+	if left := d.fsys.LeftOpen(); len(left) > 0 {
+		t.Errorf("%s: files are left open: %q", name, left)
+	}
 	d.fsys.Kill()
-	if n := openFiles(t); n > open {
-		t.Errorf("%s: %d files are left open", name, n-open)
-	}
-}
-
-// openFiles counts the descriptors of the process. Those of the runtime's
-// poller are opened before, by a pipe that is waited for.
-func openFiles(t *testing.T) int {
-	t.Helper()
-	pollOnce.Do(func() {
-		if r, w, err := os.Pipe(); err == nil {
-			_ = r.SetReadDeadline(time.Now())
-			_, _ = r.Read(make([]byte, 1))
-			_, _ = r.Close(), w.Close()
-		}
-	})
-	list, err := os.ReadDir("/proc/self/fd")
-	if err != nil {
-		t.Fatal(err)
-	}
-	return len(list)
 }
 
 func (d *day) run() {

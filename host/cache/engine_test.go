@@ -46,7 +46,12 @@ func inEngineAt(t *testing.T, dir string, cfg Config, f func(*testing.T, *engine
 		e := &engine{t: t, log: &syncBuffer{}, dir: dir, config: cfg}
 		e.origin = &fakeOrigin{rng: newRand(1), size: true, version: `"1"`}
 		e.open()
-		defer func() { e.shut() }()
+		defer func() {
+			e.shut()
+			if left := e.fsys.leftOpen(); len(left) > 0 {
+				t.Errorf("files are left open: %q", left)
+			}
+		}()
 		f(t, e)
 	})
 }

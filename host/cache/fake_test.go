@@ -8,6 +8,7 @@ import (
 	"io"
 	"io/fs"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -182,7 +183,8 @@ type flakyFS struct {
 	store.FS
 	mu      sync.Mutex
 	rng     *rand.Rand
-	odds    int // one operation in odds fails; 0: none
+	odds    int                 // one operation in odds fails; 0: none
+	open    map[*flakyFile]bool // nil: none yet
 	crashed atomic.Bool
 	free    atomic.Pointer[func() int64] // nil: that of the file system
 	stuck   atomic.Value                 // string: the renames of this call site fail
@@ -223,7 +225,26 @@ func (f *flakyFS) OpenFile(op, name string, flag int, perm fs.FileMode) (store.F
 	if err != nil {
 		return nil, err
 	}
-	return &flakyFile{file, f, op}, nil
+	flaky := &flakyFile{file, f, op, name}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.open == nil {
+		f.open = map[*flakyFile]bool{}
+	}
+	f.open[flaky] = true
+	return flaky, nil
+}
+
+// leftOpen returns what is open, as storetest.FS.LeftOpen does.
+func (f *flakyFS) leftOpen() []string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	var names []string
+	for file := range f.open {
+		names = append(names, file.op+" "+file.name)
+	}
+	slices.Sort(names)
+	return names
 }
 
 func (f *flakyFS) Rename(op, a, b string) error {
@@ -252,8 +273,15 @@ func (f *flakyFS) Remove(op, name string) error {
 
 type flakyFile struct {
 	store.File
-	f  *flakyFS
-	op string
+	f        *flakyFS
+	op, name string
+}
+
+func (f *flakyFile) Close() error {
+	f.f.mu.Lock()
+	delete(f.f.open, f)
+	f.f.mu.Unlock()
+	return f.File.Close()
 }
 
 func (f *flakyFile) ReadAt(p []byte, off int64) (int, error) {

@@ -34,14 +34,10 @@ func TestSchedules(t *testing.T) {
 	}
 	for seed := range seeds {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
-			open := openFiles(t)
 			stuck := time.AfterFunc(3*time.Minute, func() { panic(fmt.Sprintf("seed %d spins or hangs", seed)) })
 			defer stuck.Stop()
 			dir := t.TempDir()
 			synctest.Test(t, func(t *testing.T) { newSchedule(t, seed, dir).run() })
-			if n := openFiles(t); n > open {
-				t.Errorf("%d files are left open", n-open)
-			}
 		})
 	}
 }
@@ -366,5 +362,8 @@ func (s *schedule) close() {
 	s.clients.Wait()
 	if err := errors.Join(s.store.Close(), s.fsys.FS.(io.Closer).Close()); err != nil {
 		s.t.Error(err)
+	}
+	if left := s.fsys.leftOpen(); len(left) > 0 {
+		s.t.Errorf("files are left open: %q", left)
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"io"
 	"io/fs"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -100,6 +101,19 @@ func (f *FS) Calls() []Call {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return append([]Call(nil), f.calls...)
+}
+
+// LeftOpen returns the files that are open, each as the label that it was
+// opened with and its name, in order.
+func (f *FS) LeftOpen() []string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	var names []string
+	for file := range f.open {
+		names = append(names, file.op+" "+file.name)
+	}
+	slices.Sort(names)
+	return names
 }
 
 // Kill ends the process that uses the FS: every call fails, and its files are
