@@ -70,7 +70,7 @@ func TestResume(t *testing.T) {
 		{"the partial file is gone", func(p, _ string) error { return os.Remove(p) }, 0},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			dir := memoryDir(t)
+			dir := storetest.MemoryDir(t)
 			data, name := interrupted(t, dir)
 			if err := tt.damage(filepath.Join(dir, "incomplete", name), filepath.Join(dir, ".imgcache/fills", name)); err != nil {
 				t.Fatal(err)
@@ -116,7 +116,7 @@ func TestResume(t *testing.T) {
 
 // A transfer that is interrupted again and again keeps its checkpoint.
 func TestResumeAgain(t *testing.T) {
-	dir := memoryDir(t)
+	dir := storetest.MemoryDir(t)
 	data, name := interrupted(t, dir)
 	for range 2 {
 		s := openQuick(t, dir)
@@ -150,7 +150,7 @@ func TestResumeAgain(t *testing.T) {
 func TestResumeAfterPowerLoss(t *testing.T) {
 	for keep := range 4 {
 		t.Run(fmt.Sprint(keep), func(t *testing.T) {
-			dir := memoryDir(t)
+			dir := storetest.MemoryDir(t)
 			fsys := storetest.New(t, dir)
 			s, err := openFS(fsys)
 			if err != nil {
@@ -195,7 +195,7 @@ func TestResumeAfterPowerLoss(t *testing.T) {
 // A checkpoint that cannot be written costs the checkpoint alone.
 func TestCheckpointFails(t *testing.T) {
 	for _, op := range []string{"checkpoint", "checkpoint.write"} {
-		dir := memoryDir(t)
+		dir := storetest.MemoryDir(t)
 		fsys := storetest.New(t, dir)
 		s, err := openFS(fsys)
 		if err != nil {

@@ -211,7 +211,7 @@ func openFS(fsys store.FS) (*store.Store, error) {
 // run prepares a directory, acts under a fault, and returns what broke.
 func (sc scenario) run(t *testing.T, fault storetest.Fault) (dir string, fsys *storetest.FS, err error) {
 	t.Helper()
-	dir = memoryDir(t)
+	dir = storetest.MemoryDir(t)
 	sc.prepare(t, dir)
 	fsys = storetest.New(t, dir)
 	s, err := openFS(fsys)
@@ -220,22 +220,6 @@ func (sc scenario) run(t *testing.T, fault storetest.Fault) (dir string, fsys *s
 	}
 	fsys.Inject(fault)
 	return dir, fsys, sc.act(s)
-}
-
-// memoryDir returns a directory in memory, if the machine has one: syncs are
-// simulated here, so that a disk would only make the runs slow.
-func memoryDir(t *testing.T) string {
-	t.Helper()
-	parent, err := os.MkdirTemp("/dev/shm", "store")
-	if err != nil {
-		parent = t.TempDir()
-	}
-	t.Cleanup(func() { os.RemoveAll(parent) })
-	dir := filepath.Join(parent, "cache")
-	if err := os.Mkdir(dir, 0o750); err != nil {
-		t.Fatal(err)
-	}
-	return dir
 }
 
 // TestCrash ends the process before each call of each operation.

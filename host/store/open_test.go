@@ -117,7 +117,7 @@ func TestLock(t *testing.T) {
 // Open can be interrupted anywhere: the next one finishes its work.
 func TestOpenSurvivesFaults(t *testing.T) {
 	for seq := 1; ; seq++ {
-		dir := memoryDir(t)
+		dir := storetest.MemoryDir(t)
 		fsys := storetest.New(t, dir)
 		fsys.Inject(storetest.At(seq, syscall.EIO))
 		s, err := openFS(fsys)

@@ -170,7 +170,7 @@ func TestScanFindsImagesOnly(t *testing.T) {
 
 // One file that cannot be looked at does not hide the others.
 func TestScanGoesOn(t *testing.T) {
-	fsys := storetest.New(t, memoryDir(t))
+	fsys := storetest.New(t, storetest.MemoryDir(t))
 	s, err := openFS(fsys)
 	if err != nil {
 		t.Fatal(err)

@@ -11,13 +11,14 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/imgcache/imgcache-host/host/store"
+	"github.com/imgcache/imgcache-host/host/store/storetest"
 )
 
 // The queue keeps its order in one tick of the clock, when the clock goes
 // back, and over a restart.
 // A marker may say more than that its image is queued.
 func TestQueueNote(t *testing.T) {
-	dir := memoryDir(t)
+	dir := storetest.MemoryDir(t)
 	s := openQuick(t, dir)
 	for id, note := range map[string]string{"a": "", "b": "dir/name"} {
 		if _, err := s.Enqueue(id, note); err != nil {

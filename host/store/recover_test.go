@@ -13,7 +13,7 @@ import (
 
 // What Commit returned survives a loss of power that keeps nothing unsynced.
 func TestCommittedSurvivesPowerLoss(t *testing.T) {
-	dir := memoryDir(t)
+	dir := storetest.MemoryDir(t)
 	storeOld(t, dir)
 	fsys := storetest.New(t, dir)
 	s, err := openFS(fsys)
@@ -31,7 +31,7 @@ func TestCommittedSurvivesPowerLoss(t *testing.T) {
 }
 
 func TestRecoverCompletesDecidedCommit(t *testing.T) {
-	dir := memoryDir(t)
+	dir := storetest.MemoryDir(t)
 	storeOld(t, dir)
 	storeDecided(t, dir)
 	s := openQuick(t, dir)
@@ -54,7 +54,7 @@ func TestRecoverCompletesDecidedCommit(t *testing.T) {
 // The table of a commit that failed must not bring back a version that
 // another commit has replaced since.
 func TestRecoverPrefersNewerImage(t *testing.T) {
-	dir := memoryDir(t)
+	dir := storetest.MemoryDir(t)
 	storeDecided(t, dir)
 	s := openQuick(t, dir)
 	put(t, s, "a", oldBytes, store.Meta{Version: "stored later"})
@@ -72,7 +72,7 @@ func TestRecoverPrefersNewerImage(t *testing.T) {
 // On a file system without a journal a loss of power may bring back the name
 // that a rename took away.
 func TestRecoverRemovesSecondName(t *testing.T) {
-	dir := memoryDir(t)
+	dir := storetest.MemoryDir(t)
 	storeOld(t, dir)
 	for _, second := range []string{"incomplete/a~0123456789abcdef", ".imgcache/trash/a~0123456789abcdef"} {
 		if err := os.Link(filepath.Join(dir, "a"), filepath.Join(dir, second)); err != nil {
@@ -93,7 +93,7 @@ func TestRecoverRemovesSecondName(t *testing.T) {
 }
 
 func TestRecoverLeavesOthersAlone(t *testing.T) {
-	dir := memoryDir(t)
+	dir := storetest.MemoryDir(t)
 	s := openQuick(t, dir)
 	st, err := s.Stage("mine")
 	if err != nil {
@@ -122,7 +122,7 @@ func TestRecoverLeavesOthersAlone(t *testing.T) {
 
 // Tables whose image is gone are removed, others never.
 func TestScanSweepsTables(t *testing.T) {
-	dir := memoryDir(t)
+	dir := storetest.MemoryDir(t)
 	s := openQuick(t, dir)
 	blocks := filepath.Join(dir, ".imgcache", "blocks")
 	put(t, s, "stays", oldBytes, store.Meta{})

@@ -56,7 +56,7 @@ func TestReadAfterTheEnd(t *testing.T) {
 // The checksums are those of the bytes that are in the file, whatever the
 // sizes of writes and however they fail.
 func TestChecksumsFollowTheFile(t *testing.T) {
-	fsys := storetest.New(t, memoryDir(t))
+	fsys := storetest.New(t, storetest.MemoryDir(t))
 	s, err := openFS(fsys)
 	if err != nil {
 		t.Fatal(err)
@@ -164,7 +164,7 @@ func TestCommitRefusesForeignBytes(t *testing.T) {
 }
 
 func TestSyncIsNotRetried(t *testing.T) {
-	fsys := storetest.New(t, memoryDir(t))
+	fsys := storetest.New(t, storetest.MemoryDir(t))
 	s, err := openFS(fsys)
 	if err != nil {
 		t.Fatal(err)
@@ -187,7 +187,7 @@ func TestSyncIsNotRetried(t *testing.T) {
 
 // Where there are no hard links, the replaced file still goes to trash.
 func TestReplaceWithoutLinks(t *testing.T) {
-	dir := memoryDir(t)
+	dir := storetest.MemoryDir(t)
 	fsys := storetest.New(t, dir)
 	s, err := openFS(fsys)
 	if err != nil {
@@ -221,7 +221,7 @@ func TestReplaceWithoutLinks(t *testing.T) {
 // A commit that fails leaves the old image as it was, with its table, and
 // nothing in trash.
 func TestFailedCommitChangesNothing(t *testing.T) {
-	dir := memoryDir(t)
+	dir := storetest.MemoryDir(t)
 	fsys := storetest.New(t, dir)
 	s, err := openFS(fsys)
 	if err != nil {

@@ -9,13 +9,14 @@ import (
 	"testing"
 
 	"github.com/imgcache/imgcache-host/host/store"
+	"github.com/imgcache/imgcache-host/host/store/storetest"
 )
 
 // Images of one id come, go and are read all at once. Every reader gets whole
 // bytes of one version, verified against the table of that version, and what
 // was replaced is in trash exactly once.
 func TestStress(t *testing.T) {
-	dir := memoryDir(t)
+	dir := storetest.MemoryDir(t)
 	s := openQuick(t, dir)
 	versions := map[string][]byte{"1": random(1, 3000), "2": random(2, 3000), "3": random(3, 7000)}
 	ids := []string{"a", "b"}
