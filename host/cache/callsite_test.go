@@ -50,6 +50,7 @@ func TestEveryCallFails(t *testing.T) {
 			for _, nth := range nths {
 				name := fmt.Sprintf("%s %d %s", op, nth, errno)
 				t.Run(name, func(t *testing.T) {
+					t.Parallel()
 					var d day
 					d.live(t, name, storetest.On(op, nth, errno))
 				})
@@ -80,7 +81,7 @@ func (d *day) live(t *testing.T, name string, fault storetest.Fault) {
 	stuck := time.AfterFunc(time.Minute, func() { panic(name + ": it spins or hangs") })
 	defer stuck.Stop()
 	d.name = name
-	d.dir = t.TempDir()
+	d.dir = storetest.MemoryDir(t)
 	d.fsys = storetest.New(t, d.dir)
 	synctest.Test(t, func(t *testing.T) {
 		d.t = t

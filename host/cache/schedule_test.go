@@ -18,6 +18,7 @@ import (
 
 	"github.com/imgcache/imgcache-host/host/cache/internal/drivertest"
 	"github.com/imgcache/imgcache-host/host/store"
+	"github.com/imgcache/imgcache-host/host/store/storetest"
 )
 
 // TestSchedules runs fills of one image, or of several that do not all fit,
@@ -34,9 +35,10 @@ func TestSchedules(t *testing.T) {
 	}
 	for seed := range seeds {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
+			t.Parallel()
 			stuck := time.AfterFunc(3*time.Minute, func() { panic(fmt.Sprintf("seed %d spins or hangs", seed)) })
 			defer stuck.Stop()
-			dir := t.TempDir()
+			dir := storetest.MemoryDir(t)
 			synctest.Test(t, func(t *testing.T) { newSchedule(t, seed, dir).run() })
 		})
 	}
