@@ -32,9 +32,9 @@ func (e *engine) begun(client, id string, stored bool) Content {
 func (e *engine) finish(list ...Content) {
 	e.t.Helper()
 	for _, k := range list {
-		var got bytes.Buffer
-		if _, err := k.CopyTo(e.t.Context(), &got, 0, -1); err != nil || !bytes.Equal(got.Bytes(), e.origin.data) {
-			e.t.Errorf("%s: %d bytes, %v", k.Info().ID, got.Len(), err)
+		got := comparer{want: e.origin.data}
+		if _, err := k.CopyTo(e.t.Context(), &got, 0, -1); err != nil || !got.right() {
+			e.t.Errorf("%s: %d bytes, right %v, %v", k.Info().ID, got.n, got.right(), err)
 		}
 		if err := k.Close(); err != nil {
 			e.t.Error(err)
