@@ -96,20 +96,8 @@ func validators(words []string) (list []origin.Validator) {
 func engineConfig(cfg *config.Config) cache.Config {
 	c := cfg.Cache
 	return cache.Config{
-		MaxSize: c.MaxSize, Hard: c.Limit == config.LimitHard, StallTime: c.StallTime, FlushInterval: c.FlushInterval,
-		MaxImageSize: c.MaxImageSize, AdmitAfter: c.AdmitAfter, VerifyReads: c.VerifyReads, ScrubRate: c.Scrub.Bandwidth,
-
-		HighWatermark: c.Prune.HighWatermark, LowWatermark: c.Prune.LowWatermark,
-		MinAge: c.Prune.MinAge, MinFree: c.Prune.MinFree, PruneInterval: c.Prune.Interval,
-
-		Retries: c.Fill.Retries, KeepFilling: c.Fill.KeepFilling, RangesInFill: c.Fill.RangesInFill,
-		Fills: c.Fill.Concurrency, FillRate: c.Fill.Bandwidth, ColdPerClient: c.Fill.ColdPerClient,
-
-		DriverName: c.Driver.String(), ForeignDriver: c.Driver.OfGlance(),
-
-		Prefetchers: c.Prefetch.Workers,
-		DropFills:   cfg.Shutdown.Fills == "abort",
-		Pins:        pins(cfg.Pins),
+		Options: c.Options, DriverName: c.Driver.String(), ForeignDriver: c.Driver.OfGlance(),
+		Fills: cfg.Shutdown.Fills, Pins: pins(cfg.Pins),
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/imgcache/imgcache-host/host/cache"
+	"github.com/imgcache/imgcache-host/host/cache/options"
 	"github.com/imgcache/imgcache-host/host/config"
 	"github.com/imgcache/imgcache-host/host/origin"
 )
@@ -76,12 +77,17 @@ shutdown {
 `))
 	until := time.Date(2200, 1, 2, 2, 4, 5, 0, time.UTC)
 	want := cache.Config{
-		MaxSize: 101, Hard: true, StallTime: 102 * time.Second, FlushInterval: 115 * time.Second,
-		MaxImageSize: 99, AdmitAfter: 104, VerifyReads: cache.VerifyFirst, ScrubRate: 114,
-		PruneInterval: 105 * time.Second, HighWatermark: 0.9, LowWatermark: 0.8, MinAge: 106 * time.Second, MinFree: 107,
-		Retries: 108, KeepFilling: true, Fills: 109, FillRate: 111,
-		RangesInFill: cache.RangesVerified, ColdPerClient: 112, DropFills: true,
-		Prefetchers: 113, DriverName: "driver.default",
+		Options: options.Options{
+			MaxSize: 101, Limit: options.LimitHard, StallTime: 102 * time.Second, FlushInterval: 115 * time.Second,
+			MaxImageSize: 99, AdmitAfter: 104, VerifyReads: options.VerifyFirst,
+			Prune: options.Prune{Interval: 105 * time.Second, HighWatermark: 0.9, LowWatermark: 0.8, MinAge: 106 * time.Second, MinFree: 107},
+			Fill: options.Fill{
+				Retries: 108, KeepFilling: true, Concurrency: 109, Bandwidth: 111,
+				RangesInFill: options.RangesVerified, ColdPerClient: 112,
+			},
+			Prefetch: options.Prefetch{Workers: 113}, Scrub: options.Scrub{Bandwidth: 114},
+		},
+		Fills: options.FillsAbort, DriverName: "driver.default",
 		Pins: []cache.Pin{
 			{ID: "debian-12", Until: until, From: `pin "base" of the configuration`},
 			{ID: "ubuntu-24.04", Until: until, From: `pin "base" of the configuration`},
@@ -151,30 +157,6 @@ origin "directory" "golden" {
 		if reflect.ValueOf(originTerms(cfg.Origins[0])).FieldByIndex(f.Index).IsZero() {
 			t.Errorf("no option sets %s", f.Name)
 		}
-	}
-}
-
-// TestChoicesAreTheEngines checks that what the language takes for a word of
-// the engine is one.
-func TestChoicesAreTheEngines(t *testing.T) {
-	t.Parallel()
-	for _, word := range []string{cache.VerifyAlways, cache.VerifyFirst, cache.VerifyNever} {
-		got := engineConfig(configure(t, `
-cache "default" {
-  dir          = "/images"
-  verify_reads = "`+word+`"
-}
-origin "directory" "golden" {
-  path = "/srv/images"
-}
-`))
-		if got.VerifyReads != word {
-			t.Errorf("verify_reads %q, want %q", got.VerifyReads, word)
-		}
-	}
-	c := engineConfig(configure(t, "cache \"default\" {\n  dir = \"/images\"\n}\norigin \"directory\" \"golden\" {\n  path = \"/srv/images\"\n}\n"))
-	if c.VerifyReads != cache.VerifyAlways || c.RangesInFill != cache.RangesStream || c.AdmitAfter != 1 || c.DropFills {
-		t.Errorf("the defaults are %+v", c)
 	}
 }
 

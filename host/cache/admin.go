@@ -215,7 +215,7 @@ func (c *Cache) Usage() Usage {
 		Quarantined: c.stats.quarantined.Load(), Scrub: c.scrubs.progress(),
 		Policy: c.evictor.Decided(), Disk: c.disk.state(), Origins: c.reach.list(),
 	}
-	u.MinFree = c.cfg.MinFree
+	u.MinFree = c.cfg.Prune.MinFree
 	if free, err := c.store.Free(); err == nil {
 		u.Free = free
 	} else {
@@ -223,7 +223,7 @@ func (c *Cache) Usage() Usage {
 	}
 	u.Pinned, u.PinnedBytes = c.pinned()
 	u.PinsFull = c.full(u.PinnedBytes)
-	if c.cfg.Hard {
+	if c.cfg.hard() {
 		u.Limit = "hard"
 	}
 	if queued, err := c.store.Queue(); err == nil {

@@ -10,6 +10,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/imgcache/imgcache-host/host/cache/options"
 )
 
 // as makes requests of a client.
@@ -30,7 +32,7 @@ func (e *engine) as(client, id string) Outcome {
 // TestAdmitAfter: an image is stored from a certain request on, and one that
 // was queued or pinned at once.
 func TestAdmitAfter(t *testing.T) {
-	inEngine(t, Config{MaxSize: 1 << 30, Hard: true, KeepFilling: true, AdmitAfter: 3}, func(t *testing.T, e *engine) {
+	inEngine(t, Config{Options: options.Options{MaxSize: 1 << 30, Limit: options.LimitHard, AdmitAfter: 3, Fill: options.Fill{KeepFilling: true}}}, func(t *testing.T, e *engine) {
 		e.origin.data = bigContent(1)
 		for n := 1; n <= 4; n++ {
 			if _, err := e.Stat(t.Context(), "image"); err != nil { // does not count
@@ -84,7 +86,7 @@ func TestAdmissionForgets(t *testing.T) {
 // TestColdPerClient: a client that scans has a few images stored at once, and
 // the others passed through; another client is not bothered.
 func TestColdPerClient(t *testing.T) {
-	inEngine(t, Config{MaxSize: 1 << 30, Hard: true, KeepFilling: true, ColdPerClient: 2}, func(t *testing.T, e *engine) {
+	inEngine(t, Config{Options: options.Options{MaxSize: 1 << 30, Limit: options.LimitHard, Fill: options.Fill{KeepFilling: true, ColdPerClient: 2}}}, func(t *testing.T, e *engine) {
 		e.origin.data = bigContent(1)
 		outcomes := make(chan Outcome)
 		for i := range 6 {
@@ -116,7 +118,7 @@ func TestColdPerClient(t *testing.T) {
 // or shows itself.
 func TestMaxImageSize(t *testing.T) {
 	for _, known := range []bool{true, false} {
-		inEngine(t, Config{MaxSize: 1 << 30, Hard: true, KeepFilling: true, MaxImageSize: 4 << 20}, func(t *testing.T, e *engine) {
+		inEngine(t, Config{Options: options.Options{MaxSize: 1 << 30, Limit: options.LimitHard, MaxImageSize: 4 << 20, Fill: options.Fill{KeepFilling: true}}}, func(t *testing.T, e *engine) {
 			e.origin.size = known
 			e.origin.data = bigContent(1)
 			if o := e.as("", "large"); o.Stored && known {
@@ -159,7 +161,7 @@ func (e *engine) withDisk(capacity int64, others *atomic.Int64) (free func() int
 // images leave for that, and no more than need be.
 func TestMinFree(t *testing.T) {
 	const mib = 1 << 20
-	inEngine(t, Config{MaxSize: 1 << 40, Hard: true, KeepFilling: true, MinFree: 10 * mib}, func(t *testing.T, e *engine) {
+	inEngine(t, Config{Options: options.Options{MaxSize: 1 << 40, Limit: options.LimitHard, Prune: options.Prune{MinFree: 10 * mib}, Fill: options.Fill{KeepFilling: true}}}, func(t *testing.T, e *engine) {
 		e.origin.data = bigContent(1)[:4*mib]
 		var others atomic.Int64
 		free := e.withDisk(40*mib, &others)
@@ -195,7 +197,7 @@ func TestMinFree(t *testing.T) {
 // bytes to each.
 func TestMinFreeOfManyFills(t *testing.T) {
 	const mib = 1 << 20
-	inEngine(t, Config{MaxSize: 1 << 40, Hard: true, KeepFilling: true, MinFree: 10 * mib}, func(t *testing.T, e *engine) {
+	inEngine(t, Config{Options: options.Options{MaxSize: 1 << 40, Limit: options.LimitHard, Prune: options.Prune{MinFree: 10 * mib}, Fill: options.Fill{KeepFilling: true}}}, func(t *testing.T, e *engine) {
 		e.origin.data = bigContent(1)[:4*mib]
 		var others atomic.Int64
 		free := e.withDisk(24*mib, &others)

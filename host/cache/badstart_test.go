@@ -8,6 +8,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/imgcache/imgcache-host/host/cache/options"
 	"github.com/imgcache/imgcache-host/host/store"
 	"github.com/imgcache/imgcache-host/sdk/sdktest"
 )
@@ -17,7 +18,7 @@ import (
 // stored is back: images, pins, hits and the history.
 func TestDiskBadAtStart(t *testing.T) {
 	records := &sdktest.Memory{}
-	inEngine(t, Config{MaxSize: 4 << 20, Hard: true, Driver: records}, func(t *testing.T, e *engine) {
+	inEngine(t, Config{Options: options.Options{MaxSize: 4 << 20, Limit: options.LimitHard}, Driver: records}, func(t *testing.T, e *engine) {
 		e.origin.data = []byte(strings.Repeat("bytes of the image ", 100_000))
 		want, _ := e.download("a")
 		e.read("a")
@@ -30,7 +31,7 @@ func TestDiskBadAtStart(t *testing.T) {
 		cfg.Store = store.New(store.Config{Dir: e.dir, FS: e.fsys})
 		cfg.Origins, cfg.Log = e.origin, slog.New(slog.NewTextHandler(e.log, nil))
 		var err error
-		if e.Cache, err = New(cfg); err != nil {
+		if e.Cache, err = New(complete(cfg)); err != nil {
 			t.Fatal(err)
 		}
 		e.Start()

@@ -94,7 +94,7 @@ func New(cfg Config) (*Cache, error) {
 		j.Begin()
 	}
 	ctx, stop := context.WithCancelCause(context.Background())
-	p := space.NewPool(cfg.MaxSize, cfg.Hard)
+	p := space.NewPool(cfg.MaxSize, cfg.hard())
 	requests := index.NewRequests(cfg.Watch)
 	ev := index.NewEvents(cfg.Policy.Stateful != nil, cfg.Policy.Scorer != nil)
 	x := index.New(cfg.Now, p, j, ev, requests)
@@ -103,16 +103,16 @@ func New(cfg Config) (*Cache, error) {
 		history:   history.New(cfg.Store.FS(), private+"/history", cfg.Log, cfg.Now),
 		pins:      pins.New(cfg.Store.FS(), private+"/pins", cfg.Log, cfg.Now, cfg.Pins),
 		disk:      &diskHealth{now: cfg.Now, log: cfg.Log},
-		admission: admission{after: cfg.AdmitAfter, perClient: cfg.ColdPerClient},
-		free:      space.NewFree(cfg.Store, cfg.Now, cfg.MinFree),
+		admission: admission{after: cfg.AdmitAfter, perClient: cfg.Fill.ColdPerClient},
+		free:      space.NewFree(cfg.Store, cfg.Now, cfg.Prune.MinFree),
 		scrubs:    newScrubs(cfg), reach: reach{log: cfg.Log, now: cfg.Now},
 		ctx: ctx, stop: stop, scanned: make(chan struct{}), fills: map[string]*fill{},
 	}
-	if cfg.Fills > 0 {
-		c.slots = make(chan struct{}, cfg.Fills)
+	if cfg.Fill.Concurrency > 0 {
+		c.slots = make(chan struct{}, cfg.Fill.Concurrency)
 	}
-	if cfg.FillRate > 0 {
-		c.rate = rate.NewLimiter(rate.Limit(cfg.FillRate), blockSize)
+	if cfg.Fill.Bandwidth > 0 {
+		c.rate = rate.NewLimiter(rate.Limit(cfg.Fill.Bandwidth), blockSize)
 	}
 	c.recorder = records.New(records.Config{
 		Name: cfg.DriverName, Driver: cfg.Driver, Journal: j, Index: x, Now: cfg.Now, Log: cfg.Log,
@@ -120,7 +120,7 @@ func New(cfg Config) (*Cache, error) {
 	})
 	c.evictor = evict.New(evict.Config{
 		Policy: cfg.Policy, Index: x, Events: ev, Pool: p, Free: c.free, Store: c.store, History: c.history, Pins: c.pins,
-		MaxSize: cfg.MaxSize, Hard: cfg.Hard, MinAge: cfg.MinAge, Now: cfg.Now, Log: c.log, Stopped: ctx.Done(),
+		MaxSize: cfg.MaxSize, Hard: cfg.hard(), MinAge: cfg.Prune.MinAge, Now: cfg.Now, Log: c.log, Stopped: ctx.Done(),
 	})
 	c.queue = newQueue(c)
 	c.writes = newWrites(c)

@@ -16,6 +16,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/imgcache/imgcache-host/host/cache/options"
 	"github.com/imgcache/imgcache-host/host/store"
 	"github.com/imgcache/imgcache-host/host/store/storetest"
 )
@@ -114,7 +115,7 @@ func (d *day) wake() {
 		d.want(err)
 		return
 	}
-	c, err := New(Config{Store: s, Origins: d.origin, MaxSize: 5 << 20, Hard: true, KeepFilling: true, Retries: 2, MinFree: 1})
+	c, err := New(complete(Config{Options: options.Options{MaxSize: 5 << 20, Limit: options.LimitHard, Prune: options.Prune{MinFree: 1}, Fill: options.Fill{KeepFilling: true, Retries: 2}}, Store: s, Origins: d.origin}))
 	if err != nil {
 		d.want(err)
 		_ = s.Close()

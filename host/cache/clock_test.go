@@ -11,6 +11,7 @@ import (
 
 	"github.com/imgcache/imgcache-host/host/cache/evict"
 	"github.com/imgcache/imgcache-host/host/cache/internal/drivertest"
+	"github.com/imgcache/imgcache-host/host/cache/options"
 	"github.com/imgcache/imgcache-host/sdk"
 )
 
@@ -58,7 +59,7 @@ func (e *engine) clean(stall time.Duration) {
 func TestCleanWhenTheClockIsSet(t *testing.T) {
 	for name, step := range steps {
 		t.Run(name, func(t *testing.T) {
-			inEngine(t, Config{MaxSize: 1 << 20, Hard: true}, func(_ *testing.T, e *engine) {
+			inEngine(t, Config{Options: options.Options{MaxSize: 1 << 20, Limit: options.LimitHard}}, func(_ *testing.T, e *engine) {
 				e.leave("new", time.Minute)
 				e.leave("old", 2*time.Hour)
 				e.setClock(step)
@@ -81,7 +82,7 @@ func TestCleanWhenTheClockIsSet(t *testing.T) {
 // ever, and a clock that is a little ahead is no reason to take a file away
 // from who writes it.
 func TestCleanOfStrangeTimes(t *testing.T) {
-	inEngine(t, Config{MaxSize: 1 << 20, Hard: true}, func(t *testing.T, e *engine) {
+	inEngine(t, Config{Options: options.Options{MaxSize: 1 << 20, Limit: options.LimitHard}}, func(t *testing.T, e *engine) {
 		e.leave("a-little-ahead", -10*time.Minute)
 		e.leave("from-the-future", -year)
 		plant(t, e.dir, "incomplete/from-1970", 10, time.Unix(0, 0))
@@ -100,7 +101,7 @@ func TestCleanOfStrangeTimes(t *testing.T) {
 func TestOwnFilesWhenTheClockIsSet(t *testing.T) {
 	for name, step := range steps {
 		t.Run(name, func(t *testing.T) {
-			cfg := Config{MaxSize: 8 << 20, Hard: true, StallTime: time.Hour, KeepFilling: true}
+			cfg := Config{Options: options.Options{MaxSize: 8 << 20, Limit: options.LimitHard, StallTime: time.Hour, Fill: options.Fill{KeepFilling: true}}}
 			inEngine(t, cfg, func(t *testing.T, e *engine) {
 				e.origin.data = bytes.Repeat([]byte("x"), 2<<20)
 				k, err := e.Open(t.Context(), "filling")
@@ -149,7 +150,7 @@ func TestEvictionWhenTheClockIsSet(t *testing.T) {
 					d := drivertest.NewFaulty(1)
 					d.Settle()
 					cut := &drivertest.Severable{Driver: d}
-					cfg := Config{MaxSize: 1 << 20, Hard: true, Driver: cut, PruneInterval: year}
+					cfg := Config{Options: options.Options{MaxSize: 1 << 20, Limit: options.LimitHard, Prune: options.Prune{Interval: year}}, Driver: cut}
 					inEngine(t, cfg, func(t *testing.T, e *engine) { evictAfterStep(t, e, d, cut, step, restart, away) })
 				})
 			}
@@ -206,7 +207,7 @@ func largestFirst(r *sdk.Record, _ time.Time) float64 { return -float64(r.Size) 
 func TestAdviceWhenTheClockIsSet(t *testing.T) {
 	d := drivertest.NewFaulty(1)
 	d.Settle()
-	cfg := Config{MaxSize: 10_000, Hard: true, Driver: d, PruneInterval: year, Policy: evict.Policy{Name: "largest", Scorer: sdk.ScoreFunc(largestFirst)}}
+	cfg := Config{Options: options.Options{MaxSize: 10_000, Limit: options.LimitHard, Prune: options.Prune{Interval: year}}, Driver: d, Policy: evict.Policy{Name: "largest", Scorer: sdk.ScoreFunc(largestFirst)}}
 	inEngine(t, cfg, func(t *testing.T, e *engine) {
 		e.put("small", 1000)
 		e.put("large", 4000)
@@ -232,7 +233,7 @@ func TestAdviceWhenTheClockIsSet(t *testing.T) {
 func TestPinsWhenTheClockIsSet(t *testing.T) {
 	for name, step := range steps {
 		t.Run(name, func(t *testing.T) {
-			inEngine(t, Config{MaxSize: 1 << 20, Hard: true}, func(t *testing.T, e *engine) {
+			inEngine(t, Config{Options: options.Options{MaxSize: 1 << 20, Limit: options.LimitHard}}, func(t *testing.T, e *engine) {
 				e.put("pinned", 1000)
 				if _, err := e.Pin("pinned", time.Now().Add(time.Hour)); err != nil {
 					t.Fatal(err)
@@ -254,7 +255,7 @@ func TestPinsWhenTheClockIsSet(t *testing.T) {
 func TestScrubWhenTheClockIsSet(t *testing.T) {
 	for name, step := range steps {
 		t.Run(name, func(t *testing.T) {
-			inEngine(t, Config{MaxSize: 1 << 20, Hard: true}, func(t *testing.T, e *engine) {
+			inEngine(t, Config{Options: options.Options{MaxSize: 1 << 20, Limit: options.LimitHard}}, func(t *testing.T, e *engine) {
 				e.origin.data = bytes.Repeat([]byte("x"), 1000)
 				e.origin.digest = true
 				e.setClock(step)
@@ -279,7 +280,7 @@ func TestScrubWhenTheClockIsSet(t *testing.T) {
 func TestRecordFromFarAhead(t *testing.T) {
 	d := drivertest.NewFaulty(1)
 	d.Settle()
-	inEngine(t, Config{MaxSize: 1 << 20, Hard: true, Driver: d, PruneInterval: year}, func(t *testing.T, e *engine) {
+	inEngine(t, Config{Options: options.Options{MaxSize: 1 << 20, Limit: options.LimitHard, Prune: options.Prune{Interval: year}}, Driver: d}, func(t *testing.T, e *engine) {
 		e.put("a", 1000)
 		e.put("b", 1000)
 		time.Sleep(5 * time.Second)

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/imgcache/imgcache-host/host/cache/options"
 	"github.com/imgcache/imgcache-host/host/origin"
 )
 
@@ -79,7 +80,7 @@ func (k *fillContent) follow(ctx context.Context, w io.Writer, off, n int64) (in
 	defer blocks.put(buf)
 	pos, partial := off, off > 0
 	jump := n >= 0 && off > 0
-	patient := jump && k.f.c.cfg.RangesInFill == RangesVerified
+	patient := jump && k.f.c.cfg.Fill.RangesInFill == options.RangesVerified
 	for {
 		v, err := k.f.await(ctx, func(v fillView) bool {
 			return v.phase >= committing || !patient && (pos < v.readable || jump && pos-v.have > farAhead)
@@ -312,7 +313,7 @@ func (f *fill) takeOver(ctx context.Context) (*fetch, *digester, error) {
 		rest = endedFetch(f.obj)
 	}
 	if rest == nil {
-		rest, err = openTail(ctx, f.origin, f.name, f.obj, have, f.c.cfg.Retries)
+		rest, err = openTail(ctx, f.origin, f.name, f.obj, have, f.c.cfg.Fill.Retries)
 	}
 	return rest, sums, err
 }

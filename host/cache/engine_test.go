@@ -2,6 +2,7 @@ package cache
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -17,6 +18,7 @@ import (
 	"time"
 
 	"github.com/imgcache/imgcache-host/host/cache/evict"
+	"github.com/imgcache/imgcache-host/host/cache/options"
 	"github.com/imgcache/imgcache-host/host/store"
 	"github.com/imgcache/imgcache-host/sdk"
 )
@@ -56,6 +58,20 @@ func inEngineAt(t *testing.T, dir string, cfg Config, f func(*testing.T, *engine
 	})
 }
 
+// complete sets the options that a test leaves open and without which nothing
+// works, as a configuration would.
+func complete(cfg Config) Config {
+	o, usual := &cfg.Options, options.Default()
+	o.StallTime = cmp.Or(o.StallTime, usual.StallTime)
+	o.VerifyReads = cmp.Or(o.VerifyReads, usual.VerifyReads)
+	o.Prune.Interval = cmp.Or(o.Prune.Interval, usual.Prune.Interval)
+	o.Prune.HighWatermark = cmp.Or(o.Prune.HighWatermark, usual.Prune.HighWatermark)
+	o.Prune.LowWatermark = cmp.Or(o.Prune.LowWatermark, usual.Prune.LowWatermark)
+	o.Fill.Retries = cmp.Or(o.Fill.Retries, usual.Fill.Retries)
+	o.Prefetch.Workers = cmp.Or(o.Prefetch.Workers, usual.Prefetch.Workers)
+	return cfg
+}
+
 // open starts the cache on the directory.
 func (e *engine) open() {
 	e.t.Helper()
@@ -73,7 +89,7 @@ func (e *engine) open() {
 	}
 	cfg.Origins = e.origin
 	cfg.Log = slog.New(slog.NewTextHandler(e.log, nil))
-	if e.Cache, err = New(cfg); err != nil {
+	if e.Cache, err = New(complete(cfg)); err != nil {
 		e.t.Fatal(err)
 	}
 	e.Start()
@@ -199,7 +215,7 @@ func TestSeedPrune(t *testing.T) {
 		e.put("99", 1024)
 	}
 	t.Run("to a size", func(t *testing.T) {
-		inEngine(t, Config{MaxSize: 1 << 20, Hard: true, Policy: evict.Policy{Name: "lru", Scorer: sdk.ScoreFunc(newestLast)}}, func(t *testing.T, e *engine) {
+		inEngine(t, Config{Options: options.Options{MaxSize: 1 << 20, Limit: options.LimitHard}, Policy: evict.Policy{Name: "lru", Scorer: sdk.ScoreFunc(newestLast)}}, func(t *testing.T, e *engine) {
 			seed(e)
 			if r := e.prune(5120); r != (Result{6, 6144}) {
 				t.Errorf("pruned %+v, want 6 files of 6144 bytes", r)
@@ -218,7 +234,7 @@ func TestSeedPrune(t *testing.T) {
 		})
 	})
 	t.Run("by limit", func(t *testing.T) {
-		cfg := Config{MaxSize: 5120, PruneInterval: 100 * time.Hour, Policy: evict.Policy{Name: "lru", Scorer: sdk.ScoreFunc(newestLast)}}
+		cfg := Config{Options: options.Options{MaxSize: 5120, Prune: options.Prune{Interval: 100 * time.Hour}}, Policy: evict.Policy{Name: "lru", Scorer: sdk.ScoreFunc(newestLast)}}
 		inEngine(t, cfg, func(t *testing.T, e *engine) {
 			seed(e)
 			if r, err := e.Prune(t.Context(), PruneOptions{}); err != nil || r != (Result{6, 6144}) {
@@ -230,7 +246,7 @@ func TestSeedPrune(t *testing.T) {
 }
 
 func TestPruneDryRunRemovesNothing(t *testing.T) {
-	inEngine(t, Config{MaxSize: 1 << 20, Hard: true}, func(t *testing.T, e *engine) {
+	inEngine(t, Config{Options: options.Options{MaxSize: 1 << 20, Limit: options.LimitHard}}, func(t *testing.T, e *engine) {
 		e.put("a", 10)
 		e.put("b", 10)
 		var size int64
@@ -305,7 +321,7 @@ func TestScoringPolicyThatFails(t *testing.T) {
 		"hangs":       {func(ctx context.Context, _ []float64) error { <-ctx.Done(); return ctx.Err() }, "deadline"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			inEngine(t, Config{MaxSize: 1 << 20, Hard: true, Policy: evict.Policy{Name: "bad", Scorer: &badPolicy{score: tt.score}}}, func(t *testing.T, e *engine) {
+			inEngine(t, Config{Options: options.Options{MaxSize: 1 << 20, Limit: options.LimitHard}, Policy: evict.Policy{Name: "bad", Scorer: &badPolicy{score: tt.score}}}, func(t *testing.T, e *engine) {
 				for _, id := range []string{"a", "b", "c"} {
 					e.put(id, 1000)
 				}
@@ -324,7 +340,7 @@ func TestScoringPolicyThatFails(t *testing.T) {
 
 func TestStatefulPolicyThatNamesStrangers(t *testing.T) {
 	p := &badPolicy{choose: func([]sdk.Key) []sdk.Key { return []sdk.Key{1, 2, 2, 3} }}
-	inEngine(t, Config{MaxSize: 1 << 20, Hard: true, Policy: evict.Policy{Name: "bad", Stateful: p}}, func(t *testing.T, e *engine) {
+	inEngine(t, Config{Options: options.Options{MaxSize: 1 << 20, Limit: options.LimitHard}, Policy: evict.Policy{Name: "bad", Stateful: p}}, func(t *testing.T, e *engine) {
 		for _, id := range []string{"a", "b", "c"} {
 			e.put(id, 1000)
 		}
@@ -344,7 +360,7 @@ func TestStatefulPolicyThatNamesStrangers(t *testing.T) {
 // knows them all.
 func TestPolicyThatComesLate(t *testing.T) {
 	p := &badPolicy{choose: func(known []sdk.Key) []sdk.Key { return slices.Clone(known) }}
-	inEngine(t, Config{MaxSize: 1 << 20, Hard: true, Policy: evict.Policy{Name: "fifo"}}, func(t *testing.T, e *engine) {
+	inEngine(t, Config{Options: options.Options{MaxSize: 1 << 20, Limit: options.LimitHard}, Policy: evict.Policy{Name: "fifo"}}, func(t *testing.T, e *engine) {
 		for _, id := range []string{"a", "b", "c"} {
 			e.put(id, 1000)
 		}
@@ -367,7 +383,7 @@ func TestPolicyThatComesLate(t *testing.T) {
 // that may not leave comes back as refused.
 func TestStatefulPolicyIsTold(t *testing.T) {
 	p := &badPolicy{choose: func(known []sdk.Key) []sdk.Key { return slices.Clone(known) }}
-	cfg := Config{MaxSize: 1 << 20, Hard: true, HighWatermark: 0.001, LowWatermark: 0.0005, PruneInterval: 100 * time.Hour, Policy: evict.Policy{Name: "fifo", Stateful: p}}
+	cfg := Config{Options: options.Options{MaxSize: 1 << 20, Limit: options.LimitHard, Prune: options.Prune{HighWatermark: 0.001, LowWatermark: 0.0005, Interval: 100 * time.Hour}}, Policy: evict.Policy{Name: "fifo", Stateful: p}}
 	inEngine(t, cfg, func(t *testing.T, e *engine) {
 		e.put("a", 1000)
 		e.put("b", 1000)
@@ -412,7 +428,7 @@ func TestStatefulPolicyIsTold(t *testing.T) {
 
 // TestHits counts what a hit is.
 func TestHits(t *testing.T) {
-	inEngine(t, Config{MaxSize: 1 << 30, Hard: true}, func(t *testing.T, e *engine) {
+	inEngine(t, Config{Options: options.Options{MaxSize: 1 << 30, Limit: options.LimitHard}}, func(t *testing.T, e *engine) {
 		e.put("a", 3000000)
 		copyPart := func(off, n int64) {
 			k, err := e.OpenCached(t.Context(), "a")
@@ -461,7 +477,7 @@ func (failingWriter) Write([]byte) (int, error) { return 0, errors.New("gone") }
 // TestReadersKeepTheirBytes deletes an image that is being read: the reader
 // ends well, and the bytes count until it does.
 func TestReadersKeepTheirBytes(t *testing.T) {
-	inEngine(t, Config{MaxSize: 1 << 30, Hard: true}, func(t *testing.T, e *engine) {
+	inEngine(t, Config{Options: options.Options{MaxSize: 1 << 30, Limit: options.LimitHard}}, func(t *testing.T, e *engine) {
 		e.put("a", 5000)
 		k, err := e.OpenCached(t.Context(), "a")
 		if err != nil {
@@ -486,7 +502,7 @@ func TestReadersKeepTheirBytes(t *testing.T) {
 
 // TestCorruptBlock flips a bit under a reader: the wrong byte never leaves.
 func TestCorruptBlock(t *testing.T) {
-	inEngine(t, Config{MaxSize: 1 << 30, Hard: true}, func(t *testing.T, e *engine) {
+	inEngine(t, Config{Options: options.Options{MaxSize: 1 << 30, Limit: options.LimitHard}}, func(t *testing.T, e *engine) {
 		e.origin.data = bytes.Repeat([]byte("real content "), 300000)
 		want := e.origin.data
 		get := func() ([]byte, Outcome) {
@@ -537,7 +553,7 @@ func TestCorruptBlock(t *testing.T) {
 // TestFileThatCannotBeOpened: while the disk fails, a cached image comes from
 // the origin, and again from the cache afterwards.
 func TestFileThatCannotBeOpened(t *testing.T) {
-	inEngine(t, Config{MaxSize: 1 << 30, Hard: true}, func(t *testing.T, e *engine) {
+	inEngine(t, Config{Options: options.Options{MaxSize: 1 << 30, Limit: options.LimitHard}}, func(t *testing.T, e *engine) {
 		e.origin.data = []byte("content")
 		get := func() Outcome {
 			k, err := e.Open(t.Context(), "image")
@@ -568,7 +584,7 @@ func TestFileThatCannotBeOpened(t *testing.T) {
 // TestDeleteBarsFill deletes while a fill runs: its client gets the image, and
 // nothing appears.
 func TestDeleteBarsFill(t *testing.T) {
-	inEngine(t, Config{MaxSize: 1 << 30, Hard: true, KeepFilling: true}, func(t *testing.T, e *engine) {
+	inEngine(t, Config{Options: options.Options{MaxSize: 1 << 30, Limit: options.LimitHard, Fill: options.Fill{KeepFilling: true}}}, func(t *testing.T, e *engine) {
 		e.origin.data = make([]byte, 3000000)
 		k, err := e.Open(t.Context(), "image")
 		if err != nil {
@@ -594,7 +610,7 @@ func TestDeleteBarsFill(t *testing.T) {
 
 // TestQueueSurvivesPoison fetches what is queued though one id cannot be had.
 func TestQueueSurvivesPoison(t *testing.T) {
-	inEngine(t, Config{MaxSize: 1 << 30, Hard: true}, func(t *testing.T, e *engine) {
+	inEngine(t, Config{Options: options.Options{MaxSize: 1 << 30, Limit: options.LimitHard}}, func(t *testing.T, e *engine) {
 		e.origin.data = make([]byte, 1000)
 		e.origin.missing = "poison"
 		for _, id := range []string{"poison", "a", "b", "c"} {
@@ -618,7 +634,7 @@ func TestQueueSurvivesPoison(t *testing.T) {
 
 // TestRetryQueued fetches at once what waits for its next attempt.
 func TestRetryQueued(t *testing.T) {
-	inEngine(t, Config{MaxSize: 1 << 30, Hard: true}, func(t *testing.T, e *engine) {
+	inEngine(t, Config{Options: options.Options{MaxSize: 1 << 30, Limit: options.LimitHard}}, func(t *testing.T, e *engine) {
 		e.origin.data = make([]byte, 1000)
 		e.origin.missing = "late"
 		if _, err := e.Queue("late"); err != nil {

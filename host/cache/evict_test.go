@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/imgcache/imgcache-host/host/cache/evict"
+	"github.com/imgcache/imgcache-host/host/cache/options"
 	"github.com/imgcache/imgcache-host/host/store/storetest"
 )
 
@@ -17,7 +18,7 @@ func TestTrashThatStays(t *testing.T) {
 	for _, id := range []string{"a", "b"} {
 		plant(t, dir, id, 10, before(time.Hour))
 	}
-	inEngineAt(t, dir, Config{MaxSize: 100, Hard: true}, func(t *testing.T, e *engine) {
+	inEngineAt(t, dir, Config{Options: options.Options{MaxSize: 100, Limit: options.LimitHard}}, func(t *testing.T, e *engine) {
 		synctest.Wait() // the start is over
 		fsys := storetest.New(t, dir)
 		e.fsys.FS = fsys

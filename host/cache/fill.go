@@ -137,7 +137,7 @@ func (f *fill) start(ctx context.Context) (*fetch, error) {
 			return src, err
 		}
 	}
-	retries := f.c.cfg.Retries
+	retries := f.c.cfg.Fill.Retries
 	if f.replaces {
 		retries = 0 // whoever waits is served what is stored
 	}
@@ -466,7 +466,7 @@ func (f *fill) leave() {
 	f.mu.Lock()
 	f.clients--
 	last := f.finished && f.clients == 0
-	idle := f.clients == 0 && !f.finished && !f.wanted && !f.c.cfg.KeepFilling
+	idle := f.clients == 0 && !f.finished && !f.wanted && !f.c.cfg.Fill.KeepFilling
 	f.mu.Unlock()
 	if idle {
 		f.cancel(errAbandoned)

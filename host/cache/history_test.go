@@ -5,6 +5,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/imgcache/imgcache-host/host/cache/options"
 )
 
 // story returns what happened to an image in one line.
@@ -41,7 +43,7 @@ func (e *engine) fetch(id string) error {
 // TestHistory lives images through everything that can happen to them: each
 // time the history says what and why, in the words of the log.
 func TestHistory(t *testing.T) {
-	inEngine(t, Config{MaxSize: 13_000, Hard: true, Retries: 1}, func(t *testing.T, e *engine) {
+	inEngine(t, Config{Options: options.Options{MaxSize: 13_000, Limit: options.LimitHard, Fill: options.Fill{Retries: 1}}}, func(t *testing.T, e *engine) {
 		want := func(id, story, because string) {
 			t.Helper()
 			if got := e.story(id); got != story || !strings.Contains(e.because(id), because) {
@@ -119,7 +121,7 @@ func TestHistory(t *testing.T) {
 // TestHistoryOfInterruptedFill: what the shutdown itself did is told after the
 // next start.
 func TestHistoryOfInterruptedFill(t *testing.T) {
-	inEngine(t, Config{MaxSize: 1 << 30, Hard: true, KeepFilling: true}, func(t *testing.T, e *engine) {
+	inEngine(t, Config{Options: options.Options{MaxSize: 1 << 30, Limit: options.LimitHard, Fill: options.Fill{KeepFilling: true}}}, func(t *testing.T, e *engine) {
 		e.origin.data = make([]byte, 5_000_000)
 		k, err := e.Open(t.Context(), "a")
 		if err != nil {

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/imgcache/imgcache-host/host/cache/internal/drivertest"
+	"github.com/imgcache/imgcache-host/host/cache/options"
 	"github.com/imgcache/imgcache-host/host/cache/records"
 	"github.com/imgcache/imgcache-host/sdk"
 	"github.com/imgcache/imgcache-host/sdk/sdktest"
@@ -32,7 +33,7 @@ func seedRecords(t *testing.T, d sdk.Driver, entries ...sdk.Entry) {
 // more hits, and goes on with it. A restart with the one before misses nothing.
 func TestMigrate(t *testing.T) {
 	var a, b sdktest.Memory
-	inEngine(t, Config{MaxSize: 1 << 30, Hard: true, Driver: &a, DriverName: "driver.a"}, func(t *testing.T, e *engine) {
+	inEngine(t, Config{Options: options.Options{MaxSize: 1 << 30, Limit: options.LimitHard}, Driver: &a, DriverName: "driver.a"}, func(t *testing.T, e *engine) {
 		for i, id := range []string{"one", "two", "three"} {
 			e.put(id, 10+i)
 			for range i + 1 {
@@ -101,7 +102,7 @@ func TestMigrateGivesUp(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			var a sdktest.Memory
-			inEngine(t, Config{MaxSize: 1 << 30, Hard: true, Driver: &a, DriverName: "driver.a"}, func(t *testing.T, e *engine) {
+			inEngine(t, Config{Options: options.Options{MaxSize: 1 << 30, Limit: options.LimitHard}, Driver: &a, DriverName: "driver.a"}, func(t *testing.T, e *engine) {
 				e.put("one", 10)
 				e.read("one")
 				ended := make(chan error)

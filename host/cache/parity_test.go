@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/imgcache/imgcache-host/host/cache/evict"
+	"github.com/imgcache/imgcache-host/host/cache/options"
 	"github.com/imgcache/imgcache-host/host/store/storetest"
 	"github.com/imgcache/imgcache-host/sdk"
 	"github.com/imgcache/imgcache-host/sdk/sdktest"
@@ -60,7 +61,7 @@ func TestTwoWritersNeverMix(t *testing.T) {
 	ours, theirs := bytes.Repeat([]byte{'w'}, size), bytes.Repeat([]byte{'f'}, size)
 	for name, writeFirst := range map[string]bool{"the write ends first": true, "the fill ends first": false} {
 		t.Run(name, func(t *testing.T) {
-			inEngine(t, Config{MaxSize: 1 << 30, Hard: true, KeepFilling: true}, func(t *testing.T, e *engine) {
+			inEngine(t, Config{Options: options.Options{MaxSize: 1 << 30, Limit: options.LimitHard, Fill: options.Fill{KeepFilling: true}}}, func(t *testing.T, e *engine) {
 				e.origin.data, e.origin.version = theirs, `"theirs"`
 				w, err := e.BeginWrite(t.Context(), WriteOptions{ID: "image"})
 				if err != nil {
@@ -134,7 +135,7 @@ func (hangingDriver) Apply(ctx context.Context, _ sdk.Batch) error {
 func TestHangingDriverDelaysNobody(t *testing.T) {
 	times := map[bool][]time.Duration{}
 	for _, hangs := range []bool{false, true} {
-		cfg := Config{MaxSize: 1 << 30, Hard: true}
+		cfg := Config{Options: options.Options{MaxSize: 1 << 30, Limit: options.LimitHard}}
 		if hangs {
 			cfg.Driver = hangingDriver{}
 		}
@@ -170,7 +171,7 @@ func TestPruneWithoutRecords(t *testing.T) {
 			for i := range 10 {
 				plant(t, dir, fmt.Sprint(i), 1024, before(time.Duration(20-i)*time.Hour))
 			}
-			inEngineAt(t, dir, Config{MaxSize: 1 << 20, Driver: driver}, func(t *testing.T, e *engine) {
+			inEngineAt(t, dir, Config{Options: options.Options{MaxSize: 1 << 20}, Driver: driver}, func(t *testing.T, e *engine) {
 				if r := e.prune(5120); r != (Result{5, 5120}) {
 					t.Errorf("pruned %+v, want 5 files of 5120 bytes", r)
 				}
@@ -194,7 +195,7 @@ func TestOrphanLeavesAlone(t *testing.T) {
 		t.Fatal(err)
 	}
 	plant(t, dir, "orphan", 6144, before(2*time.Hour))
-	inEngineAt(t, dir, Config{MaxSize: 1 << 20, Driver: records}, func(t *testing.T, e *engine) {
+	inEngineAt(t, dir, Config{Options: options.Options{MaxSize: 1 << 20}, Driver: records}, func(t *testing.T, e *engine) {
 		<-e.recorder.Merged
 		for _, want := range []Result{{1, 6144}, {}} {
 			if r := e.prune(5120); r != want {
@@ -214,7 +215,7 @@ func TestPruneCountsImages(t *testing.T) {
 	for i := range 4 {
 		plant(t, dir, fmt.Sprint(i), 1024, before(time.Duration(20-i)*time.Hour))
 	}
-	inEngineAt(t, dir, Config{MaxSize: 4096}, func(t *testing.T, e *engine) {
+	inEngineAt(t, dir, Config{Options: options.Options{MaxSize: 4096}}, func(t *testing.T, e *engine) {
 		time.Sleep(10 * time.Minute) // in which the service prunes by itself
 		if r := e.prune(4096); r != (Result{}) {
 			t.Errorf("at the limit %+v was pruned", r)
@@ -249,7 +250,7 @@ func TestInvalidLeavesFirst(t *testing.T) {
 			plant(t, dir, "a", 4000, before(3*time.Hour))
 			plant(t, dir, "invalid/old", 5000, before(2*time.Hour))
 			plant(t, dir, "invalid/new", 500, before(time.Hour))
-			inEngineAt(t, dir, Config{MaxSize: tt.max, Hard: true}, func(t *testing.T, e *engine) {
+			inEngineAt(t, dir, Config{Options: options.Options{MaxSize: tt.max, Limit: options.LimitHard}}, func(t *testing.T, e *engine) {
 				tt.act(e)
 				if info, _ := e.Image("a"); info.State != StateCached {
 					t.Errorf("the image is %s", info.State)
@@ -276,7 +277,7 @@ func TestRecordsFollowFiles(t *testing.T) {
 		t.Fatal(err)
 	}
 	plant(t, dir, "other", 6, before(time.Hour))
-	inEngineAt(t, dir, Config{MaxSize: 1 << 20, Hard: true, Driver: records}, func(t *testing.T, e *engine) {
+	inEngineAt(t, dir, Config{Options: options.Options{MaxSize: 1 << 20, Limit: options.LimitHard}, Driver: records}, func(t *testing.T, e *engine) {
 		record := func(id string) sdk.Entry {
 			t.Helper()
 			time.Sleep(10 * time.Second) // the records are told
@@ -317,7 +318,7 @@ func TestRecordsFollowFiles(t *testing.T) {
 // TestAbortedReadKeepsAnImage is fault 10: a download that was broken off is
 // no hit, but whoever asks for an image needs it.
 func TestAbortedReadKeepsAnImage(t *testing.T) {
-	inEngine(t, Config{MaxSize: 1 << 20, Hard: true}, func(t *testing.T, e *engine) {
+	inEngine(t, Config{Options: options.Options{MaxSize: 1 << 20, Limit: options.LimitHard}}, func(t *testing.T, e *engine) {
 		for _, id := range []string{"a", "b", "c"} {
 			e.put(id, 1000)
 		}
@@ -357,7 +358,7 @@ func TestGlancesFilesAreNoImages(t *testing.T) {
 	for _, id := range []string{"a", "b"} {
 		plant(t, dir, id, 1000, before(time.Minute))
 	}
-	inEngineAt(t, dir, Config{MaxSize: 2000, Hard: true}, func(t *testing.T, e *engine) {
+	inEngineAt(t, dir, Config{Options: options.Options{MaxSize: 2000, Limit: options.LimitHard}}, func(t *testing.T, e *engine) {
 		e.wantIDs("a", "b")
 		if u := e.Usage(); u.Bytes != 2000 || u.Images != 2 {
 			t.Errorf("%d bytes of %d images are counted, want 2000 of 2", u.Bytes, u.Images)
@@ -412,7 +413,7 @@ func TestPruneAsksOnce(t *testing.T) {
 		plant(t, dir, fmt.Sprint(i), 10, before(time.Duration(i)*time.Minute))
 	}
 	policy := &countingScorer{}
-	inEngineAt(t, dir, Config{MaxSize: 1 << 20, Policy: evict.Policy{Name: "lru", Scorer: policy}}, func(t *testing.T, e *engine) {
+	inEngineAt(t, dir, Config{Options: options.Options{MaxSize: 1 << 20}, Policy: evict.Policy{Name: "lru", Scorer: policy}}, func(t *testing.T, e *engine) {
 		synctest.Wait()
 		policy.calls.Store(0)
 		policy.records.Store(0)
@@ -433,7 +434,7 @@ func TestListsLookAtNoFile(t *testing.T) {
 	for i := range images {
 		plant(t, dir, fmt.Sprint(i), 10, before(time.Hour))
 	}
-	inEngineAt(t, dir, Config{MaxSize: 1 << 20, Hard: true}, func(t *testing.T, e *engine) {
+	inEngineAt(t, dir, Config{Options: options.Options{MaxSize: 1 << 20, Limit: options.LimitHard}}, func(t *testing.T, e *engine) {
 		synctest.Wait()
 		fsys := storetest.New(t, dir)
 		e.fsys.FS = fsys
@@ -455,7 +456,7 @@ func TestListsLookAtNoFile(t *testing.T) {
 // TestPrefetchersAreBounded is fault 20: as many transfers at once as are
 // configured, whatever is queued, and none of an image that is cached.
 func TestPrefetchersAreBounded(t *testing.T) {
-	inEngine(t, Config{MaxSize: 1 << 30, Hard: true, Prefetchers: 3}, func(t *testing.T, e *engine) {
+	inEngine(t, Config{Options: options.Options{MaxSize: 1 << 30, Limit: options.LimitHard, Prefetch: options.Prefetch{Workers: 3}}}, func(t *testing.T, e *engine) {
 		e.origin.data = make([]byte, 1<<20)
 		const images = 20
 		for i := range images {
@@ -486,7 +487,7 @@ func TestPrefetchersAreBounded(t *testing.T) {
 // TestPrefetchVerifies is bug 882585: what the queue brings in is checked as
 // what a client brings in, and tried again.
 func TestPrefetchVerifies(t *testing.T) {
-	inEngine(t, Config{MaxSize: 1 << 30, Hard: true}, func(t *testing.T, e *engine) {
+	inEngine(t, Config{Options: options.Options{MaxSize: 1 << 30, Limit: options.LimitHard}}, func(t *testing.T, e *engine) {
 		e.origin.data, e.origin.digest, e.origin.corrupt = make([]byte, 3<<20), true, true
 		if ok, err := e.Queue("image"); !ok || err != nil {
 			t.Fatal(ok, err)
@@ -514,7 +515,7 @@ func TestPruneOfMissingFile(t *testing.T) {
 	for _, id := range []string{"a", "b", "c"} {
 		plant(t, dir, id, 1000, before(time.Hour))
 	}
-	inEngineAt(t, dir, Config{MaxSize: 1 << 20, Hard: true}, func(t *testing.T, e *engine) {
+	inEngineAt(t, dir, Config{Options: options.Options{MaxSize: 1 << 20, Limit: options.LimitHard}}, func(t *testing.T, e *engine) {
 		if err := os.Remove(filepath.Join(dir, "b")); err != nil {
 			t.Fatal(err)
 		}
@@ -532,7 +533,7 @@ func TestPruneOfMissingFile(t *testing.T) {
 // TestPruneEdges is bug 1039854, and what Glance does at its edges: an empty
 // cache, exactly the limit, images without a byte.
 func TestPruneEdges(t *testing.T) {
-	inEngine(t, Config{MaxSize: 0, PruneInterval: 100 * time.Hour}, func(t *testing.T, e *engine) {
+	inEngine(t, Config{Options: options.Options{MaxSize: 0, Prune: options.Prune{Interval: 100 * time.Hour}}}, func(t *testing.T, e *engine) {
 		synctest.Wait() // the service prunes once at its start
 		for range 2 {
 			if r := e.prune(0); r != (Result{}) {
@@ -560,7 +561,7 @@ func TestPruneEdges(t *testing.T) {
 func TestEmptyImageIsCached(t *testing.T) {
 	dir := t.TempDir()
 	plant(t, dir, "adopted", 0, before(time.Hour))
-	inEngineAt(t, dir, Config{MaxSize: 1 << 20, Hard: true}, func(t *testing.T, e *engine) {
+	inEngineAt(t, dir, Config{Options: options.Options{MaxSize: 1 << 20, Limit: options.LimitHard}}, func(t *testing.T, e *engine) {
 		for _, want := range []bool{false, true} {
 			if got, outcome := e.download("fetched"); len(got) != 0 || outcome.Hit != want {
 				t.Errorf("%d bytes; a hit: %v, want %v", len(got), outcome.Hit, want)
@@ -583,7 +584,7 @@ func TestUnknownIDs(t *testing.T) {
 	dir := t.TempDir()
 	plant(t, dir, "incomplete/foreign", 10, before(time.Hour))
 	plant(t, dir, "queue/queued", 0, before(time.Hour))
-	inEngineAt(t, dir, Config{MaxSize: 1 << 20, Hard: true}, func(t *testing.T, e *engine) {
+	inEngineAt(t, dir, Config{Options: options.Options{MaxSize: 1 << 20, Limit: options.LimitHard}}, func(t *testing.T, e *engine) {
 		e.origin.mu.Lock()
 		e.origin.missing = "queued"
 		e.origin.mu.Unlock()
@@ -622,7 +623,7 @@ func TestCleanRules(t *testing.T) {
 	plant(t, dir, "incomplete/at-the-limit", 2, before(time.Hour))
 	plant(t, dir, "incomplete/above", 4, before(time.Hour+time.Nanosecond))
 	plant(t, dir, "incomplete/now", 8, before(0))
-	inEngineAt(t, dir, Config{MaxSize: 1 << 20, Hard: true, StallTime: time.Hour}, func(t *testing.T, e *engine) {
+	inEngineAt(t, dir, Config{Options: options.Options{MaxSize: 1 << 20, Limit: options.LimitHard, StallTime: time.Hour}}, func(t *testing.T, e *engine) {
 		e.origin.mu.Lock()
 		e.origin.down = true
 		e.origin.mu.Unlock()
@@ -654,7 +655,7 @@ func TestCleanRules(t *testing.T) {
 func TestUnreadableImage(t *testing.T) {
 	dir := t.TempDir()
 	plant(t, dir, "image", 10, before(time.Hour))
-	inEngineAt(t, dir, Config{MaxSize: 1 << 20, Hard: true}, func(t *testing.T, e *engine) {
+	inEngineAt(t, dir, Config{Options: options.Options{MaxSize: 1 << 20, Limit: options.LimitHard}}, func(t *testing.T, e *engine) {
 		synctest.Wait()
 		fsys := storetest.New(t, dir)
 		fsys.Inject(storetest.On("image", 1, syscall.EACCES))

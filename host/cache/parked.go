@@ -9,6 +9,7 @@ import (
 	"slices"
 	"sync"
 
+	"github.com/imgcache/imgcache-host/host/cache/options"
 	"github.com/imgcache/imgcache-host/host/origin"
 	"github.com/imgcache/imgcache-host/host/store"
 )
@@ -75,7 +76,7 @@ func (p *parked) list() []parkedFill {
 // checkpoint lets a later fill go on with a file, if the origin says by which
 // version that could be told to be right.
 func (f *fill) checkpoint(staged *store.Staged) {
-	if !origin.Joins(f.obj.Version) || f.c.cfg.DropFills {
+	if !origin.Joins(f.obj.Version) || f.c.cfg.Fills == options.FillsAbort {
 		return
 	}
 	label, err := json.Marshal(checkpoint{f.obj, hiddenName(f.id, f.name)})
@@ -151,7 +152,7 @@ func (c *Cache) dropParked() bool {
 // resumeParked goes on with the fills that the end of the last run
 // interrupted. Without keep_filling they wait until a client comes back.
 func (c *Cache) resumeParked() {
-	if !c.cfg.KeepFilling {
+	if !c.cfg.Fill.KeepFilling {
 		return
 	}
 	for _, p := range c.parked.list() {
@@ -220,7 +221,7 @@ func (f *fill) continueBehind(ctx context.Context, obj origin.Object, have int64
 	case obj.Size >= 0 && have > obj.Size:
 		return nil, fmt.Errorf("%w: it has %d bytes, %d were fetched", origin.ErrChanged, obj.Size, have)
 	case obj.Size != have:
-		return resumeFetch(ctx, f.origin, f.name, obj, have, f.c.cfg.Retries)
+		return resumeFetch(ctx, f.origin, f.name, obj, have, f.c.cfg.Fill.Retries)
 	}
 	now, err := f.origin.Stat(ctx, f.name)
 	if err == nil {

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/imgcache/imgcache-host/host/cache/internal/space"
+	"github.com/imgcache/imgcache-host/host/cache/options"
 )
 
 // begun opens an image for a client and fails the test unless it is stored, or
@@ -47,7 +48,7 @@ func (e *engine) finish(list ...Content) {
 // the second request is the one with which it is stored, whatever became of the
 // first, and the third follows it.
 func TestPassedThroughIsNotFollowed(t *testing.T) {
-	inEngine(t, Config{MaxSize: 1 << 30, Hard: true, KeepFilling: true, AdmitAfter: 2}, func(t *testing.T, e *engine) {
+	inEngine(t, Config{Options: options.Options{MaxSize: 1 << 30, Limit: options.LimitHard, AdmitAfter: 2, Fill: options.Fill{KeepFilling: true}}}, func(t *testing.T, e *engine) {
 		e.origin.data = bigContent(1)
 		e.origin.gate = make(chan struct{})
 		opened := make(chan Content)
@@ -82,7 +83,7 @@ func TestPassedThroughIsNotFollowed(t *testing.T) {
 // TestScannerBothersNobody asks for an image that is being passed through to a
 // scanner.
 func TestScannerBothersNobody(t *testing.T) {
-	inEngine(t, Config{MaxSize: 1 << 30, Hard: true, KeepFilling: true, ColdPerClient: 1}, func(t *testing.T, e *engine) {
+	inEngine(t, Config{Options: options.Options{MaxSize: 1 << 30, Limit: options.LimitHard, Fill: options.Fill{KeepFilling: true, ColdPerClient: 1}}}, func(t *testing.T, e *engine) {
 		e.origin.data = bigContent(1)
 		e.finish(
 			e.begun("scanner", "a", true),
@@ -99,7 +100,7 @@ func TestScannerBothersNobody(t *testing.T) {
 // TestClientThatLeavesTheLine counts no image on the account of a client that
 // left before its turn.
 func TestClientThatLeavesTheLine(t *testing.T) {
-	inEngine(t, Config{MaxSize: 1 << 30, Hard: true, Fills: 1, ColdPerClient: 1}, func(t *testing.T, e *engine) {
+	inEngine(t, Config{Options: options.Options{MaxSize: 1 << 30, Limit: options.LimitHard, Fill: options.Fill{Concurrency: 1, ColdPerClient: 1}}}, func(t *testing.T, e *engine) {
 		e.origin.data = bigContent(1)
 		first := e.begun("other", "first", true)
 		ctx, leave := context.WithCancel(WithClient(t.Context(), "client"))
@@ -115,7 +116,7 @@ func TestClientThatLeavesTheLine(t *testing.T) {
 // TestQueuedWhilePassedThrough queues an image while a client gets it passed
 // through.
 func TestQueuedWhilePassedThrough(t *testing.T) {
-	inEngine(t, Config{MaxSize: 1 << 30, Hard: true, KeepFilling: true, AdmitAfter: 9}, func(t *testing.T, e *engine) {
+	inEngine(t, Config{Options: options.Options{MaxSize: 1 << 30, Limit: options.LimitHard, AdmitAfter: 9, Fill: options.Fill{KeepFilling: true}}}, func(t *testing.T, e *engine) {
 		e.origin.data = bigContent(1)
 		k := e.begun("", "image", false)
 		if queued, err := e.Queue("image"); err != nil || !queued {
@@ -133,7 +134,7 @@ func TestQueuedWhilePassedThrough(t *testing.T) {
 // TestHalfFetchedIsAdmitted goes on with what an earlier run has begun, though
 // the requests of that run are forgotten.
 func TestHalfFetchedIsAdmitted(t *testing.T) {
-	inEngine(t, Config{MaxSize: 1 << 30, Hard: true, AdmitAfter: 2}, func(t *testing.T, e *engine) {
+	inEngine(t, Config{Options: options.Options{MaxSize: 1 << 30, Limit: options.LimitHard, AdmitAfter: 2}}, func(t *testing.T, e *engine) {
 		e.origin.data = bigContent(1)
 		e.finish(e.begun("", "image", false))
 		k := e.begun("", "image", true)
@@ -150,7 +151,7 @@ func TestHalfFetchedIsAdmitted(t *testing.T) {
 
 // TestRangesArePassedThrough asks for parts of an image that is not stored.
 func TestRangesArePassedThrough(t *testing.T) {
-	inEngine(t, Config{MaxSize: 1 << 30, Hard: true, AdmitAfter: 9}, func(t *testing.T, e *engine) {
+	inEngine(t, Config{Options: options.Options{MaxSize: 1 << 30, Limit: options.LimitHard, AdmitAfter: 9}}, func(t *testing.T, e *engine) {
 		e.origin.data = bigContent(1)
 		size := int64(len(e.origin.data))
 		for _, r := range [][2]int64{{0, 10}, {3 << 20, 100}, {size - 7, 7}, {0, size}} {
@@ -173,7 +174,7 @@ func TestRangesArePassedThrough(t *testing.T) {
 // TestImageGrowsTooLarge has several clients follow an image of unknown size
 // that turns out to be larger than it may be.
 func TestImageGrowsTooLarge(t *testing.T) {
-	inEngine(t, Config{MaxSize: 1 << 30, Hard: true, KeepFilling: true, MaxImageSize: 4 << 20}, func(t *testing.T, e *engine) {
+	inEngine(t, Config{Options: options.Options{MaxSize: 1 << 30, Limit: options.LimitHard, MaxImageSize: 4 << 20, Fill: options.Fill{KeepFilling: true}}}, func(t *testing.T, e *engine) {
 		e.origin.data, e.origin.size = bigContent(1), false
 		errs := make(chan error)
 		for range 4 {
@@ -202,7 +203,7 @@ func TestImageGrowsTooLarge(t *testing.T) {
 
 // TestWriteTooLarge refuses to take in what would not be fetched either.
 func TestWriteTooLarge(t *testing.T) {
-	inEngine(t, Config{MaxSize: 1 << 30, Hard: true, MaxImageSize: 1000}, func(t *testing.T, e *engine) {
+	inEngine(t, Config{Options: options.Options{MaxSize: 1 << 30, Limit: options.LimitHard, MaxImageSize: 1000}}, func(t *testing.T, e *engine) {
 		size := int64(1001)
 		if _, err := e.BeginWrite(t.Context(), WriteOptions{ID: "known", Size: &size}); !errors.Is(err, ErrNoSpace) || !strings.Contains(err.Error(), "max_image_size") {
 			t.Errorf("of known size: %v", err)
@@ -223,9 +224,7 @@ func TestWriteTooLarge(t *testing.T) {
 // it more.
 func TestMinFreeWithWatermarks(t *testing.T) {
 	const mib = 1 << 20
-	inEngine(t, Config{
-		MaxSize: 100 * mib, Hard: true, HighWatermark: 0.9, LowWatermark: 0.1, MinFree: 10 * mib,
-	}, func(t *testing.T, e *engine) {
+	inEngine(t, Config{Options: options.Options{MaxSize: 100 * mib, Limit: options.LimitHard, Prune: options.Prune{HighWatermark: 0.9, LowWatermark: 0.1, MinFree: 10 * mib}}}, func(t *testing.T, e *engine) {
 		e.origin.data = bigContent(1)[:4*mib]
 		var others atomic.Int64
 		free := e.withDisk(100*mib, &others)
@@ -247,7 +246,7 @@ func TestMinFreeWithWatermarks(t *testing.T) {
 // TestLooksAtOnce looks at the file system twice at once: bytes that were
 // claimed before are not counted as free again.
 func TestLooksAtOnce(t *testing.T) {
-	inEngine(t, Config{MaxSize: 1 << 30, Hard: true, MinFree: 100}, func(t *testing.T, e *engine) {
+	inEngine(t, Config{Options: options.Options{MaxSize: 1 << 30, Limit: options.LimitHard, Prune: options.Prune{MinFree: 100}}}, func(t *testing.T, e *engine) {
 		slow := func() int64 {
 			time.Sleep(time.Second)
 			return 1000
@@ -274,7 +273,7 @@ func TestLooksAtOnce(t *testing.T) {
 
 // TestQueuedIsAdmitted asks for an image that waits in the queue.
 func TestQueuedIsAdmitted(t *testing.T) {
-	inEngine(t, Config{MaxSize: 1 << 30, Hard: true, KeepFilling: true, AdmitAfter: 9, Prefetchers: 1}, func(t *testing.T, e *engine) {
+	inEngine(t, Config{Options: options.Options{MaxSize: 1 << 30, Limit: options.LimitHard, AdmitAfter: 9, Fill: options.Fill{KeepFilling: true}, Prefetch: options.Prefetch{Workers: 1}}}, func(t *testing.T, e *engine) {
 		e.origin.data = bigContent(1)
 		e.origin.gate = make(chan struct{})
 		for _, id := range []string{"first", "second"} {

@@ -13,6 +13,7 @@ import (
 	"github.com/imgcache/imgcache-host/host/cache/evict"
 	"github.com/imgcache/imgcache-host/host/cache/internal/lines"
 	"github.com/imgcache/imgcache-host/host/cache/internal/pins"
+	"github.com/imgcache/imgcache-host/host/cache/options"
 	"github.com/imgcache/imgcache-host/sdk"
 )
 
@@ -50,7 +51,7 @@ func TestPinnedImagesStay(t *testing.T) {
 		"knows nothing": {Name: "none", Stateful: &badPolicy{choose: func([]sdk.Key) []sdk.Key { return nil }}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			cfg := Config{MaxSize: 10_000, Hard: true, HighWatermark: 0.5, LowWatermark: 0.1, PruneInterval: 100 * time.Hour, Policy: policy}
+			cfg := Config{Options: options.Options{MaxSize: 10_000, Limit: options.LimitHard, Prune: options.Prune{HighWatermark: 0.5, LowWatermark: 0.1, Interval: 100 * time.Hour}}, Policy: policy}
 			inEngine(t, cfg, func(t *testing.T, e *engine) {
 				if p := e.pin("later", 0); p.Cached {
 					t.Error("an absent image is cached")
@@ -94,7 +95,7 @@ func TestPinnedImagesStay(t *testing.T) {
 
 // TestPinEnds: from its end on a pin has no effect, and soon it is forgotten.
 func TestPinEnds(t *testing.T) {
-	inEngine(t, Config{MaxSize: 1 << 20, Hard: true}, func(t *testing.T, e *engine) {
+	inEngine(t, Config{Options: options.Options{MaxSize: 1 << 20, Limit: options.LimitHard}}, func(t *testing.T, e *engine) {
 		e.put("a", 10)
 		e.pin("a", time.Hour)
 		if info, _ := e.Image("a"); !info.Pinned || info.PinnedUntil.IsZero() || !e.Images()[0].Pinned {
@@ -128,7 +129,7 @@ func TestPinEnds(t *testing.T) {
 // TestConfiguredPins cannot be taken away by a request, nor made shorter.
 func TestConfiguredPins(t *testing.T) {
 	from := time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC) // when the clock of a bubble begins
-	cfg := Config{MaxSize: 1 << 20, Hard: true, Pins: []Pin{
+	cfg := Config{Options: options.Options{MaxSize: 1 << 20, Limit: options.LimitHard}, Pins: []Pin{
 		{ID: "gold"},
 		{ID: "twice", Until: from.Add(2 * time.Hour), From: `pin "b"`},
 		{ID: "twice", Until: from.Add(time.Hour), From: `pin "a"`},
@@ -166,7 +167,7 @@ func TestConfiguredPins(t *testing.T) {
 // TestDeletePinned: a pin keeps an image from the policy, not from its
 // operator, and is there when the image comes back.
 func TestDeletePinned(t *testing.T) {
-	inEngine(t, Config{MaxSize: 1 << 20, Hard: true}, func(t *testing.T, e *engine) {
+	inEngine(t, Config{Options: options.Options{MaxSize: 1 << 20, Limit: options.LimitHard}}, func(t *testing.T, e *engine) {
 		e.put("a", 10)
 		e.pin("a", 0)
 		if err := e.Delete(t.Context(), "a"); err != nil {
@@ -189,7 +190,7 @@ func TestDeletePinned(t *testing.T) {
 // TestPinsFillTheCache: images that find no room beside pinned ones are passed
 // through, nothing is evicted for them in vain, and it is said once why.
 func TestPinsFillTheCache(t *testing.T) {
-	inEngine(t, Config{MaxSize: 100_000, Hard: true}, func(t *testing.T, e *engine) {
+	inEngine(t, Config{Options: options.Options{MaxSize: 100_000, Limit: options.LimitHard}}, func(t *testing.T, e *engine) {
 		e.put("gold", 95_000)
 		e.put("small", 2000)
 		e.pin("gold", 0)

@@ -17,7 +17,7 @@ func (c *Cache) Prune(ctx context.Context, o PruneOptions) (Result, error) {
 	if o.MaxSize != nil && *o.MaxSize < 0 {
 		return Result{}, fmt.Errorf("max_size is %d, want 0 or more bytes", *o.MaxSize)
 	}
-	r := evict.Rule{MinAge: c.cfg.MinAge}
+	r := evict.Rule{MinAge: c.cfg.Prune.MinAge}
 	if o.MaxSize != nil {
 		r = evict.Rule{InUse: true}
 	}
@@ -45,7 +45,7 @@ func (c *Cache) excess(o PruneOptions) (held, target int64, why string) {
 	if o.MaxSize != nil {
 		target, start = *o.MaxSize, *o.MaxSize
 	}
-	bound := c.cfg.Hard && o.MaxSize == nil
+	bound := c.cfg.hard() && o.MaxSize == nil
 	held, why = c.held(bound), "by a prune"
 	if held <= start { // only what min_free needs has to leave
 		target = held
@@ -108,7 +108,7 @@ func (c *Cache) pruneByItself(ctx context.Context) {
 	case <-ctx.Done():
 		return
 	}
-	tick := time.NewTicker(c.cfg.PruneInterval)
+	tick := time.NewTicker(c.cfg.Prune.Interval)
 	defer tick.Stop()
 	for {
 		if _, err := c.Prune(ctx, PruneOptions{}); err != nil && ctx.Err() == nil {

@@ -51,7 +51,7 @@ const (
 
 func newQueue(c *Cache) *queue {
 	return &queue{
-		c: c, wake: make(chan struct{}, 1), slots: make(chan struct{}, c.cfg.Prefetchers),
+		c: c, wake: make(chan struct{}, 1), slots: make(chan struct{}, c.cfg.Prefetch.Workers),
 		retries: map[string]*retry{}, results: make(chan fetched),
 	}
 }

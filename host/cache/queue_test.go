@@ -6,12 +6,14 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/imgcache/imgcache-host/host/cache/options"
 )
 
 // TestQueueTellsFailures: an image that cannot be fetched is tried again, ever
 // later, and the queue says how often, why, and when.
 func TestQueueTellsFailures(t *testing.T) {
-	inEngine(t, Config{MaxSize: 1 << 30, Hard: true}, func(t *testing.T, e *engine) {
+	inEngine(t, Config{Options: options.Options{MaxSize: 1 << 30, Limit: options.LimitHard}}, func(t *testing.T, e *engine) {
 		e.origin.data = make([]byte, 1000)
 		e.origin.missing = "poison"
 		entry := func() QueueEntry {
@@ -81,7 +83,7 @@ func TestQueueTellsFailures(t *testing.T) {
 // TestQueueResumesInOrder: a restart in the middle changes neither what is
 // fetched nor in which order.
 func TestQueueResumesInOrder(t *testing.T) {
-	inEngine(t, Config{MaxSize: 1 << 30, Hard: true, Prefetchers: 1}, func(t *testing.T, e *engine) {
+	inEngine(t, Config{Options: options.Options{MaxSize: 1 << 30, Limit: options.LimitHard, Prefetch: options.Prefetch{Workers: 1}}}, func(t *testing.T, e *engine) {
 		e.origin.data = make([]byte, 3_000_000)
 		e.origin.missing = "poison"
 		want := []string{"f", "e", "d", "c", "b", "a"}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/imgcache/imgcache-host/host/cache/internal/journal"
+	"github.com/imgcache/imgcache-host/host/cache/options"
 	"github.com/imgcache/imgcache-host/host/cache/records"
 	"github.com/imgcache/imgcache-host/sdk"
 	"github.com/imgcache/imgcache-host/sdk/sdktest"
@@ -62,7 +63,7 @@ func TestRecordWithoutVersion(t *testing.T) {
 			if err := driver.Memory.Apply(t.Context(), sdk.Batch{Source: "s", Seq: 1, Ops: []sdk.Op{sdk.Put(record)}}); err != nil {
 				t.Fatal(err)
 			}
-			inEngineAt(t, dir, Config{MaxSize: 1 << 30, Hard: true, Driver: driver}, func(t *testing.T, e *engine) {
+			inEngineAt(t, dir, Config{Options: options.Options{MaxSize: 1 << 30, Limit: options.LimitHard}, Driver: driver}, func(t *testing.T, e *engine) {
 				e.origin.data, e.origin.digest = data, true
 				if !tt.late {
 					<-e.recorder.Merged
@@ -107,7 +108,7 @@ func (d failingDriver) fail(ctx context.Context) error {
 func TestFlushInterval(t *testing.T) {
 	for every, most := range map[time.Duration]int{0: 90, time.Second: 90, 30 * time.Second: 5} {
 		driver := sdktest.NewFlaky(&sdktest.Memory{}, func(int) sdktest.Fault { return sdktest.NoFault })
-		inEngine(t, Config{MaxSize: 1 << 30, Hard: true, Driver: driver, FlushInterval: every}, func(t *testing.T, e *engine) {
+		inEngine(t, Config{Options: options.Options{MaxSize: 1 << 30, Limit: options.LimitHard, FlushInterval: every}, Driver: driver}, func(t *testing.T, e *engine) {
 			e.put("a", 10)
 			time.Sleep(2 * time.Second)
 			before := driver.Calls()
@@ -132,7 +133,7 @@ func TestFlushInterval(t *testing.T) {
 // can cost is a second.
 func TestLogIsWrittenMeanwhile(t *testing.T) {
 	for _, slow := range []bool{false, true} {
-		inEngine(t, Config{MaxSize: 1 << 30, Hard: true, Driver: failingDriver{slow}}, func(t *testing.T, e *engine) {
+		inEngine(t, Config{Options: options.Options{MaxSize: 1 << 30, Limit: options.LimitHard}, Driver: failingDriver{slow}}, func(t *testing.T, e *engine) {
 			e.put("a", 10)
 			time.Sleep(45 * time.Second) // the pauses are long by now, and so are the calls
 			for hits := range uint64(20) {

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/imgcache/imgcache-host/host/cache/evict"
+	"github.com/imgcache/imgcache-host/host/cache/options"
 	"github.com/imgcache/imgcache-host/sdk/sdktest"
 )
 
@@ -25,7 +26,7 @@ func (e *engine) life(l *ledger) {
 // again when the images are those that were left, and else sees them anew.
 func TestPolicyStateOutlivesTheService(t *testing.T) {
 	driver := &sdktest.Memory{}
-	inEngine(t, Config{MaxSize: 1 << 20, Hard: true, Driver: driver}, func(t *testing.T, e *engine) {
+	inEngine(t, Config{Options: options.Options{MaxSize: 1 << 20, Limit: options.LimitHard}, Driver: driver}, func(t *testing.T, e *engine) {
 		e.shut()
 		first := &ledger{}
 		e.life(first)
@@ -125,7 +126,7 @@ func TestPolicyStateOutlivesACrash(t *testing.T) {
 		return l
 	}
 	first := &ledger{}
-	inEngine(t, Config{MaxSize: 1 << 20, Hard: true, Driver: &sdktest.Memory{}, Policy: form(first)}, func(t *testing.T, e *engine) {
+	inEngine(t, Config{Options: options.Options{MaxSize: 1 << 20, Limit: options.LimitHard}, Driver: &sdktest.Memory{}, Policy: form(first)}, func(t *testing.T, e *engine) {
 		<-e.recorder.Merged
 		e.put("a", 1000)
 		time.Sleep(evict.RememberEvery + time.Second)

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"testing/synctest"
 
+	"github.com/imgcache/imgcache-host/host/cache/options"
 	"github.com/imgcache/imgcache-host/host/trace"
 	"github.com/imgcache/imgcache-host/sdk"
 )
@@ -50,7 +51,7 @@ func (w *watcher) wants(t *testing.T, what string, size int, want ...string) {
 // it, and nothing else is.
 func TestRequestsAreTold(t *testing.T) {
 	w := &watcher{}
-	inEngine(t, Config{MaxSize: 1 << 30, MaxImageSize: 4 << 20, Hard: true, KeepFilling: true, Watch: w.add}, func(t *testing.T, e *engine) {
+	inEngine(t, Config{Options: options.Options{MaxSize: 1 << 30, MaxImageSize: 4 << 20, Limit: options.LimitHard, Fill: options.Fill{KeepFilling: true}}, Watch: w.add}, func(t *testing.T, e *engine) {
 		e.origin.data = make([]byte, 3<<20)
 		get := func(id string) {
 			t.Helper()

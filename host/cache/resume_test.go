@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/imgcache/imgcache-host/host/cache/options"
 	"github.com/imgcache/imgcache-host/host/origin"
 	"github.com/imgcache/imgcache-host/sdk"
 )
@@ -68,11 +69,11 @@ func TestFillGoesOn(t *testing.T) {
 		cfg     Config
 	}{
 		{name: "at the next request"},
-		{name: "after a restart, by itself", restart: true, cfg: Config{KeepFilling: true}},
+		{name: "after a restart, by itself", restart: true, cfg: Config{Options: options.Options{Fill: options.Fill{KeepFilling: true}}}},
 		{name: "after a restart, at the next request", restart: true},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			tt.cfg.MaxSize, tt.cfg.Hard = 1<<30, true
+			tt.cfg.MaxSize, tt.cfg.Limit = 1<<30, options.LimitHard
 			inEngine(t, tt.cfg, func(t *testing.T, e *engine) {
 				e.origin.data = bigContent(1)
 				e.interrupt("image")
@@ -81,7 +82,7 @@ func TestFillGoesOn(t *testing.T) {
 					e.shut()
 					e.open()
 				}
-				if tt.cfg.KeepFilling {
+				if tt.cfg.Fill.KeepFilling {
 					time.Sleep(time.Minute)
 					e.wantIDs("image")
 				}
@@ -103,8 +104,8 @@ func TestFillGoesOn(t *testing.T) {
 // TestShutdownKeepsFill: a fill that runs when the service ends goes on at the
 // next start.
 func TestShutdownKeepsFill(t *testing.T) {
-	for _, drop := range []bool{false, true} {
-		inEngine(t, Config{MaxSize: 1 << 30, Hard: true, KeepFilling: true, DropFills: drop}, func(t *testing.T, e *engine) {
+	for _, fills := range []options.ShutdownFills{options.FillsCheckpoint, options.FillsAbort} {
+		inEngine(t, Config{Options: options.Options{MaxSize: 1 << 30, Limit: options.LimitHard, Fill: options.Fill{KeepFilling: true}}, Fills: fills}, func(t *testing.T, e *engine) {
 			e.origin.data = bigContent(1)
 			e.origin.digest = true
 			k, err := e.Open(t.Context(), "image")
@@ -122,7 +123,7 @@ func TestShutdownKeepsFill(t *testing.T) {
 			e.shut()
 			e.open()
 			time.Sleep(time.Minute)
-			if drop {
+			if fills == options.FillsAbort {
 				e.wantIDs()
 				e.wantPartial(0)
 				return
@@ -141,7 +142,7 @@ func TestShutdownKeepsFill(t *testing.T) {
 // TestResumeNeverMixes: another version at the origin is fetched whole.
 func TestResumeNeverMixes(t *testing.T) {
 	for _, restart := range []bool{false, true} {
-		inEngine(t, Config{MaxSize: 1 << 30, Hard: true}, func(t *testing.T, e *engine) {
+		inEngine(t, Config{Options: options.Options{MaxSize: 1 << 30, Limit: options.LimitHard}}, func(t *testing.T, e *engine) {
 			e.origin.data = bigContent(1)
 			e.interrupt("image")
 			e.origin.mu.Lock()
@@ -161,7 +162,7 @@ func TestResumeNeverMixes(t *testing.T) {
 
 // TestResumeOfDamage: bytes that changed on disk are fetched again.
 func TestResumeOfDamage(t *testing.T) {
-	inEngine(t, Config{MaxSize: 1 << 30, Hard: true}, func(t *testing.T, e *engine) {
+	inEngine(t, Config{Options: options.Options{MaxSize: 1 << 30, Limit: options.LimitHard}}, func(t *testing.T, e *engine) {
 		e.origin.data = bigContent(1)
 		e.interrupt("image")
 		list, err := e.store.Incomplete()
@@ -186,7 +187,7 @@ func TestResumeOfDamage(t *testing.T) {
 // TestOriginStaysAway: a request while the origin is away fails, and costs
 // nothing of what was fetched.
 func TestOriginStaysAway(t *testing.T) {
-	inEngine(t, Config{MaxSize: 1 << 30, Hard: true}, func(t *testing.T, e *engine) {
+	inEngine(t, Config{Options: options.Options{MaxSize: 1 << 30, Limit: options.LimitHard}}, func(t *testing.T, e *engine) {
 		e.origin.data = bigContent(1)
 		e.interrupt("image")
 		e.origin.setDown(true)
@@ -207,7 +208,7 @@ func TestOriginStaysAway(t *testing.T) {
 
 // TestPartialFilesLeave: for room, by a delete, by clean.
 func TestPartialFilesLeave(t *testing.T) {
-	inEngine(t, Config{MaxSize: 8 << 20, Hard: true}, func(t *testing.T, e *engine) {
+	inEngine(t, Config{Options: options.Options{MaxSize: 8 << 20, Limit: options.LimitHard}}, func(t *testing.T, e *engine) {
 		e.origin.data = bigContent(1)
 		e.interrupt("image")
 		if _, _, err := e.get("other"); err != nil {
@@ -254,7 +255,7 @@ func TestPartialFilesLeave(t *testing.T) {
 // TestAbandonedFill: without keep_filling the partial file of a fill that
 // everybody left lies in invalid/ at once.
 func TestAbandonedFill(t *testing.T) {
-	inEngine(t, Config{MaxSize: 1 << 30, Hard: true}, func(t *testing.T, e *engine) {
+	inEngine(t, Config{Options: options.Options{MaxSize: 1 << 30, Limit: options.LimitHard}}, func(t *testing.T, e *engine) {
 		e.origin.data = bigContent(1)
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
@@ -280,7 +281,7 @@ func TestAbandonedFill(t *testing.T) {
 // TestBoundOfFills: no more transfers at once, and no more bytes a second,
 // than configured.
 func TestBoundOfFills(t *testing.T) {
-	inEngine(t, Config{MaxSize: 1 << 30, Hard: true, KeepFilling: true, Fills: 2, FillRate: 1 << 20}, func(t *testing.T, e *engine) {
+	inEngine(t, Config{Options: options.Options{MaxSize: 1 << 30, Limit: options.LimitHard, Fill: options.Fill{KeepFilling: true, Concurrency: 2, Bandwidth: 1 << 20}}}, func(t *testing.T, e *engine) {
 		e.origin.data = bigContent(1)
 		begun := time.Now()
 		results := make(chan error)
@@ -307,7 +308,7 @@ func TestBoundOfFills(t *testing.T) {
 // TestNegativeAnswer: an origin is not asked again at once for what it does
 // not have, unless somebody knows better.
 func TestNegativeAnswer(t *testing.T) {
-	inEngine(t, Config{MaxSize: 1 << 30, Hard: true}, func(t *testing.T, e *engine) {
+	inEngine(t, Config{Options: options.Options{MaxSize: 1 << 30, Limit: options.LimitHard}}, func(t *testing.T, e *engine) {
 		e.origin.missing = "image"
 		e.origin.terms.NegativeTTL = 10 * time.Second
 		for range 5 {
@@ -344,7 +345,7 @@ func TestNegativeAnswer(t *testing.T) {
 // TestOriginDown: a cached image that cannot be confirmed is served, unless
 // the origin's terms forbid it.
 func TestOriginDown(t *testing.T) {
-	inEngine(t, Config{MaxSize: 1 << 30, Hard: true}, func(t *testing.T, e *engine) {
+	inEngine(t, Config{Options: options.Options{MaxSize: 1 << 30, Limit: options.LimitHard}}, func(t *testing.T, e *engine) {
 		e.origin.data, e.origin.version = []byte("content"), `"v1"`
 		if _, _, err := e.get("image"); err != nil {
 			t.Fatal(err)
@@ -367,8 +368,8 @@ func TestOriginDown(t *testing.T) {
 
 // TestRangesInFill: a range waits for its bytes, or for the verdict on all.
 func TestRangesInFill(t *testing.T) {
-	for _, mode := range []string{RangesStream, RangesVerified} {
-		inEngine(t, Config{MaxSize: 1 << 30, Hard: true, KeepFilling: true, RangesInFill: mode}, func(t *testing.T, e *engine) {
+	for _, mode := range []options.RangesInFill{options.RangesStream, options.RangesVerified} {
+		inEngine(t, Config{Options: options.Options{MaxSize: 1 << 30, Limit: options.LimitHard, Fill: options.Fill{KeepFilling: true, RangesInFill: mode}}}, func(t *testing.T, e *engine) {
 			e.origin.data = bigContent(1)
 			k, err := e.Open(t.Context(), "image")
 			if err != nil {
@@ -380,7 +381,7 @@ func TestRangesInFill(t *testing.T) {
 				t.Errorf("%s: %d bytes, %v", mode, got.Len(), err)
 			}
 			list := e.Fills()
-			if whole := len(list) == 0 || list[0].Phase == committing.String(); whole != (mode == RangesVerified) {
+			if whole := len(list) == 0 || list[0].Phase == committing.String(); whole != (mode == options.RangesVerified) {
 				t.Errorf("%s: the image was whole: %v", mode, whole)
 			}
 		})
@@ -389,7 +390,7 @@ func TestRangesInFill(t *testing.T) {
 
 // TestFillsShow: what is being fetched, and what was interrupted, can be seen.
 func TestFillsShow(t *testing.T) {
-	inEngine(t, Config{MaxSize: 1 << 30, Hard: true, KeepFilling: true, Fills: 1}, func(t *testing.T, e *engine) {
+	inEngine(t, Config{Options: options.Options{MaxSize: 1 << 30, Limit: options.LimitHard, Fill: options.Fill{KeepFilling: true, Concurrency: 1}}}, func(t *testing.T, e *engine) {
 		e.origin.data = bigContent(1)
 		e.interrupt("broken")
 		go e.get("a") //nolint:errcheck // looked at by its progress

@@ -62,10 +62,10 @@ func (r *roomSearch) end() {
 // error wrapping ErrNoSpace. After a start nothing is reserved before the files
 // are counted.
 func (c *Cache) reserve(ctx context.Context, n int64, to *space.Reservation) error {
-	if c.cfg.Hard && n > c.cfg.MaxSize {
+	if c.cfg.hard() && n > c.cfg.MaxSize {
 		return fmt.Errorf("%w: the image needs %d bytes, max_size is %d", ErrNoSpace, n, c.cfg.MaxSize)
 	}
-	if _, pinned := c.pinned(); c.cfg.Hard && n > c.cfg.MaxSize-pinned {
+	if _, pinned := c.pinned(); c.cfg.hard() && n > c.cfg.MaxSize-pinned {
 		// To evict the others would not help.
 		return fmt.Errorf("%w: the image needs %d bytes, and pinned images hold %d of the %d of max_size", ErrNoSpace, n, pinned, c.cfg.MaxSize)
 	}
@@ -74,7 +74,7 @@ func (c *Cache) reserve(ctx context.Context, n int64, to *space.Reservation) err
 	}
 	patience := time.NewTimer(roomPatience)
 	defer patience.Stop()
-	if c.cfg.Hard { // what the directory holds is known only then
+	if c.cfg.hard() { // what the directory holds is known only then
 		select {
 		case <-c.scanned:
 		case <-patience.C:
@@ -115,5 +115,5 @@ func (c *Cache) reserve(ctx context.Context, n int64, to *space.Reservation) err
 
 // tooLittleFree says why room for n bytes cannot be had.
 func (c *Cache) tooLittleFree(n, short int64) error {
-	return fmt.Errorf("%w: the file system lacks %d bytes for %d more and the %d of min_free", ErrNoSpace, short, n, c.cfg.MinFree)
+	return fmt.Errorf("%w: the file system lacks %d bytes for %d more and the %d of min_free", ErrNoSpace, short, n, c.cfg.Prune.MinFree)
 }

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/imgcache/imgcache-host/host/cache/internal/drivertest"
+	"github.com/imgcache/imgcache-host/host/cache/options"
 	"github.com/imgcache/imgcache-host/host/store"
 	"github.com/imgcache/imgcache-host/host/store/storetest"
 )
@@ -116,9 +117,7 @@ func (s *schedule) open(odds int) {
 	if s.store, err = store.Open(store.Config{Dir: s.dir, FS: s.fsys}); err != nil {
 		s.t.Fatal(err)
 	}
-	s.cache, err = New(Config{
-		Store: s.store, Origins: s.origin, Driver: s.driver, MaxSize: s.max, Hard: true, KeepFilling: s.rng.IntN(2) == 0, Retries: 2,
-	})
+	s.cache, err = New(complete(Config{Options: options.Options{MaxSize: s.max, Limit: options.LimitHard, Fill: options.Fill{KeepFilling: s.rng.IntN(2) == 0, Retries: 2}}, Store: s.store, Origins: s.origin, Driver: s.driver}))
 	if err != nil {
 		s.t.Fatal(err)
 	}

@@ -53,8 +53,8 @@ type scrubs struct {
 
 func newScrubs(cfg Config) *scrubs {
 	s := &scrubs{}
-	if cfg.ScrubRate > 0 {
-		s.rate = rate.NewLimiter(rate.Limit(cfg.ScrubRate), blockSize)
+	if cfg.Scrub.Bandwidth > 0 {
+		s.rate = rate.NewLimiter(rate.Limit(cfg.Scrub.Bandwidth), blockSize)
 	}
 	return s
 }

@@ -14,6 +14,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/imgcache/imgcache-host/host/cache/options"
 	"github.com/imgcache/imgcache-host/host/store"
 	"github.com/imgcache/imgcache-host/sdk"
 	"github.com/imgcache/imgcache-host/sdk/sdktest"
@@ -35,7 +36,7 @@ func (r ScrubReport) String() string {
 
 // TestScrubFindsBitRot in whatever block it is, and quarantines the image.
 func TestScrubFindsBitRot(t *testing.T) {
-	inCached(t, Config{VerifyReads: VerifyNever}, func(t *testing.T, e *engine) {
+	inCached(t, Config{Options: options.Options{VerifyReads: options.VerifyNever}}, func(t *testing.T, e *engine) {
 		size := int64(len(e.origin.data))
 		e.put("other", 100)
 		if r := e.scrub(); r.Images != 2 || r.Adopted != 0 || r.Bytes != size+100 || len(r.Bad)+len(r.Unread) != 0 {
@@ -94,7 +95,7 @@ func TestScrubAdopts(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			inEngineAt(t, dir, Config{MaxSize: 1 << 30, Hard: true, Driver: driver}, func(t *testing.T, e *engine) {
+			inEngineAt(t, dir, Config{Options: options.Options{MaxSize: 1 << 30, Limit: options.LimitHard}, Driver: driver}, func(t *testing.T, e *engine) {
 				e.origin.data = data
 				tt.origin(e.origin)
 				<-e.recorder.Merged
@@ -150,7 +151,7 @@ func plantBytes(t *testing.T, dir, name string, data []byte) {
 func TestScrubAsksAgain(t *testing.T) {
 	dir := t.TempDir()
 	plantBytes(t, dir, "image", someImage())
-	inEngineAt(t, dir, Config{MaxSize: 1 << 30, Hard: true}, func(t *testing.T, e *engine) {
+	inEngineAt(t, dir, Config{Options: options.Options{MaxSize: 1 << 30, Limit: options.LimitHard}}, func(t *testing.T, e *engine) {
 		e.origin.data = append(someImage(), 1)
 		e.origin.down = true
 		if r := e.scrub(); r.Adopted != 1 {
@@ -165,7 +166,7 @@ func TestScrubAsksAgain(t *testing.T) {
 
 // TestScrubLeavesYoungFiles alone: they may still be copied in.
 func TestScrubLeavesYoungFiles(t *testing.T) {
-	inEngine(t, Config{MaxSize: 1 << 30, Hard: true}, func(t *testing.T, e *engine) {
+	inEngine(t, Config{Options: options.Options{MaxSize: 1 << 30, Limit: options.LimitHard}}, func(t *testing.T, e *engine) {
 		plantBytes(t, e.dir, "image", []byte("half"))
 		if err := os.Chtimes(filepath.Join(e.dir, "image"), time.Time{}, time.Now().Add(-time.Second)); err != nil {
 			t.Fatal(err)
@@ -184,7 +185,7 @@ func TestScrubLeavesYoungFiles(t *testing.T) {
 // are others.
 func TestScrubOfCopiedDirectory(t *testing.T) {
 	dir := t.TempDir()
-	inEngineAt(t, dir, Config{MaxSize: 1 << 30, Hard: true}, func(t *testing.T, e *engine) {
+	inEngineAt(t, dir, Config{Options: options.Options{MaxSize: 1 << 30, Limit: options.LimitHard}}, func(t *testing.T, e *engine) {
 		e.origin.data = someImage()
 		e.refetch()
 		e.shut()
@@ -213,7 +214,7 @@ func TestScrubOfCopiedDirectory(t *testing.T) {
 // goes on with what it did not come to. Only one runs at a time.
 func TestScrubRate(t *testing.T) {
 	const images = 6
-	inEngine(t, Config{MaxSize: 1 << 30, Hard: true, ScrubRate: blockSize}, func(t *testing.T, e *engine) {
+	inEngine(t, Config{Options: options.Options{MaxSize: 1 << 30, Limit: options.LimitHard, Scrub: options.Scrub{Bandwidth: blockSize}}}, func(t *testing.T, e *engine) {
 		for i := range images {
 			e.put(fmt.Sprint(i), 2*blockSize)
 			e.markChecked(fmt.Sprint(i), time.Unix(int64(1000-i), 0)) // the last one is due first
@@ -279,7 +280,7 @@ func (e *engine) markChecked(id string, at time.Time) {
 // TestScrubMakesWay: an image may be evicted while it is read, and its space
 // is free at once.
 func TestScrubMakesWay(t *testing.T) {
-	inEngine(t, Config{MaxSize: 1 << 30, Hard: true, ScrubRate: blockSize}, func(t *testing.T, e *engine) {
+	inEngine(t, Config{Options: options.Options{MaxSize: 1 << 30, Limit: options.LimitHard, Scrub: options.Scrub{Bandwidth: blockSize}}}, func(t *testing.T, e *engine) {
 		e.put("a", 10*blockSize)
 		e.put("b", 10)
 		e.markChecked("a", time.Unix(1, 0))
@@ -311,7 +312,7 @@ func TestScrubMakesWay(t *testing.T) {
 
 // TestScrubEndsWithTheCache.
 func TestScrubEndsWithTheCache(t *testing.T) {
-	inEngine(t, Config{MaxSize: 1 << 30, Hard: true, ScrubRate: 1 << 10}, func(t *testing.T, e *engine) {
+	inEngine(t, Config{Options: options.Options{MaxSize: 1 << 30, Limit: options.LimitHard, Scrub: options.Scrub{Bandwidth: 1 << 10}}}, func(t *testing.T, e *engine) {
 		e.put("a", 100*blockSize)
 		ended := make(chan error, 1)
 		go func() {

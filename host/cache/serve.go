@@ -8,6 +8,7 @@ import (
 	"os"
 
 	"github.com/imgcache/imgcache-host/host/cache/internal/index"
+	"github.com/imgcache/imgcache-host/host/cache/options"
 	"github.com/imgcache/imgcache-host/host/origin"
 	"github.com/imgcache/imgcache-host/host/store"
 )
@@ -76,7 +77,7 @@ func (k *cachedContent) copyBlock(w io.Writer, pos, end int64, buf []byte) (int6
 	if err != nil {
 		return 0, fmt.Errorf("read block %d: %w", n, err)
 	}
-	if k.c.cfg.VerifyReads == VerifyFirst && k.file.Info().Verified {
+	if k.c.cfg.VerifyReads == options.VerifyFirst && k.file.Info().Verified {
 		k.im.Seen.Add(n, k.im.Size)
 	}
 	from := pos - n*blockSize
@@ -90,9 +91,9 @@ func (k *cachedContent) unread(w io.Writer, pos, end int64) int64 {
 		return 0
 	}
 	switch {
-	case k.c.cfg.VerifyReads == VerifyNever, k.c.cfg.VerifyReads == VerifyFirst && !k.file.Info().Verified:
+	case k.c.cfg.VerifyReads == options.VerifyNever, k.c.cfg.VerifyReads == options.VerifyFirst && !k.file.Info().Verified:
 		return end - pos
-	case k.c.cfg.VerifyReads == VerifyFirst:
+	case k.c.cfg.VerifyReads == options.VerifyFirst:
 		return min(k.im.Seen.Run(pos/blockSize)*blockSize, end) - pos
 	default:
 		return 0

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/imgcache/imgcache-host/host/cache/internal/index"
+	"github.com/imgcache/imgcache-host/host/cache/options"
 	"github.com/imgcache/imgcache-host/host/store"
 )
 
@@ -26,7 +27,7 @@ func someImage() []byte {
 // inCached runs f with an engine that has cached the origin's image.
 func inCached(t *testing.T, cfg Config, f func(*testing.T, *engine)) {
 	t.Helper()
-	cfg.MaxSize, cfg.Hard = 1<<30, true
+	cfg.MaxSize, cfg.Limit = 1<<30, options.LimitHard
 	inEngine(t, cfg, func(t *testing.T, e *engine) {
 		e.origin.data = someImage()
 		e.refetch()
@@ -217,8 +218,8 @@ func TestDamagedTable(t *testing.T) {
 
 // TestUnreadableBlock is one of a disk that gives errors.
 func TestUnreadableBlock(t *testing.T) {
-	for _, mode := range []string{VerifyAlways, VerifyFirst, VerifyNever} {
-		inCached(t, Config{VerifyReads: mode}, func(t *testing.T, e *engine) {
+	for _, mode := range []options.VerifyReads{options.VerifyAlways, options.VerifyFirst, options.VerifyNever} {
+		inCached(t, Config{Options: options.Options{VerifyReads: mode}}, func(t *testing.T, e *engine) {
 			for block := range int64(5) {
 				e.fsys.rotten.Store(block*blockSize + 1)
 				k, err := e.Open(t.Context(), "image")
@@ -344,12 +345,12 @@ func (k *kernel) ReadFrom(r io.Reader) (int64, error) {
 
 // TestVerifyReads checks what is sent without being read.
 func TestVerifyReads(t *testing.T) {
-	for mode, want := range map[string][]int64{ // unread bytes of each download
-		VerifyAlways: {0, 0, 0, 0},
-		VerifyFirst:  {0, blockSize, 4*blockSize + blockSize/2, 0},
-		VerifyNever:  {blockSize, 4*blockSize + blockSize/2, 4*blockSize + blockSize/2, 4*blockSize + blockSize/2},
+	for mode, want := range map[options.VerifyReads][]int64{ // unread bytes of each download
+		options.VerifyAlways: {0, 0, 0, 0},
+		options.VerifyFirst:  {0, blockSize, 4*blockSize + blockSize/2, 0},
+		options.VerifyNever:  {blockSize, 4*blockSize + blockSize/2, 4*blockSize + blockSize/2, 4*blockSize + blockSize/2},
 	} {
-		inCached(t, Config{VerifyReads: mode}, func(t *testing.T, e *engine) {
+		inCached(t, Config{Options: options.Options{VerifyReads: mode}}, func(t *testing.T, e *engine) {
 			for i, part := range [][2]int64{{blockSize, blockSize}, {0, -1}, {0, -1}, {0, -1}} {
 				if i == 3 {
 					e.edit(false, func(store.File) {}) // touched
@@ -381,7 +382,7 @@ func TestVerifyReads(t *testing.T) {
 
 // TestUnreadFileEnds cuts the file under a reader who sends it unread.
 func TestUnreadFileEnds(t *testing.T) {
-	inCached(t, Config{VerifyReads: VerifyNever}, func(t *testing.T, e *engine) {
+	inCached(t, Config{Options: options.Options{VerifyReads: options.VerifyNever}}, func(t *testing.T, e *engine) {
 		k, err := e.Open(t.Context(), "image")
 		if err != nil {
 			t.Fatal(err)
@@ -412,7 +413,7 @@ func (g *gone) Write([]byte) (int, error) { return 0, errors.New("broken pipe") 
 
 // TestUnreadClientLeaves is no fault of the image's.
 func TestUnreadClientLeaves(t *testing.T) {
-	inCached(t, Config{VerifyReads: VerifyNever}, func(t *testing.T, e *engine) {
+	inCached(t, Config{Options: options.Options{VerifyReads: options.VerifyNever}}, func(t *testing.T, e *engine) {
 		for why, want := range map[error]string{os.ErrDeadlineExceeded: "i/o timeout", io.ErrClosedPipe: "broken pipe"} {
 			k, err := e.Open(t.Context(), "image")
 			if err != nil {

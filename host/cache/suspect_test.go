@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"errors"
 	"testing"
+
+	"github.com/imgcache/imgcache-host/host/cache/options"
 )
 
 // TestPeerSendsOtherBytes: whoever sent bytes of an image that turned out to be
@@ -25,7 +27,7 @@ func TestPeerSendsOtherBytes(t *testing.T) {
 		"wrong and not stored": {corrupt: true, maxImage: 1 << 20, blamed: 1},
 	} {
 		t.Run(name, func(t *testing.T) {
-			inEngine(t, Config{MaxImageSize: test.maxImage, Retries: 1}, func(t *testing.T, e *engine) {
+			inEngine(t, Config{Options: options.Options{MaxImageSize: test.maxImage, Fill: options.Fill{Retries: 1}}}, func(t *testing.T, e *engine) {
 				o := e.origin
 				o.data, o.digest = bytes.Repeat([]byte("image"), 1<<20), true
 				o.corrupt, o.cutAt = test.corrupt, test.cutAt

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/imgcache/imgcache-host/host/cache/evict"
+	"github.com/imgcache/imgcache-host/host/cache/options"
 	"github.com/imgcache/imgcache-host/sdk"
 )
 
@@ -114,7 +115,7 @@ func TestSwapPolicy(t *testing.T) {
 	full := func(l *ledger) evict.Policy { return evict.Policy{Name: "book", Stateful: l, Snapshotter: l} }
 	bare := func(l *ledger) evict.Policy { return evict.Policy{Name: "book", Stateful: l} }
 	first := &ledger{}
-	inEngine(t, Config{MaxSize: 1 << 20, Hard: true, Policy: full(first)}, func(t *testing.T, e *engine) {
+	inEngine(t, Config{Options: options.Options{MaxSize: 1 << 20, Limit: options.LimitHard}, Policy: full(first)}, func(t *testing.T, e *engine) {
 		e.put("a", 1000)
 		e.tell(t)
 		e.put("b", 1000)

@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/hashicorp/hcl/v2"
+	"github.com/imgcache/imgcache-host/host/cache/options"
 	"github.com/imgcache/imgcache-host/sdk"
 )
 
@@ -115,27 +116,27 @@ func (c *Cache) body() body {
 		args: []arg{
 			{name: "dir", into: path(&c.Dir), required: true},
 			{name: "max_size", into: size(&c.MaxSize, 1)},
-			{name: "limit", into: choice(&c.Limit, LimitHard, LimitPrune)},
+			{name: "limit", into: choice(&c.Limit, options.LimitHard, options.LimitPrune)},
 			{name: "stall_time", into: duration(&c.StallTime, positive)},
 			{name: "flush_interval", into: duration(&c.FlushInterval, minFlush)},
 			{name: "max_image_size", into: size(&c.MaxImageSize, 0)},
 			{name: "admit_after", into: count(&c.AdmitAfter, 1)},
-			{name: "verify_reads", into: choice(&c.VerifyReads, "always", "first", "never")},
+			{name: "verify_reads", into: choice(&c.VerifyReads, options.VerifyAlways, options.VerifyFirst, options.VerifyNever)},
 			{name: "driver", into: reference{&c.Driver}},
 			{name: "policy", into: reference{&c.Policy}},
 			{name: "shadow", into: references{sdk.KindPolicy, &c.Shadow}},
 		},
 		blocks: []block{
-			{name: "prune", body: c.Prune.body()},
-			{name: "fill", body: c.Fill.body()},
-			{name: "prefetch", body: c.Prefetch.body()},
-			{name: "scrub", body: c.Scrub.body()},
+			{name: "prune", body: pruneBody(&c.Prune)},
+			{name: "fill", body: fillBody(&c.Fill)},
+			{name: "prefetch", body: prefetchBody(&c.Prefetch)},
+			{name: "scrub", body: scrubBody(&c.Scrub)},
 			{name: "trace", body: c.Trace.body()},
 		},
 	}
 }
 
-func (p *Prune) body() body {
+func pruneBody(p *options.Prune) body {
 	return body{args: []arg{
 		{name: "interval", into: duration(&p.Interval, minPruneInterval)},
 		{name: "high_watermark", into: fraction(&p.HighWatermark)},
@@ -145,22 +146,22 @@ func (p *Prune) body() body {
 	}}
 }
 
-func (f *Fill) body() body {
+func fillBody(f *options.Fill) body {
 	return body{args: []arg{
 		{name: "retries", into: count(&f.Retries, 1)},
 		{name: "keep_filling", into: boolean(&f.KeepFilling)},
 		{name: "concurrency", into: count(&f.Concurrency, 0)},
 		{name: "bandwidth", into: size(&f.Bandwidth, 0)},
-		{name: "ranges_in_fill", into: choice(&f.RangesInFill, "stream", "verified")},
+		{name: "ranges_in_fill", into: choice(&f.RangesInFill, options.RangesStream, options.RangesVerified)},
 		{name: "cold_per_client", into: count(&f.ColdPerClient, 0)},
 	}}
 }
 
-func (p *Prefetch) body() body {
+func prefetchBody(p *options.Prefetch) body {
 	return body{args: []arg{{name: "workers", into: count(&p.Workers, 1)}}}
 }
 
-func (s *Scrub) body() body {
+func scrubBody(s *options.Scrub) body {
 	return body{args: []arg{{name: "bandwidth", into: size(&s.Bandwidth, 0)}}}
 }
 
@@ -299,7 +300,7 @@ func (l *Log) body() body {
 func (s *Shutdown) body() body {
 	return body{args: []arg{
 		{name: "drain_timeout", into: duration(&s.DrainTimeout, 0)},
-		{name: "fills", into: choice(&s.Fills, "checkpoint", "abort")},
+		{name: "fills", into: choice(&s.Fills, options.FillsCheckpoint, options.FillsAbort)},
 	}}
 }
 

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/hashicorp/hcl/v2"
+	"github.com/imgcache/imgcache-host/host/cache/options"
 )
 
 // maxSocketPath is the longest path that the kernel takes for a unix socket:
@@ -84,7 +85,7 @@ func (d *decoder) checkCache(c Cache, at positions) {
 			"Pruning begins above high_watermark (%v) and ends at low_watermark (%v), so low_watermark must not be the larger one.",
 			c.Prune.HighWatermark, c.Prune.LowWatermark)
 	}
-	if c.Limit == LimitHard && c.MaxImageSize > c.MaxSize {
+	if c.Limit == options.LimitHard && c.MaxImageSize > c.MaxSize {
 		d.warnAt(at.of("max_image_size"), "Bound without effect",
 			"An image larger than max_size (%s) is never stored, so a max_image_size above it changes nothing.", FormatSize(c.MaxSize))
 	}
@@ -305,7 +306,7 @@ func (d *decoder) checkPaths(c *Config) {
 // checkScrubbed complains about images that nothing ever checks.
 func (d *decoder) checkScrubbed(c *Config) {
 	scrubbed := slices.ContainsFunc(c.Schedules, func(s Schedule) bool { return slices.Contains(s.Run, TaskScrub) })
-	if c.Cache.VerifyReads == "never" && !scrubbed {
+	if c.Cache.VerifyReads == options.VerifyNever && !scrubbed {
 		d.warnAt(d.cacheAt.of("verify_reads"), "Images are never checked",
 			`With "never" a block that goes bad on the disk is found by a scrub alone, and no schedule has "scrub" in run. Add one, or call imgcache-host verify now and then.`)
 	}

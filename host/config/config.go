@@ -22,6 +22,7 @@ import (
 	"time"
 
 	"github.com/hashicorp/hcl/v2"
+	"github.com/imgcache/imgcache-host/host/cache/options"
 	"github.com/imgcache/imgcache-host/host/schedule"
 	"github.com/imgcache/imgcache-host/sdk"
 )
@@ -109,66 +110,16 @@ type ListenerLimits struct {
 	MinRate           int64         // bytes a second; one that takes fewer for so long is dropped; 0: no bound
 }
 
-// Limit says what MaxSize of a [Cache] means.
-type Limit string
-
-// The limits.
-const (
-	LimitHard  Limit = "hard"  // a fill that does not fit is passed through
-	LimitPrune Limit = "prune" // only prune looks at it, as Glance does
-)
-
 // Cache is the cache "default".
 type Cache struct {
-	Name      string
-	Dir       string
-	MaxSize   int64 // bytes
-	Limit     Limit
-	StallTime time.Duration // a partial file without growth for so long is stalled
+	Name string
+	Dir  string
+	options.Options
 
-	FlushInterval time.Duration // hits are sent to the driver so often
-
-	MaxImageSize int64  // bytes; larger images are passed through; 0: no bound
-	AdmitAfter   int    // the request of an image from which on it is stored; at least 1
-	VerifyReads  string // "always", "first" or "never"
-
-	Driver   PluginConfig   // keeps the records
-	Policy   PluginConfig   // advises eviction
-	Shadow   []PluginConfig // policies that are tried beside it
-	Prune    Prune
-	Fill     Fill
-	Prefetch Prefetch
-	Scrub    Scrub
-	Trace    Trace
-}
-
-// Prune is the automatic eviction.
-type Prune struct {
-	Interval      time.Duration // between two looks
-	HighWatermark float64       // part of MaxSize above which it begins; 0 < low <= high <= 1
-	LowWatermark  float64       // part of MaxSize at which it ends
-	MinAge        time.Duration // younger images stay
-	MinFree       int64         // bytes of the file system that stay free, whoever uses it; 0: no matter
-}
-
-// Fill is the transfer of images from their origin into the cache.
-type Fill struct {
-	Retries       int    // attempts to continue a transfer that brings nothing new
-	KeepFilling   bool   // go on when the last client has left
-	Concurrency   int    // transfers at once; 0: no bound
-	Bandwidth     int64  // bytes a second, all transfers together; 0: no bound
-	RangesInFill  string // "stream" or "verified"
-	ColdPerClient int    // images that one client may be the first to ask for at once and have stored; 0: no bound
-}
-
-// Prefetch is the work on the queue.
-type Prefetch struct {
-	Workers int // images fetched at once
-}
-
-// Scrub reads the cached images in the background and checks them.
-type Scrub struct {
-	Bandwidth int64 // bytes a second; 0: no bound
+	Driver PluginConfig   // keeps the records
+	Policy PluginConfig   // advises eviction
+	Shadow []PluginConfig // policies that are tried beside it
+	Trace  Trace
 }
 
 // The types of an [Origin].
@@ -310,8 +261,8 @@ type Log struct {
 
 // Shutdown says how the service ends.
 type Shutdown struct {
-	DrainTimeout time.Duration // running transfers have so long to end
-	Fills        string        // what becomes of those from origins: "checkpoint" or "abort"
+	DrainTimeout time.Duration         // running transfers have so long to end
+	Fills        options.ShutdownFills // what becomes of those from origins
 }
 
 // Trace is the record of all requests for images.

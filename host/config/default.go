@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/imgcache/imgcache-host/host/cache/options"
 	"github.com/imgcache/imgcache-host/sdk"
 )
 
@@ -85,18 +86,10 @@ func defaultListener(network string) Listener {
 
 func defaultCache() Cache {
 	return Cache{
-		MaxSize:       10 << 30,       // as Glance
-		StallTime:     24 * time.Hour, // as Glance
-		FlushInterval: time.Second,
-		Limit:         LimitHard,
-		AdmitAfter:    1,
-		VerifyReads:   "always",
-		Driver:        PluginConfig{Kind: sdk.KindDriver, Plugin: DefaultDriver, Name: "default"},
-		Policy:        PluginConfig{Kind: sdk.KindPolicy, Plugin: DefaultPolicy, Name: "default"},
-		Prune:         Prune{Interval: time.Minute, HighWatermark: 1, LowWatermark: 1},
-		Fill:          Fill{Retries: 5, KeepFilling: true, RangesInFill: "stream"},
-		Prefetch:      Prefetch{Workers: 2}, // one may wait for a slow origin while the other works
-		Trace:         Trace{MaxSize: 64 << 20, Files: 4},
+		Options: options.Default(),
+		Driver:  PluginConfig{Kind: sdk.KindDriver, Plugin: DefaultDriver, Name: "default"},
+		Policy:  PluginConfig{Kind: sdk.KindPolicy, Plugin: DefaultPolicy, Name: "default"},
+		Trace:   Trace{MaxSize: 64 << 20, Files: 4},
 	}
 }
 
@@ -142,4 +135,6 @@ func defaultPlugin() Plugin {
 
 func defaultLog() Log { return Log{Level: "info", Format: "json"} }
 
-func defaultShutdown() Shutdown { return Shutdown{DrainTimeout: 30 * time.Second, Fills: "checkpoint"} }
+func defaultShutdown() Shutdown {
+	return Shutdown{DrainTimeout: 30 * time.Second, Fills: options.FillsCheckpoint}
+}

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/imgcache/imgcache-host/host/cache/options"
 	"github.com/imgcache/imgcache-host/sdk"
 )
 
@@ -173,7 +174,7 @@ func TestOptions(t *testing.T) {
 	if got, want := c.Cache.MaxSize, int64(3<<20); got != want {
 		t.Errorf("max_size %d, want %d", got, want)
 	}
-	want := Prune{Interval: time.Minute, HighWatermark: 0.9, LowWatermark: 0.5, MinAge: 10 * time.Minute}
+	want := options.Prune{Interval: time.Minute, HighWatermark: 0.9, LowWatermark: 0.5, MinAge: 10 * time.Minute}
 	if diff := cmp.Diff(want, c.Cache.Prune); diff != "" {
 		t.Errorf("prune -want +got:\n%s", diff)
 	}

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/imgcache/imgcache-host/host/cache/options"
 	"github.com/imgcache/imgcache-host/host/config"
 )
 
@@ -147,7 +148,7 @@ func (t *translator) cache() error {
 		b.remark("%s is 0 (%s): each prune emptied the cache. Here max_size is at least a byte.", limit.name(), limit.at())
 		t.note("%s is 0, which has no like here: max_size is left at its default of 10GiB.", limit.name())
 	}
-	b.set("limit", text(string(config.LimitHard)), "Glance lets the cache grow until a prune: \"prune\"")
+	b.set("limit", text(string(options.LimitHard)), "Glance lets the cache grow until a prune: \"prune\"")
 	if d := stallTime(stall.n); d > 0 {
 		b.set("stall_time", text(config.FormatDuration(d)), source(stall.setting))
 	} else {

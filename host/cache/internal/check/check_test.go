@@ -18,8 +18,12 @@ func TestDue(t *testing.T) {
 		after   time.Duration
 		want    bool
 	}{
-		{0, time.Hour, false}, {59, time.Hour, false}, {60, time.Hour, true},
-		{0, 0, true}, {10, 10 * time.Second, true}, {9, 10 * time.Second, false},
+		{0, time.Hour, false},
+		{59, time.Hour, false},
+		{60, time.Hour, true},
+		{0, 0, true},
+		{10, 10 * time.Second, true},
+		{9, 10 * time.Second, false},
 	} {
 		if got := s.Due(at(c.seconds), c.after); got != c.want {
 			t.Errorf("after %d s, trusted for at most %v: due %v, want %v", c.seconds, c.after, got, c.want)
