@@ -14,6 +14,8 @@ import (
 
 	"github.com/hashicorp/go-plugin/runner"
 	"golang.org/x/sys/unix"
+
+	"github.com/imgcache/imgcache-host/sdk"
 )
 
 // lastWords is how long the outputs of a process are still read after its end.
@@ -26,7 +28,9 @@ const lastWords = 500 * time.Millisecond
 // limit for whoever holds the outputs of a plugin that has ended.
 type child struct {
 	cmd            *exec.Cmd
-	stdout, stderr io.ReadCloser
+	output, stderr io.ReadCloser
+	stdout         io.ReadCloser // what go-plugin reads of the output
+	place          *endpoint     // where it may listen
 	said           *transcript
 	heard          chan struct{} // closed when standard error has ended
 	zombie         chan struct{} // closed when the process has ended
@@ -45,7 +49,7 @@ func newChild(cmd *exec.Cmd, said *transcript) (*child, error) {
 	c := &child{cmd: cmd, said: said, heard: make(chan struct{}), zombie: make(chan struct{}), reported: make(chan struct{})}
 	cmd.Cancel = c.kill
 	var err error
-	if c.stdout, err = cmd.StdoutPipe(); err != nil {
+	if c.output, err = cmd.StdoutPipe(); err != nil {
 		return nil, fmt.Errorf("make pipe: %w", err)
 	}
 	if c.stderr, err = cmd.StderrPipe(); err != nil {
@@ -54,14 +58,47 @@ func newChild(cmd *exec.Cmd, said *transcript) (*child, error) {
 	return c, nil
 }
 
-// Start implements [runner.Runner].
-func (c *child) Start(context.Context) error {
+// listenIn says in which directory the process may listen. It is called before
+// the process is started.
+func (c *child) listenIn(dir string) (err error) {
+	c.place, err = newEndpoint(dir, c.leads)
+	return err
+}
+
+// leads says why a process is none that this one leads, and that ends with it.
+func (c *child) leads(pid int) error {
+	if pid <= 0 {
+		return errors.New("it is not of this system")
+	}
+	group, err := unix.Getpgid(pid)
+	if err != nil {
+		return fmt.Errorf("find process %d: %w", pid, err)
+	}
+	if own := c.cmd.Process.Pid; group != own {
+		return fmt.Errorf("process %d is of the process group %d, expected %d, that of the plugin", pid, group, own)
+	}
+	return nil
+}
+
+// Start implements [runner.Runner]. It returns when the process has said where
+// it listens, or has been killed because it did not, or may not listen there.
+func (c *child) Start(ctx context.Context) error {
 	if err := c.cmd.Start(); err != nil {
+		c.place.close()
 		return err
 	}
 	go c.awaitEnd()
 	go c.hear()
-	return nil
+	err := c.handshake(ctx)
+	if err != nil { // go-plugin waits only for what has been started
+		_ = c.kill()
+		go func() { _ = c.Wait(ctx) }()
+		select {
+		case <-c.ended():
+		case <-time.After(killTimeout):
+		}
+	}
+	return err
 }
 
 // hear reads standard error to its end.
@@ -80,7 +117,7 @@ func (c *child) awaitEnd() {
 	for errors.Is(unix.Waitid(unix.P_PID, c.cmd.Process.Pid, nil, unix.WEXITED|unix.WNOWAIT, nil), unix.EINTR) {
 	}
 	_ = c.kill()
-	for _, out := range []io.ReadCloser{c.stdout, c.stderr} {
+	for _, out := range []io.ReadCloser{c.output, c.stderr} {
 		if f, ok := out.(interface{ SetReadDeadline(time.Time) error }); ok {
 			_ = f.SetReadDeadline(time.Now().Add(lastWords))
 		}
@@ -94,6 +131,7 @@ func (c *child) Wait(context.Context) error {
 	c.mu.Lock()
 	c.reaped = true
 	c.mu.Unlock()
+	c.place.close()
 	status := c.cmd.Wait() // not under the lock: it may wait for Cancel, which is kill
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -139,7 +177,8 @@ func (c *child) kill() error {
 // Kill implements [runner.Runner].
 func (c *child) Kill(context.Context) error { return c.kill() }
 
-// Stdout implements [runner.Runner].
+// Stdout implements [runner.Runner]. It has the line that go-plugin is to know,
+// and nothing of what the process prints after its own.
 func (c *child) Stdout() io.ReadCloser { return c.stdout }
 
 // Stderr implements [runner.Runner]. There is nothing in it for go-plugin.
@@ -160,8 +199,16 @@ func (c *child) ID() string {
 // [process.explain].
 func (c *child) Diagnose(context.Context) string { return "" }
 
-// PluginToHost implements [runner.Runner].
-func (c *child) PluginToHost(network, addr string) (string, string, error) { return network, addr, nil }
+// PluginToHost implements [runner.Runner]. It is asked about the handshake, and
+// would be about each address that a plugin names to the broker of go-plugin.
+func (c *child) PluginToHost(network, addr string) (string, string, error) {
+	if network != "unix" || addr != agreedAddr {
+		return "", "", fmt.Errorf("%w: a plugin names no addresses: got %s %s", sdk.ErrInvalid, quoted(network), quoted(addr))
+	}
+	return network, addr, nil
+}
 
-// HostToPlugin implements [runner.Runner].
-func (c *child) HostToPlugin(network, addr string) (string, string, error) { return network, addr, nil }
+// HostToPlugin implements [runner.Runner]. The host listens for no plugin.
+func (c *child) HostToPlugin(string, string) (string, string, error) {
+	return "", "", errors.ErrUnsupported
+}

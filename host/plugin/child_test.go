@@ -113,7 +113,7 @@ func TestEndsAndIsKilledAtOnce(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		c, err := newChild(exec.CommandContext(ctx, "true"), newTranscript(slog.New(slog.DiscardHandler)))
 		if err == nil {
-			err = c.Start(ctx)
+			err = c.listenIn(t.TempDir())
 		}
 		if err != nil {
 			t.Fatal(err)
@@ -122,7 +122,9 @@ func TestEndsAndIsKilledAtOnce(t *testing.T) {
 			<-c.heard
 			cancel()
 		}()
-		_ = c.Wait(ctx) // one of two ends
+		if err := c.Start(ctx); err == nil {
+			t.Error("a process that says nothing has started")
+		}
 		<-c.ended()
 	}
 }

@@ -5,10 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net"
 	"os"
 	"os/exec"
 	"slices"
-	"strings"
 	"syscall"
 	"time"
 
@@ -104,12 +104,13 @@ func (s *Supervisor) start(ctx context.Context, spec Spec, bin *binary, g grants
 	p.client = goplugin.NewClient(&goplugin.ClientConfig{
 		HandshakeConfig: serve.Handshake,
 		Plugins:         goplugin.PluginSet{serve.PluginName: noPlugin{}},
-		RunnerFunc: func(_ hclog.Logger, handshake *exec.Cmd, _ string) (runner.Runner, error) {
+		RunnerFunc: func(_ hclog.Logger, handshake *exec.Cmd, dir string) (runner.Runner, error) {
 			cmd.Env = append(cmd.Env, handshake.Env...)
-			if s.confined() {
-				return child, s.wrap(cmd, rules, socketDir(handshake.Env))
+			err := child.listenIn(dir)
+			if err == nil && s.confined() {
+				err = s.wrap(cmd, rules, dir)
 			}
-			return child, nil
+			return child, err
 		},
 		SkipHostEnv:      true,
 		AllowedProtocols: []goplugin.Protocol{goplugin.ProtocolGRPC},
@@ -117,7 +118,7 @@ func (s *Supervisor) start(ctx context.Context, spec Spec, bin *binary, g grants
 		Logger:           hclog.NewNullLogger(), // it says what the supervisor says
 		SyncStdout:       &lines{to: said},      // what Go code prints after the handshake
 		SyncStderr:       &lines{to: said},
-		GRPCDialOptions:  dialOptions(),
+		GRPCDialOptions:  append(dialOptions(), child.dialOptions()...),
 		UnixSocketConfig: &goplugin.UnixSocketConfig{TempDir: s.sockets},
 	})
 	if err := p.connect(ctx, cmd); err != nil {
@@ -132,6 +133,13 @@ func dialOptions() []grpc.DialOption {
 	return []grpc.DialOption{
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(serve.MaxMessage)),
 		grpc.WithInitialWindowSize(serve.Window), grpc.WithInitialConnWindowSize(serve.Window),
+	}
+}
+
+// dialOptions are those of a connection to this process, whatever it says.
+func (c *child) dialOptions() []grpc.DialOption {
+	return []grpc.DialOption{
+		grpc.WithContextDialer(func(ctx context.Context, addr string) (net.Conn, error) { return c.place.dial(ctx, addr) }),
 	}
 }
 
@@ -168,38 +176,9 @@ func (s *Supervisor) command(ctx context.Context, spec Spec, bin *binary) *exec.
 	return cmd
 }
 
-// handshake starts the process and reads where it listens. An answer with a
-// certificate that nobody asked for makes go-plugin panic.
-func (p *process) handshake() (err error) {
-	defer func() {
-		if r := recover(); r != nil {
-			err = fmt.Errorf("%w: the handshake makes no sense: %v", sdk.ErrInvalid, r)
-		}
-	}()
-	_, err = p.client.Start()
-	return p.bin.named(otherProtocol(err))
-}
-
-// otherProtocol names what is behind go-plugin's words about a plugin that
-// speaks no version of the contract that this host speaks.
-func otherProtocol(err error) error {
-	if err == nil {
-		return nil
-	}
-	var theirs int
-	_, after, _ := strings.Cut(err.Error(), "Plugin version: ")
-	if _, unread := fmt.Sscanf(after, "%d,", &theirs); unread != nil {
-		return err
-	}
-	if other := (sdk.Manifest{MinProtocol: theirs, MaxProtocol: theirs}).Speaks(sdk.Protocol); other != nil {
-		return other
-	}
-	return err
-}
-
 func (p *process) connect(ctx context.Context, cmd *exec.Cmd) error {
-	if err := p.handshake(); err != nil {
-		return fmt.Errorf("start: %w", err)
+	if _, err := p.client.Start(); err != nil {
+		return fmt.Errorf("start: %w", p.bin.named(err))
 	}
 	p.pid = cmd.Process.Pid
 	rpc, err := p.client.Client()
@@ -269,10 +248,6 @@ func (p *process) explain(err error) error {
 	said := p.said.summary()
 	if said == "" {
 		return err
-	}
-	if strings.Contains(err.Error(), "\n") {
-		// go-plugin's guesses about what is wrong; the plugin knows better.
-		return fmt.Errorf("it does not start; it said: %s", said)
 	}
 	return fmt.Errorf("%w; it said: %s", err, said)
 }

@@ -5,7 +5,6 @@ import (
 	"context"
 	"crypto/ed25519"
 	"crypto/x509"
-	"encoding/base64"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -56,12 +55,8 @@ func TestMain(m *testing.M) {
 		for {
 			fmt.Println(strings.Repeat("x", 1000))
 		}
-	case "certificate":
-		fmt.Printf("1|1|unix|/nonexistent|grpc|%s\n", base64.RawStdEncoding.EncodeToString(certificate()))
-		select {}
-	case "future":
-		fmt.Println("1|7|unix|/nonexistent|grpc|")
-		select {}
+	case "speaker":
+		speak()
 	case "later":
 		m := manifest
 		m.MinProtocol, m.MaxProtocol = 3, 5
@@ -169,6 +164,12 @@ func (a *actor) Apply(ctx context.Context, b sdk.Batch) error {
 	case "evil":
 		for _, line := range []string{`{"@message":1}`, `{"@message":"a","@level":[]}`, `{"@message":"a","@timestamp":null}`, "null", "[]", strings.Repeat("x", 1<<20)} {
 			fmt.Fprintln(stderr, line)
+		}
+	case "babbler":
+		for range 1 << 10 {
+			if _, err := fmt.Fprint(stdout, strings.Repeat("x", 1<<10)); err != nil {
+				return err
+			}
 		}
 	case "printer":
 		fmt.Println("printed to the output")
@@ -349,9 +350,8 @@ func TestPluginThatCannotStart(t *testing.T) {
 	t.Parallel()
 	s := newStage(t)
 	for role, why := range map[string]string{
-		"mute": "timeout", "garbage": "start", "certificate": "makes no sense",
-		"future": "too new: it speaks version 7 of the plugin protocol, this host version 1",
-		"later":  "too new: it speaks version 3 to 5 of the plugin protocol",
+		"mute": "no line on standard output within 5s", "garbage": "handshake: it has 1 fields",
+		"later": "too new: it speaks version 3 to 5 of the plugin protocol",
 	} {
 		if _, err := s.Start(t.Context(), spec(role)); err == nil || !strings.Contains(err.Error(), why) {
 			t.Errorf("%s: %v, want an error with %q", role, err, why)

@@ -86,16 +86,6 @@ func (s *Supervisor) wrap(cmd *exec.Cmd, r confine.Rules, sockets string) error 
 	return nil
 }
 
-// socketDir returns the directory that go-plugin made for a process.
-func socketDir(env []string) string {
-	for _, v := range env {
-		if dir, ok := strings.CutPrefix(v, "PLUGIN_UNIX_SOCKET_DIR="); ok {
-			return dir
-		}
-	}
-	return ""
-}
-
 // grants are the paths that settings name, to which a plugin needs access.
 type grants struct{ read, write []string }
 
