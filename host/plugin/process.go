@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"slices"
+	"strings"
 	"syscall"
 	"time"
 
@@ -16,6 +17,8 @@ import (
 	goplugin "github.com/hashicorp/go-plugin"
 	"github.com/hashicorp/go-plugin/runner"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"github.com/imgcache/imgcache-host/host/wasm"
 	"github.com/imgcache/imgcache-host/pluginproto"
@@ -136,10 +139,20 @@ func dialOptions() []grpc.DialOption {
 	}
 }
 
-// dialOptions are those of a connection to this process, whatever it says.
+// dialOptions are those of a connection to this process, whatever it says: where
+// it is, and that there is no broker. By that a plugin would have connections
+// made to addresses which it names; what it announced there would stay in memory
+// for seconds.
 func (c *child) dialOptions() []grpc.DialOption {
+	const broker = "/plugin.GRPCBroker/"
 	return []grpc.DialOption{
 		grpc.WithContextDialer(func(ctx context.Context, addr string) (net.Conn, error) { return c.place.dial(ctx, addr) }),
+		grpc.WithStreamInterceptor(func(ctx context.Context, desc *grpc.StreamDesc, conn *grpc.ClientConn, method string, open grpc.Streamer, opts ...grpc.CallOption) (grpc.ClientStream, error) {
+			if strings.HasPrefix(method, broker) {
+				return nil, status.Error(codes.Unimplemented, "this host has no broker")
+			}
+			return open(ctx, desc, conn, method, opts...)
+		}),
 	}
 }
 

@@ -55,6 +55,8 @@ func TestMain(m *testing.M) {
 		for {
 			fmt.Println(strings.Repeat("x", 1000))
 		}
+	case "bare":
+		serveBare()
 	case "speaker":
 		speak()
 	case "later":
