@@ -60,14 +60,16 @@ func report(w io.Writer, err error) {
 	var diags *config.Diagnostics
 	if errors.As(err, &diags) {
 		fmt.Fprintf(w, "imgcache-host: the configuration has %s\n\n", english.Plural(diags.Len(), "problem", ""))
-		_ = diags.Write(w) // nothing can be done about a closed stderr
+		var text strings.Builder
+		_ = diags.Write(&text) // which never fails
+		fmt.Fprint(w, visibleText(text.String()))
 		return
 	}
 	text := err.Error()
 	if errors.Is(err, context.Canceled) {
 		text = "interrupted"
 	}
-	fmt.Fprintf(w, "imgcache-host: %s\n", strings.TrimSpace(text))
+	fmt.Fprintf(w, "imgcache-host: %s\n", visibleText(strings.TrimSpace(text)))
 	if advice := advise(err); advice != "" {
 		fmt.Fprintf(w, "  %s\n", advice)
 	}

@@ -4,9 +4,12 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"strconv"
 	"strings"
 	"text/tabwriter"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/dustin/go-humanize"
 )
@@ -51,15 +54,42 @@ func (a *app) answer(v any, table func(w io.Writer)) error {
 	return w.Flush()
 }
 
-// row writes the cells of a line of a table; an empty cell shows as a dash.
+// row writes the cells of a line of a table; an empty cell shows as a dash. What
+// a terminal would obey is written as Go writes it in a string.
 func row(w io.Writer, cells ...any) {
 	text := make([]string, len(cells))
 	for i, c := range cells {
-		if text[i] = fmt.Sprint(c); text[i] == "" {
+		if text[i] = visible(fmt.Sprint(c)); text[i] == "" {
 			text[i] = "-"
 		}
 	}
 	fmt.Fprintln(w, strings.Join(text, "\t"))
+}
+
+// visible escapes the characters that cannot be seen, such as those that move
+// the cursor or turn the direction of the words round.
+func visible(s string) string {
+	if utf8.ValidString(s) && !strings.ContainsFunc(s, func(r rune) bool { return !unicode.IsPrint(r) }) {
+		return s
+	}
+	quoted := strconv.Quote(s)
+	return strings.ReplaceAll(quoted[1:len(quoted)-1], `\"`, `"`)
+}
+
+// visibleText is visible for a text of several lines.
+func visibleText(s string) string {
+	var b strings.Builder
+	for len(s) > 0 {
+		end := strings.IndexAny(s, "\n\t")
+		if end < 0 {
+			end = len(s)
+		}
+		b.WriteString(visible(s[:end]))
+		rest := min(end+1, len(s))
+		b.WriteString(s[end:rest])
+		s = s[rest:]
+	}
+	return b.String()
 }
 
 // humanBytes writes a size for people; a negative one is unknown.
