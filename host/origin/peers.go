@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"math/rand/v2"
 	"strings"
 	"sync"
@@ -59,6 +60,9 @@ const (
 	// peerBan is how long one is left alone that sent wrong bytes: as long as
 	// somebody needs to look at it.
 	peerBan = time.Hour
+	// maxPeers is of how many nodes is kept how they are reached, and which are
+	// left alone: a driver may name others each time.
+	maxPeers = 1024
 	// peerTries is how many nodes are asked for an image before the origin is.
 	peerTries = 2
 	// peerPath is where a node serves what it has, behind its URL.
@@ -221,10 +225,18 @@ func (p *Peers) node(url string) (*HTTP, error) {
 		Name: p.cfg.Name, Endpoint: strings.TrimSuffix(url, "/") + peerPath, Headers: headers, Terms: Terms{MinRate: p.cfg.MinRate},
 		ConnectTimeout: p.cfg.AnswerTimeout, AnswerTimeout: p.cfg.AnswerTimeout, IdleTimeout: p.cfg.IdleTimeout,
 	})
-	if err == nil {
-		p.nodes[url] = n
+	if err != nil {
+		return nil, err
 	}
-	return n, err
+	for other, node := range p.nodes {
+		if len(p.nodes) < maxPeers {
+			break
+		}
+		_ = node.Close() // what is in use ends by itself
+		delete(p.nodes, other)
+	}
+	p.nodes[url] = n
+	return n, nil
 }
 
 // failed notes what a node answered. One that merely has the image no more, or
@@ -242,7 +254,17 @@ func (p *Peers) failed(ctx context.Context, url string, err error) {
 func (p *Peers) leave(url string, pause time.Duration) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if until := time.Now().Add(pause); until.After(p.aside[url]) {
+	now := time.Now()
+	if len(p.aside) >= maxPeers {
+		maps.DeleteFunc(p.aside, func(_ string, until time.Time) bool { return now.After(until) })
+	}
+	for other := range p.aside {
+		if len(p.aside) < maxPeers {
+			break
+		}
+		delete(p.aside, other)
+	}
+	if until := now.Add(pause); until.After(p.aside[url]) {
 		p.aside[url] = until
 	}
 }

@@ -254,6 +254,24 @@ func TestPeerSendsWrongBytes(t *testing.T) {
 	}
 }
 
+// TestPeersWithoutEnd: of however many nodes a driver names, only some are kept.
+func TestPeersWithoutEnd(t *testing.T) {
+	c := newCluster(t, true)
+	for i := range 2 * maxPeers {
+		url := fmt.Sprintf("http://node-%d.example", i)
+		if _, err := c.peers.node(url); err != nil {
+			t.Fatal(err)
+		}
+		c.peers.leave(url, time.Hour)
+		if c.peers.nodes[url] == nil || c.peers.aside[url].IsZero() {
+			t.Fatalf("the newest node, %s, is not kept", url)
+		}
+	}
+	if nodes, aside := len(c.peers.nodes), len(c.peers.aside); nodes != maxPeers || aside != maxPeers {
+		t.Errorf("%d nodes and %d that are left alone are kept, want %d", nodes, aside, maxPeers)
+	}
+}
+
 // TestPeersAreForgiven: those who failed are asked again after a while. That
 // nobody knows them is said once.
 func TestPeersAreForgiven(t *testing.T) {
