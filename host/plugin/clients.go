@@ -66,6 +66,7 @@ func (d driver) List(ctx context.Context, yield func([]sdk.Entry) error) error {
 			return err
 		}
 		var batch []sdk.Entry
+		var listed tally
 		for {
 			m, err := stream.Recv()
 			if errors.Is(err, io.EOF) {
@@ -77,7 +78,11 @@ func (d driver) List(ctx context.Context, yield func([]sdk.Entry) error) error {
 			for some := range slices.Chunk(m.GetEntries(), listBatch) {
 				batch = batch[:0]
 				for _, e := range some {
-					batch = append(batch, pluginproto.ToEntry(e))
+					entry := pluginproto.ToEntry(e)
+					if err := listed.take(&entry); err != nil {
+						return err
+					}
+					batch = append(batch, entry)
 				}
 				if stopped = yield(batch); stopped != nil {
 					return nil
@@ -117,12 +122,14 @@ func sendable(b sdk.Batch) error {
 
 type nodeLister struct{ p *Plugin }
 
-// Nodes implements sdk.NodeLister.
+// Nodes implements sdk.NodeLister. What is no address of a node is left out.
 func (l nodeLister) Nodes(ctx context.Context, id string) (nodes []sdk.Node, err error) {
 	err = l.p.call(ctx, "Nodes", l.p.spec.timeout(), func(ctx context.Context, conn *grpc.ClientConn) error {
 		out, err := pluginv1.NewDriverServiceClient(conn).Nodes(ctx, &pluginv1.NodesRequest{Id: id})
-		for _, n := range out.GetNodes() {
-			nodes = append(nodes, pluginproto.ToNode(n))
+		for _, m := range out.GetNodes() {
+			if n := pluginproto.ToNode(m); reachable(n) && len(nodes) < maxNodes {
+				nodes = append(nodes, n)
+			}
 		}
 		return err
 	})

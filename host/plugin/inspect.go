@@ -55,6 +55,9 @@ func (s *Supervisor) read(spec Spec) (info Info, declared bool, err error) {
 	}
 	info = Info{Path: spec.Path, Runtime: spec.runtime(), SHA256: b.sum, Signature: b.signature}
 	info.Manifest, declared, err = wasm.ReadManifest(code)
+	if declared && err == nil {
+		err = checkManifest(info.Manifest)
+	}
 	if m := info.Manifest; declared && err == nil && spec.Kind != "" && m.Kind != spec.Kind {
 		err = fmt.Errorf("it is a %s", m.Kind)
 	}

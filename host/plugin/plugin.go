@@ -204,7 +204,7 @@ func (p *Plugin) Configure(ctx context.Context, s sdk.Settings) error {
 	before := p.remember(&s)
 	err := p.call(ctx, "Configure", configureTimeout, func(ctx context.Context, conn *grpc.ClientConn) error {
 		out, err := pluginv1.NewPluginServiceClient(conn).Configure(ctx, pluginproto.FromSettings(s), fewWords)
-		p.note(out.GetNotes())
+		p.note(fewNotes(out.GetNotes()))
 		return err
 	})
 	if err != nil {
@@ -362,6 +362,7 @@ func (p *Plugin) launchBytes(ctx context.Context, bytes *binary) (*process, erro
 	p.mu.Unlock()
 	configure := func(s sdk.Settings) error {
 		if g := p.spec.grants(proc.manifest, s); !granted.cover(g) {
+			p.tellUngranted(proc.manifest, s)
 			p.mu.Lock()
 			p.granted = g
 			p.mu.Unlock()

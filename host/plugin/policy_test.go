@@ -191,4 +191,8 @@ func TestSharedDriver(t *testing.T) {
 	if err != nil || len(nodes) != 1 || nodes[0] != want {
 		t.Errorf("the nodes are %+v, %v", nodes, err)
 	}
+	nodes, err = d.(sdk.NodeLister).Nodes(t.Context(), "strange")
+	if err != nil || len(nodes) != maxNodes || nodes[0].URL != "http://node-0.example" {
+		t.Errorf("%d nodes, %.1v, %v", len(nodes), nodes, err)
+	}
 }

@@ -214,14 +214,14 @@ func (p *process) describe(ctx context.Context) error {
 	if err := p.manifest.Speaks(sdk.Protocol); err != nil {
 		return err
 	}
-	return p.manifest.Validate()
+	return checkManifest(p.manifest)
 }
 
 func (p *process) configure(ctx context.Context, s sdk.Settings) error {
 	ctx, cancel := context.WithTimeout(ctx, p.limit(configureTimeout))
 	defer cancel()
 	out, err := pluginv1.NewPluginServiceClient(p.conn).Configure(ctx, pluginproto.FromSettings(s), fewWords)
-	p.notes, p.options = out.GetNotes(), s.Options
+	p.notes, p.options = fewNotes(out.GetNotes()), s.Options
 	return pluginproto.ToError(err)
 }
 

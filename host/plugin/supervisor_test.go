@@ -55,6 +55,10 @@ func TestMain(m *testing.M) {
 		for {
 			fmt.Println(strings.Repeat("x", 1000))
 		}
+	case "ugly":
+		m := manifest
+		m.Version = "1\x1b[2J"
+		serve.Main(m, &actor{role: role})
 	case "bare":
 		serveBare()
 	case "speaker":
@@ -97,6 +101,9 @@ func (m *member) Heartbeat(context.Context) error {
 }
 
 func (m *member) Nodes(_ context.Context, id string) ([]sdk.Node, error) {
+	if id == "strange" {
+		return strangeNodes(), nil
+	}
 	return []sdk.Node{{Name: "near", URL: "https://near.example/" + id, Seen: time.Unix(m.beats, 1).UTC()}}, nil
 }
 

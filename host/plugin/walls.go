@@ -91,13 +91,17 @@ type grants struct{ read, write []string }
 
 // grants returns what the settings of a plugin give it access to: the
 // directories that are its own, and the files of options that it declares to be
-// such. The runner of a module keeps what the module stores, and no more.
+// such. A default is the plugin's own word, and gives nothing. The runner of a
+// module keeps what the module stores, and no more.
 func (spec Spec) grants(m sdk.Manifest, s sdk.Settings) (g grants) {
 	if spec.runtime() == runtimeWasm {
 		return grants{write: present([]string{s.StateDir})}
 	}
 	g.write = present([]string{s.CacheDir, s.StateDir})
 	for _, o := range m.Options {
+		if s.Options[o.Name] == o.Default {
+			continue
+		}
 		for _, path := range pathsIn(s.Options[o.Name]) {
 			switch o.Access {
 			case sdk.AccessRead:
@@ -108,6 +112,17 @@ func (spec Spec) grants(m sdk.Manifest, s sdk.Settings) (g grants) {
 		}
 	}
 	return g
+}
+
+// tellUngranted logs which files the plugin has chosen by itself, so that an
+// operator who wants it to use them can say so.
+func (p *Plugin) tellUngranted(m sdk.Manifest, s sdk.Settings) {
+	for _, o := range m.Options {
+		if paths := pathsIn(o.Default); o.Access != sdk.AccessNone && s.Options[o.Name] == o.Default && len(paths) > 0 {
+			p.log.Warn("the default of an option names files, which the plugin may not use unless its block grants them with read or write",
+				"option", o.Name, "default", cut(o.Default, maxQuoted))
+		}
+	}
 }
 
 // pathsIn returns the absolute paths in the text of an option, which may be a

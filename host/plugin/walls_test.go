@@ -148,7 +148,7 @@ func TestWalls(t *testing.T) {
 }
 
 // TestGrants: a plugin may use the files that its options name as it declares,
-// its own directories, and no others.
+// its own directories, and no others, such as those of its own defaults.
 func TestGrants(t *testing.T) {
 	m := sdk.Manifest{Options: []sdk.Option{
 		{Name: "path", Access: sdk.AccessWrite}, {Name: "ca", Access: sdk.AccessRead}, {Name: "dsn", Access: sdk.AccessRead}, {Name: "note"},
@@ -162,6 +162,10 @@ func TestGrants(t *testing.T) {
 	}
 	if want := []string{"/etc/ca.pem", "/etc/root.pem", "/run/db"}; !slices.Equal(g.read, want) {
 		t.Errorf("it may read %v, want %v", g.read, want)
+	}
+	m.Options = []sdk.Option{{Name: "own", Access: sdk.AccessWrite, Default: "/etc/shadow"}, {Name: "other", Access: sdk.AccessRead, Default: "/etc/passwd"}}
+	if g := (Spec{}).grants(m, sdk.Settings{Options: sdk.Config{"own": "/etc/shadow", "other": "/srv/other"}}); len(g.write) != 0 || !slices.Equal(g.read, []string{"/srv/other"}) {
+		t.Errorf("a plugin grants itself %v", g)
 	}
 	if (grants{}).cover(g) || !g.cover(g) || !g.cover(grants{}) {
 		t.Error("what is granted is not told from what is not")
