@@ -1,12 +1,16 @@
 package plugin
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"math"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
+	pluginv1 "github.com/imgcache/imgcache-host/pluginproto/imgcache/plugin/v1"
 	"github.com/imgcache/imgcache-host/sdk"
 )
 
@@ -109,4 +113,36 @@ func strangeNodes() []sdk.Node {
 		list = append(list, sdk.Node{URL: fmt.Sprintf("http://node-%d.example", i)})
 	}
 	return list
+}
+
+// overdone is a policy that answers more than it is asked.
+type overdone struct {
+	pluginv1.UnimplementedPolicyServiceServer
+}
+
+func (overdone) Score(context.Context, *pluginv1.ScoreRequest) (*pluginv1.ScoreResponse, error) {
+	return &pluginv1.ScoreResponse{Scores: make([]float64, 4)}, nil
+}
+
+func (overdone) Select(context.Context, *pluginv1.SelectRequest) (*pluginv1.SelectResponse, error) {
+	return &pluginv1.SelectResponse{Keys: make([]uint64, 100)}, nil
+}
+
+// TestCountsOfAnswers: there is a score for each record, or there are none, and
+// of the keys that are chosen as many as were asked for.
+func TestCountsOfAnswers(t *testing.T) {
+	s := newStage(t)
+	p, err := s.Start(t.Context(), spec("bare"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, n := range []int{3, 5} {
+		if scores, err := score(t.Context(), p, n); !errors.Is(err, sdk.ErrUnavailable) || slices.Max(scores) != 0 ||
+			!strings.Contains(err.Error(), fmt.Sprintf("4 scores for %d records", n)) {
+			t.Errorf("%v, %v", scores, err)
+		}
+	}
+	if keys, err := p.Stateful().Select(t.Context(), time.Now(), 1, 7); err != nil || len(keys) != 7 {
+		t.Errorf("%d keys, %v", len(keys), err)
+	}
 }
