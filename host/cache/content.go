@@ -82,8 +82,8 @@ func (k *fillContent) follow(ctx context.Context, w io.Writer, off, n int64) (in
 	jump := n >= 0 && off > 0
 	patient := jump && k.f.c.cfg.Fill.RangesInFill == options.RangesVerified
 	for {
-		v, err := k.f.await(ctx, func(v fillView) bool {
-			return v.phase >= committing || !patient && (pos < v.readable || jump && pos-v.have > farAhead)
+		v, err := k.f.await(ctx, pos, func(v fillView) bool {
+			return v.phase >= committing || !patient && (pos < v.readable || jump && v.far(pos))
 		})
 		if err != nil {
 			return pos - off, err
@@ -100,9 +100,15 @@ func (k *fillContent) follow(ctx context.Context, w io.Writer, off, n int64) (in
 			return pos - off, v.err
 		case end >= 0 && pos >= end && (end < v.size || v.verified()):
 			return pos - off, nil
-		case jump && pos-v.have > farAhead, patient && v.phase == detached:
+		case patient && v.phase == detached:
 			m, err := k.direct(ctx, w, pos, end)
 			return pos - off + m, err
+		case jump && !patient && pos >= v.readable && v.far(pos):
+			m, err := k.ahead(ctx, w, pos, end, buf)
+			pos += m
+			if err != nil || pos >= end {
+				return pos - off, err
+			}
 		case pos < v.readable:
 			limit := v.readable
 			if end >= 0 {
@@ -126,6 +132,18 @@ func (k *fillContent) follow(ctx context.Context, w io.Writer, off, n int64) (in
 	}
 }
 
+// ahead copies the first part of [pos, end), which is far ahead of the fill. What
+// can be stored is.
+func (k *fillContent) ahead(ctx context.Context, w io.Writer, pos, end int64, buf []byte) (int64, error) {
+	if s := k.f.claimSegment(pos, end); s != nil {
+		return k.fetchSegment(ctx, w, s, buf)
+	}
+	if v := k.f.view(pos); !v.far(pos) {
+		return 0, nil // another client fetches it now
+	}
+	return k.direct(ctx, w, pos, end)
+}
+
 // direct copies [pos, end) from the origin.
 func (k *fillContent) direct(ctx context.Context, w io.Writer, pos, end int64) (int64, error) {
 	n, err := copyRange(ctx, w, k.f.origin, part(k.f.name, k.f.obj, pos, end-pos))
@@ -144,18 +162,41 @@ type fillView struct {
 	size     int64
 	have     int64
 	readable int64
+	coming   bool // the next bytes are being fetched ahead of the rest
 	err      error
+}
+
+// far reports whether pos is so far ahead of what is there that waiting for it
+// would take longer than fetching it. While room is sought that is not known.
+func (v fillView) far(pos int64) bool {
+	return pos-v.have > farAhead && !v.coming && v.phase != reserving
 }
 
 func (v fillView) verified() bool { return v.phase == committing || v.phase == done }
 
-// await returns once there is enough for the caller. A fill that is over is
+// view returns how the fill looks to a client at pos.
+func (f *fill) view(pos int64) fillView {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.viewLocked(pos)
+}
+
+func (f *fill) viewLocked(pos int64) fillView {
+	v := fillView{phase: f.state.phase, size: f.state.size, have: f.state.have, readable: f.state.readable(), err: f.state.err}
+	if pos >= v.readable && f.staged != nil {
+		var ahead int64
+		ahead, v.coming = f.aheadLocked(pos)
+		v.readable = max(v.readable, ahead)
+	}
+	return v
+}
+
+// await returns once there is enough for the caller, who is at pos. A fill that is over is
 // enough for everybody.
-func (f *fill) await(ctx context.Context, enough func(fillView) bool) (fillView, error) {
+func (f *fill) await(ctx context.Context, pos int64, enough func(fillView) bool) (fillView, error) {
 	for {
 		f.mu.Lock()
-		v := fillView{f.state.phase, f.state.size, f.state.have, f.state.readable(), f.state.err}
-		changed := f.changed
+		v, changed := f.viewLocked(pos), f.changed
 		f.mu.Unlock()
 		if enough(v) {
 			return v, nil

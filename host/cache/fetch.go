@@ -209,6 +209,22 @@ func (t *fetch) slowInRow(broken error) int {
 	return t.slow + 1
 }
 
+// pause closes the stream, which jump opens again.
+func (t *fetch) pause() { t.close() }
+
+// jump goes on at another offset of the same version. What went wrong the next
+// read will tell.
+func (t *fetch) jump(offset int64) {
+	t.close()
+	t.offset, t.tries = offset, 0
+	_, body, err := t.origin.Open(t.ctx, t.rest())
+	if err != nil {
+		t.broken = err
+		return
+	}
+	t.take(body)
+}
+
 func (t *fetch) close() {
 	if t.body != nil {
 		t.body.Close()

@@ -59,13 +59,15 @@ type fill struct {
 	memory   []byte        // the readable bytes while reserving, and after a refusal
 	staged   *store.Staged // the readable bytes afterwards
 	clients  int
-	sums     *digester    // of the readable bytes; run's own until the fill is over
-	rest     *fetch       // detached: the origin's stream from state.have on, for the first taker
-	image    *index.Image // done: what was stored, held open; nil: nothing
-	wanted   bool         // the queue wants the image, whether clients stay or not
-	asked    int          // requests of which nobody was told yet; see requests
-	askedFor bool         // the one that began the fill is among them
-	finished bool         // run has ended
+	segments []*segment       // parts that are ahead of state.have, or were
+	suspects []origin.Suspect // who sent them
+	sums     *digester        // of the readable bytes; run's own until the fill is over
+	rest     *fetch           // detached: the origin's stream from state.have on, for the first taker
+	image    *index.Image     // done: what was stored, held open; nil: nothing
+	wanted   bool             // the queue wants the image, whether clients stay or not
+	asked    int              // requests of which nobody was told yet; see requests
+	askedFor bool             // the one that began the fill is among them
+	finished bool             // run has ended
 
 	ended   func() // called when the fill is over; run's own
 	refused error  // why the image is not to be stored, however much room there is; known when it began
@@ -111,6 +113,9 @@ func (f *fill) run(ctx context.Context) {
 		f.c.log.Warn("origin transfer broke off; resuming", "image", f.id, "offset", offset, "error", err)
 	}
 	err = f.transfer(ctx, src)
+	f.mu.Lock()
+	src.suspects = append(src.suspects, f.suspects...)
+	f.mu.Unlock()
 	src.blameIfWrong(err)
 	switch {
 	case err == nil:
@@ -178,23 +183,25 @@ func (f *fill) transfer(ctx context.Context, src *fetch) error {
 // returns.
 func (f *fill) copy(ctx context.Context, src *fetch, r *roomSearch) error {
 	h := newHasher(f.sums)
+	in := inflow{f, src}
 	buf, used := blocks.get(), 0
 	defer func() {
 		h.wait()
 		blocks.put(buf)
 	}()
 	for ended := false; !ended; {
-		n, err := src.Read(buf[used:])
-		f.c.stats.fetched.Add(uint64(n))
+		n, stored, err := in.read(ctx, buf[used:])
 		ended = errors.Is(err, io.EOF)
 		if err != nil && !ended {
 			return err
 		}
 		p := buf[used : used+n]
-		if err := f.store(ctx, p, ended, r); err != nil {
-			if errors.Is(err, errDetached) {
-				src.unread(p)
-			}
+		if stored {
+			err = f.publish(p, func() {})
+		} else if err = f.store(ctx, p, ended, r); errors.Is(err, errDetached) {
+			src.unread(p)
+		}
+		if err != nil {
 			return err
 		}
 		if used += n; len(buf)-used < leastRead {

@@ -77,6 +77,31 @@ func (st *Staged) Write(p []byte) (n int, err error) {
 	return n, nil
 }
 
+// WriteAt writes p at an offset that Size has not reached. It belongs to the file
+// when Absorb gets there.
+func (st *Staged) WriteAt(p []byte, off int64) (int, error) {
+	n, err := st.file.WriteAt(p, off)
+	if err != nil {
+		return n, fmt.Errorf("write staged file: %w", err)
+	}
+	return n, nil
+}
+
+// Absorb appends the next bytes, which WriteAt has put there, as if they had been
+// written now, and reads them into p, as many as it has room for.
+func (st *Staged) Absorb(p []byte) (n int, err error) {
+	n, err = st.file.ReadAt(p, st.size.Load())
+	if n > 0 {
+		st.sums.write(p[:n])
+		st.size.Add(int64(n))
+		st.note()
+	}
+	if err != nil && n < len(p) {
+		return n, fmt.Errorf("read staged file: %w", err)
+	}
+	return n, nil
+}
+
 // ReadAt reads what was written.
 func (st *Staged) ReadAt(p []byte, off int64) (int, error) { return st.file.ReadAt(p, off) }
 
