@@ -23,6 +23,12 @@ func WithClient(ctx context.Context, name string) context.Context {
 	return context.WithValue(ctx, clientKey{}, name)
 }
 
+// clientOf returns the name that [WithClient] gave, or "".
+func clientOf(ctx context.Context) string {
+	name, _ := ctx.Value(clientKey{}).(string)
+	return name
+}
+
 // request is who asks for an image.
 type request struct {
 	client string // "": nobody in particular
@@ -33,9 +39,8 @@ type request struct {
 // requestOf says who asks for an image that is not cached. One that is pinned,
 // queued or half fetched is wanted whoever asks.
 func (c *Cache) requestOf(ctx context.Context, id string) request {
-	name, _ := ctx.Value(clientKey{}).(string)
 	wanted := c.admission.open() || c.pins.Holds(id, c.cfg.Now()) || c.parked.has(id) || c.store.Queued(id)
-	return request{client: name, wanted: wanted}
+	return request{client: clientOf(ctx), wanted: wanted}
 }
 
 // admission decides which images that nobody has yet are stored: those that

@@ -48,6 +48,7 @@ type Cache struct {
 	parked    parked
 	absent    absent
 	passed    passed
+	handedOut handedOut
 	reach     reach
 	questions questions
 	slots     chan struct{} // of running fills; nil: no bound
@@ -105,7 +106,7 @@ func New(cfg Config) (*Cache, error) {
 		disk:      &diskHealth{now: cfg.Now, log: cfg.Log},
 		admission: admission{after: cfg.AdmitAfter, perClient: cfg.Fill.ColdPerClient},
 		free:      space.NewFree(cfg.Store, cfg.Now, cfg.Prune.MinFree),
-		scrubs:    newScrubs(cfg), reach: reach{log: cfg.Log, now: cfg.Now},
+		scrubs:    newScrubs(cfg), reach: reach{log: cfg.Log, now: cfg.Now}, handedOut: handedOut{now: cfg.Now},
 		ctx: ctx, stop: stop, scanned: make(chan struct{}), fills: map[string]*fill{},
 	}
 	if cfg.Fill.Concurrency > 0 {

@@ -73,7 +73,7 @@ func (c *Cache) openFresh(ctx context.Context, id string, o origin.Origin, name 
 		c.unopened(id, err)
 		return nil, c.index.Get(id), nil // there, but of no use now
 	}
-	k.source, k.name = o, name
+	k.source, k.name, k.client = o, name, clientOf(ctx)
 	found, err := c.revalidate(ctx, k)
 	if err == nil {
 		err = found.err
@@ -124,7 +124,7 @@ func badID(id string) error {
 
 // OpenCached opens an image as it is cached, without asking its origin; that is
 // an access as by Open. The error wraps [ErrNotFound] unless it is cached.
-func (c *Cache) OpenCached(_ context.Context, id string) (Content, error) {
+func (c *Cache) OpenCached(ctx context.Context, id string) (Content, error) {
 	if !sdk.ValidID(id) {
 		return nil, badID(id)
 	}
@@ -139,7 +139,7 @@ func (c *Cache) OpenCached(_ context.Context, id string) (Content, error) {
 	if o, name, err := c.cfg.Origins.ByID(id); err == nil {
 		k.source, k.name = o, name
 	}
-	k.outcome = Outcome{Hit: true}
+	k.outcome, k.client = Outcome{Hit: true}, clientOf(ctx)
 	c.index.Access(k.im, c.cfg.Now())
 	return k, nil
 }

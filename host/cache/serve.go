@@ -16,12 +16,12 @@ import (
 // cachedContent serves a stored image.
 type cachedContent struct {
 	meta
-	c       *Cache
-	im      *index.Image
-	file    *store.Image
-	source  origin.Origin // where to go on when a block is bad; may be nil
-	name    string
-	counted bool
+	c      *Cache
+	im     *index.Image
+	file   *store.Image
+	source origin.Origin // where to go on when a block is bad; may be nil
+	name   string
+	client string // who reads it; "": nobody in particular
 }
 
 // CopyTo checks each block against the block table in the read that serves
@@ -40,8 +40,7 @@ func (k *cachedContent) CopyTo(ctx context.Context, w io.Writer, off, n int64) (
 		pos, err = k.repair(ctx, w, pos, end)
 	}
 	k.c.stats.served.Add(uint64(pos - off))
-	if err == nil && end == size && !k.counted {
-		k.counted = true
+	if k.c.handedOut.add(k.client, k.im, off, pos) {
 		k.c.stats.hits.Add(1)
 		k.c.index.Hit(k.im)
 	}
