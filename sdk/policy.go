@@ -33,11 +33,16 @@ type Record struct {
 // Flags of a [Record]. A policy ignores bits that it does not know.
 type Flags uint32
 
-// The flags. The host never evicts a pinned image whatever a policy says; a
-// policy may read the flags to predict better.
+// The flags. They are news, not orders: the host never evicts a pinned image
+// whatever a policy says.
 const (
+	// FlagPinned: the image is pinned. Hosts of version 1 never set it: they
+	// ask which images leave, and a pinned one never does. In the trial of a
+	// reload it comes without the flag.
 	FlagPinned Flags = 1 << 0
-	FlagInUse  Flags = 1 << 1 // being read now
+	// FlagInUse: the image is being read now. It is rare: such images are asked
+	// about only in a prune to a given size, and in the trial of a reload.
+	FlagInUse Flags = 1 << 1
 )
 
 // MaxBatch is the largest number of records or events in one call. The host

@@ -45,8 +45,8 @@ enum imgcache_status {
 
 /* The flags of a record, or-ed together. Ignore bits that you do not know. */
 enum imgcache_flag {
-	IMGCACHE_PINNED = 1 << 0,
-	IMGCACHE_IN_USE = 1 << 1
+	IMGCACHE_PINNED = 1 << 0, /* hosts of version 1 never set it: pinned images do not leave */
+	IMGCACHE_IN_USE = 1 << 1  /* being read now */
 };
 
 /* What happened. Ignore kinds that you do not know. */
