@@ -53,21 +53,24 @@ func TestExitCodes(t *testing.T) {
 	}
 }
 
-func TestWaiterShowsNewsOnly(t *testing.T) {
+func TestPrefetchShowsNewsOnly(t *testing.T) {
 	var out bytes.Buffer
-	w := waiter{progress: &out, shown: map[string]string{}, stale: map[string]string{"a": "evicted", "b": "gone"}}
-	for _, i := range []cache.ImageInfo{
-		{ID: "a", State: cache.StateQueued, Error: "evicted"},
-		{ID: "a", State: cache.StateQueued, Error: "evicted"},
-		{ID: "a", State: cache.StateFilling, Size: 1000, Written: 10},
-		{ID: "a", State: cache.StateFilling, Size: 1000, Written: 20},
-		{ID: "a", State: cache.StateFilling, Size: 1000, Written: 550},
-		{ID: "a", State: cache.StateCached, Size: 1000},
-		{ID: "b", State: cache.StateQueued, Error: "gone"},
-		{ID: "b", State: cache.StateQueued, Error: "origin: image not found"},
-		{ID: "c", State: cache.StateAbsent},
+	m := prefetchMeter{to: &out, shown: map[string]string{}}
+	for _, seen := range []struct {
+		cache.ImageInfo
+		last bool
+	}{
+		{cache.ImageInfo{ID: "a", State: cache.StateQueued, Error: "evicted"}, false},
+		{cache.ImageInfo{ID: "a", State: cache.StateQueued, Error: "evicted"}, false},
+		{cache.ImageInfo{ID: "a", State: cache.StateFilling, Size: 1000, Written: 10}, false},
+		{cache.ImageInfo{ID: "a", State: cache.StateFilling, Size: 1000, Written: 20}, false},
+		{cache.ImageInfo{ID: "a", State: cache.StateFilling, Size: 1000, Written: 550}, false},
+		{cache.ImageInfo{ID: "a", State: cache.StateCached, Size: 1000}, true},
+		{cache.ImageInfo{ID: "b", State: cache.StateQueued, Error: "gone"}, false},
+		{cache.ImageInfo{ID: "b", State: cache.StateQueued, Error: "origin: image not found"}, true},
+		{cache.ImageInfo{ID: "c", State: cache.StateAbsent}, true},
 	} {
-		w.show(i)
+		m.show(seen.ImageInfo, seen.last)
 	}
 	want := `a  queued
 a  filling 0% of 1000 B

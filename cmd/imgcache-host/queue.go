@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"strings"
-	"time"
 
 	"github.com/imgcache/imgcache-host/host/cache"
 	"github.com/imgcache/imgcache-host/host/client"
@@ -81,12 +80,8 @@ func (a *app) prefetch() *cobra.Command {
 		Short: "Queue images and wait until they are cached",
 		Long:  "Queue images and wait until each is cached or has failed. Without an ID, wait for what the queue holds now.",
 		RunE: a.callRunning(func(ctx context.Context, c *client.Client, ids []string) error {
-			w := waiter{client: c, progress: a.stderr, shown: map[string]string{}, stale: map[string]string{}}
-			ids, err := w.enqueue(ctx, ids)
-			if err != nil {
-				return err
-			}
-			results, err := w.wait(ctx, ids)
+			meter := prefetchMeter{to: a.stderr, shown: map[string]string{}}
+			results, err := c.Prefetch(ctx, ids, meter.show)
 			if err != nil {
 				return err
 			}
@@ -113,104 +108,23 @@ func failures(images []cache.ImageInfo) error {
 	return nil
 }
 
-// pollInterval is short against any transfer worth waiting for, and long
-// against a call over the socket.
-const pollInterval = 250 * time.Millisecond
-
-// waiter follows images until they are cached or have failed.
-type waiter struct {
-	client   *client.Client
-	progress io.Writer
-	shown    map[string]string // the last line about each image
-	stale    map[string]string // the failure of each image from before it was queued
-}
-
-// enqueue queues ids, or takes over the queue when there are none, and
-// returns what to wait for.
-func (w waiter) enqueue(ctx context.Context, ids []string) ([]string, error) {
-	if len(ids) == 0 {
-		entries, err := w.client.Queued(ctx)
-		return queuedIDs(entries), err
-	}
-	for _, id := range ids {
-		before, err := w.client.Image(ctx, id)
-		if err == nil {
-			_, err = w.client.Queue(ctx, id) // false is fine: it is there or on its way
-		}
-		if err != nil {
-			return nil, fmt.Errorf("queue %s: %w", id, err)
-		}
-		w.stale[id] = failure(before)
-	}
-	return ids, nil
-}
-
-// wait returns the last state of each image, in the order of ids.
-func (w waiter) wait(ctx context.Context, ids []string) ([]cache.ImageInfo, error) {
-	results := make([]cache.ImageInfo, len(ids))
-	tick := time.NewTicker(pollInterval)
-	defer tick.Stop()
-	for {
-		open := 0
-		for i, id := range ids {
-			if results[i].ID != "" && w.ended(results[i]) {
-				continue
-			}
-			info, err := w.client.Image(ctx, id)
-			if err != nil {
-				return nil, err
-			}
-			results[i] = info
-			w.show(info)
-			if !w.ended(info) {
-				open++
-			}
-		}
-		if open == 0 {
-			return results, nil
-		}
-		select {
-		case <-ctx.Done():
-			return nil, ctx.Err()
-		case <-tick.C:
-		}
-	}
-}
-
-// failure tells one failure of an image from the next, which may have the
-// same reason.
-func failure(i cache.ImageInfo) string {
-	if n := len(i.History); n > 0 {
-		return i.Error + i.History[n-1].Time.String()
-	}
-	return i.Error
-}
-
-// ended reports whether there is nothing left to wait for. The service goes
-// on trying an image that failed, with ever longer pauses.
-func (w waiter) ended(i cache.ImageInfo) bool {
-	switch i.State {
-	case cache.StateFilling:
-		delete(w.stale, i.ID) // an error from now on is of this attempt
-		return false
-	case cache.StateQueued:
-		return i.Error != "" && failure(i) != w.stale[i.ID]
-	default:
-		return true
-	}
+// prefetchMeter shows how far images are.
+type prefetchMeter struct {
+	to    io.Writer
+	shown map[string]string // the last line about each image
 }
 
 // show writes a line when there is news, in steps of a tenth.
-func (w waiter) show(i cache.ImageInfo) {
+func (m prefetchMeter) show(i cache.ImageInfo, last bool) {
 	line := string(i.State)
 	switch {
 	case i.State == cache.StateFilling && i.Size > 0:
 		line = fmt.Sprintf("%s %d%% of %s", i.State, i.Written*10/i.Size*10, humanBytes(i.Size))
-	case i.State != cache.StateCached && w.ended(i):
+	case i.State != cache.StateCached && last:
 		line = strings.TrimSuffix("failed: "+i.Error, ": ")
 	}
-	if w.shown[i.ID] != line {
-		w.shown[i.ID] = line
-		fmt.Fprintf(w.progress, "%s  %s\n", i.ID, line)
+	if m.shown[i.ID] != line {
+		m.shown[i.ID] = line
+		fmt.Fprintf(m.to, "%s  %s\n", i.ID, line)
 	}
 }
