@@ -1,7 +1,7 @@
 package main
 
 import (
-	"encoding/xml"
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -126,39 +126,11 @@ func (r *checkReport) verdict() error {
 	return nil
 }
 
-// The elements of JUnit's XML, as far as everybody who reads it agrees.
-type (
-	junitSuite struct {
-		XMLName  xml.Name    `xml:"testsuite"`
-		Name     string      `xml:"name,attr"`
-		Tests    int         `xml:"tests,attr"`
-		Failures int         `xml:"failures,attr"`
-		Cases    []junitCase `xml:"testcase"`
-	}
-	junitCase struct {
-		Name     string         `xml:"name,attr"`
-		Class    string         `xml:"classname,attr"`
-		Time     float64        `xml:"time,attr"` // seconds
-		Failures []junitFailure `xml:"failure"`
-	}
-	junitFailure struct {
-		Message string `xml:"message,attr"` // the sentence that is broken
-		Text    string `xml:",chardata"`    // what was seen
-	}
-)
-
 func (r *checkReport) writeJUnit(path string) error {
-	suite := junitSuite{Name: r.path, Tests: len(r.cases), Failures: r.failed}
-	for _, c := range r.cases {
-		one := junitCase{Name: c.Name, Class: r.path, Time: c.Took.Seconds()}
-		for _, f := range c.Failures {
-			one.Failures = append(one.Failures, junitFailure{c.Sentence, f})
-		}
-		suite.Cases = append(suite.Cases, one)
-	}
-	b, err := xml.MarshalIndent(suite, "", "  ")
+	var text bytes.Buffer
+	err := conformance.WriteJUnit(&text, r.path, r.cases)
 	if err == nil {
-		err = os.WriteFile(path, append([]byte(xml.Header), append(b, '\n')...), 0o644)
+		err = os.WriteFile(path, text.Bytes(), 0o644)
 	}
 	if err != nil {
 		return fmt.Errorf("write %s: %w", path, err)

@@ -1,0 +1,50 @@
+package conformance
+
+import (
+	"encoding/xml"
+	"fmt"
+	"io"
+)
+
+// The elements of JUnit's XML, as far as everybody who reads it agrees.
+type (
+	junitSuite struct {
+		XMLName  xml.Name    `xml:"testsuite"`
+		Name     string      `xml:"name,attr"`
+		Tests    int         `xml:"tests,attr"`
+		Failures int         `xml:"failures,attr"` // cases that failed
+		Cases    []junitCase `xml:"testcase"`
+	}
+	junitCase struct {
+		Name     string         `xml:"name,attr"`
+		Class    string         `xml:"classname,attr"`
+		Time     float64        `xml:"time,attr"` // seconds
+		Failures []junitFailure `xml:"failure"`
+	}
+	junitFailure struct {
+		Message string `xml:"message,attr"` // the sentence that is broken
+		Text    string `xml:",chardata"`    // what was seen
+	}
+)
+
+// WriteJUnit writes what a check has found in the XML of JUnit: a suite that is
+// named after the plugin, with a test for each case. The error is that of w.
+func WriteJUnit(w io.Writer, plugin string, cases []Case) error {
+	suite := junitSuite{Name: plugin, Tests: len(cases)}
+	for _, c := range cases {
+		one := junitCase{Name: c.Name, Class: plugin, Time: c.Took.Seconds()}
+		for _, f := range c.Failures {
+			one.Failures = append(one.Failures, junitFailure{c.Sentence, f})
+		}
+		if len(c.Failures) > 0 {
+			suite.Failures++
+		}
+		suite.Cases = append(suite.Cases, one)
+	}
+	text, err := xml.MarshalIndent(suite, "", "  ")
+	if err != nil {
+		return fmt.Errorf("encode JUnit's XML: %w", err)
+	}
+	_, err = fmt.Fprintf(w, "%s%s\n", xml.Header, text)
+	return err
+}
