@@ -54,9 +54,9 @@ func (a *app) policySimulate() *cobra.Command {
 		Args:        cobra.NoArgs,
 		Annotations: map[string]string{draws: "svg"},
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			alive, yes := guarded(s.timeout)
-			if !yes && len(a.args) > 0 {
-				return guard(cmd.Context(), a.args, s.timeout)
+			alive, watched := simulate.Watched(s.timeout)
+			if !watched && len(a.args) > 0 {
+				return watch(cmd.Context(), a.args, s.timeout)
 			}
 			return a.simulate(cmd.Context(), s, cmd.CommandPath(), alive)
 		},
@@ -69,6 +69,16 @@ func (a *app) policySimulate() *cobra.Command {
 	flags.StringSliceVar(&s.sizes, "size", nil, "`size` of the cache, such as 10GiB; may be repeated")
 	flags.DurationVar(&s.timeout, "timeout", time.Minute, "how long a policy may take for one request, and to be loaded")
 	return cmd
+}
+
+// watch runs the command line in a child, and ends with its exit code.
+func watch(ctx context.Context, args []string, limit time.Duration) error {
+	err := simulate.Watch(ctx, args, limit)
+	var exited simulate.Exited
+	if errors.As(err, &exited) {
+		os.Exit(int(exited))
+	}
+	return err
 }
 
 func (a *app) simulate(ctx context.Context, s simulation, command string, alive func()) error {

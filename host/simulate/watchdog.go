@@ -1,4 +1,4 @@
-package main
+package simulate
 
 import (
 	"context"
@@ -12,21 +12,29 @@ import (
 	"time"
 )
 
-// A command that runs modules in its own process cannot end one that has no loop
+// A program that runs modules in its own process cannot end one that has no loop
 // and never returns: nothing interrupts its code, and the garbage collector may
-// wait for it, with all else of the process. So the command runs as a child of
+// wait for it, with all else of the process. So the program runs as a child of
 // itself, which gives signs of life, and ends with them.
 const (
-	guardedEnv = "IMGCACHE_GUARDED" // set: this is the child
-	guardedFD  = 3                  // where the child gives its signs
+	watchedEnv = "IMGCACHE_WATCHED" // set: this is the child
+	watchedFD  = 3                  // where the child gives its signs
 	// endTime is how long a child may take to end when it is asked to.
 	endTime = 5 * time.Second
 )
 
-// guard runs a command line as a child, and kills it when its signs of life, once
-// they have begun, stay away for the limit. When the child ends with an exit code
-// of its own, so does this process.
-func guard(ctx context.Context, args []string, limit time.Duration) error {
+// Exited says that a child ended with an exit code of its own, which is not 0.
+// It has said why.
+type Exited int
+
+func (e Exited) Error() string { return fmt.Sprintf("the child ended with the exit code %d", int(e)) }
+
+// Watch runs this program again as a child, with the command line args, the name
+// of the program first. It kills the child when its signs of life, once they
+// have begun, stay away for the limit. When the context ends the child is asked to
+// end, and the error is that of the context. It is an [Exited] when the child
+// ended by itself with an error.
+func Watch(ctx context.Context, args []string, limit time.Duration) error {
 	signs, theirs, err := os.Pipe()
 	if err != nil {
 		return fmt.Errorf("make a pipe: %w", err)
@@ -37,7 +45,7 @@ func guard(ctx context.Context, args []string, limit time.Duration) error {
 	cmd := exec.Command("/proc/self/exe", args[1:]...)
 	cmd.Args[0] = args[0]
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
-	cmd.Env = append(os.Environ(), guardedEnv+"=1")
+	cmd.Env = append(os.Environ(), watchedEnv+"=1")
 	cmd.ExtraFiles = []*os.File{theirs}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	err = cmd.Start()
@@ -56,7 +64,7 @@ func guard(ctx context.Context, args []string, limit time.Duration) error {
 	err = cmd.Wait()
 	switch code := cmd.ProcessState.ExitCode(); {
 	case code > 0:
-		os.Exit(code) // it has said why
+		return Exited(code)
 	case ctx.Err() != nil:
 		return context.Cause(ctx)
 	case late:
@@ -78,13 +86,14 @@ func lost(ctx context.Context, signs *os.File, limit time.Duration) bool {
 	}
 }
 
-// guarded reports whether this process is the child of a guard, and returns what
-// it calls to show that it goes on.
-func guarded(limit time.Duration) (alive func(), yes bool) {
-	if os.Getenv(guardedEnv) == "" {
+// Watched reports whether this process is a child that [Watch] has started with
+// the limit, and returns what it calls, from any goroutine and as often as it
+// likes, to show that it goes on.
+func Watched(limit time.Duration) (alive func(), yes bool) {
+	if os.Getenv(watchedEnv) == "" {
 		return func() {}, false
 	}
-	signs := os.NewFile(guardedFD, "signs of life")
+	signs := os.NewFile(watchedFD, "signs of life")
 	var last atomic.Int64
 	return func() {
 		now, before := time.Now().UnixNano(), last.Load()
