@@ -32,6 +32,9 @@ func (c Check) workshop() (*workshop, error) {
 		return nil, fmt.Errorf("make a directory for sockets: %w", err)
 	}
 	dir, err := os.MkdirTemp(c.Dir, "imgcache-check")
+	if err == nil {
+		dir, err = filepath.Abs(dir) // plugins work elsewhere
+	}
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("make a directory: %w", err), os.Remove(run))
 	}
