@@ -14,12 +14,14 @@ import (
 // TestKilledInBatch kills each driver while it is somewhere in a batch, which is
 // sent again to the next process, as the host does: every hit counts once.
 func TestKilledInBatch(t *testing.T) {
+	t.Parallel()
 	kills := 3
 	if os.Getenv("IMGCACHE_TEST_ALL") != "" {
 		kills = 50
 	}
 	for _, s := range shipped {
 		t.Run(s.store, func(t *testing.T) {
+			t.Parallel()
 			path, dir := driverBinary(t, s.driver), cacheDir(t)
 			var options sdk.Config
 			if s.server != nil {

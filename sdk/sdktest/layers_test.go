@@ -63,21 +63,28 @@ func open(t *testing.T, name string) *modules {
 	return m
 }
 
-// build builds the module of a builtin policy.
+// build returns the module whose package is below plugins.
 func build(t *testing.T, name string) []byte {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "module.wasm")
-	cmd := exec.CommandContext(t.Context(), "go", "build", "-buildmode=c-shared", "-ldflags=-s -w",
-		"-o", path, "github.com/imgcache/imgcache-host/plugins/"+name)
-	cmd.Env = append(os.Environ(), "GOOS=wasip1", "GOARCH=wasm")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, out)
+	if err := goBuild(path, name); err != nil {
+		t.Fatal(err)
 	}
 	code, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return code
+}
+
+// goBuild writes that module to a file.
+func goBuild(path, name string) error {
+	cmd := exec.Command("go", "build", "-buildmode=c-shared", "-ldflags=-s -w", "-o", path, "github.com/imgcache/imgcache-host/plugins/"+name)
+	cmd.Env = append(os.Environ(), "GOOS=wasip1", "GOARCH=wasm")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("build %s: %w\n%s", name, err, out)
+	}
+	return nil
 }
 
 // TestScoringThroughWasm holds the modules of scoring policies to the contract

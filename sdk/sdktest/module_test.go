@@ -14,11 +14,13 @@ import (
 // TestDriverModule holds a driver that is a module to the contract in this
 // process, as TestDriverThroughProcess does behind gRPC.
 func TestDriverModule(t *testing.T) {
-	code, err := os.ReadFile(buildCabinet(t))
+	t.Parallel()
+	path := driverBinary(t, cabinet)
+	code, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
 	}
-	options := wasm.Options{CacheDir: filepath.Join(t.TempDir(), "compiled")}
+	options := wasm.Options{CacheDir: filepath.Join(filepath.Dir(path), "compiled")}
 	open := func(t *testing.T, state string) (sdktest.Subject, func()) {
 		m, err := wasm.Load(t.Context(), code, options)
 		if err != nil {
@@ -27,7 +29,7 @@ func TestDriverModule(t *testing.T) {
 		if err := m.Configure(t.Context(), sdk.Settings{StateDir: state}); err != nil {
 			t.Fatal(err)
 		}
-		return sdktest.Subject{Driver: m.Plugin().(sdk.Driver)}, func() {
+		return sdktest.Subject{Driver: m.Plugin().(sdk.Driver), Entries: entries()}, func() {
 			if err := m.Close(context.WithoutCancel(t.Context())); err != nil {
 				t.Error(err)
 			}

@@ -2,31 +2,35 @@ package sdktest_test
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"log/slog"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/imgcache/imgcache-host/host/plugin"
-	"github.com/imgcache/imgcache-host/host/wasm"
 	"github.com/imgcache/imgcache-host/plugins/builtin/centraldb/dbtest"
 	"github.com/imgcache/imgcache-host/sdk"
 	"github.com/imgcache/imgcache-host/sdk/sdktest"
 )
 
-// TestMain lets the supervisor run a module by this program.
 func TestMain(m *testing.M) {
-	if len(os.Args) > 1 && os.Args[1] == "wasm-runner" {
-		os.Exit(wasm.RunnerMain(os.Args[2:], os.Stderr))
+	code := m.Run()
+	if dir, err := shared(); err == nil {
+		_ = os.RemoveAll(dir)
 	}
-	os.Exit(m.Run())
+	os.Exit(code)
 }
+
+// shared is a directory for what tests build and compile, each once.
+var shared = sync.OnceValues(func() (string, error) { return os.MkdirTemp("", "imgcache-sdktest") })
 
 // shipped are the drivers that come with the service, each over every store
 // that it knows, and the example of one that is a module.
@@ -45,14 +49,41 @@ var shipped = []struct {
 // cabinet is the driver that is a module.
 const cabinet = "cabinet"
 
-// buildCabinet returns the path of its module, which is built now.
-func buildCabinet(t *testing.T) string {
-	t.Helper()
-	path := filepath.Join(t.TempDir(), "imgcache-driver-"+cabinet+".wasm")
-	if err := os.WriteFile(path, build(t, "examples/go-wasm-driver"), 0o600); err != nil {
-		t.Fatal(err)
+// buildCabinet returns the path of its module. What it is compiled to lies beside
+// it, in the directory compiled, so that this too is done once.
+var buildCabinet = sync.OnceValues(func() (string, error) {
+	dir, err := shared()
+	if err != nil {
+		return "", err
 	}
-	return path
+	path := filepath.Join(dir, "imgcache-driver-"+cabinet+".wasm")
+	return path, goBuild(path, "examples/go-wasm-driver")
+})
+
+// runner returns the path of the service, which runs modules. It is built without
+// the race detector, whose reports nobody would read in a process that is killed.
+// TestDriverModule runs the same code under it.
+var runner = sync.OnceValues(func() (string, error) {
+	dir, err := shared()
+	if err != nil {
+		return "", err
+	}
+	path := filepath.Join(dir, "imgcache-host")
+	cmd := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-o", path, "github.com/imgcache/imgcache-host/cmd/imgcache-host")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("build the service: %w\n%s", err, out)
+	}
+	return path, nil
+})
+
+// entries is how many records the largest case of the module has; 0: as many as
+// with any driver.
+func entries() int {
+	if os.Getenv("IMGCACHE_TEST_ALL") != "" {
+		return 0
+	}
+	return 2000 // which a module lists as slowly as others 10000
 }
 
 // driverBinary returns the executable of a driver: that below IMGCACHE_BIN, or
@@ -60,7 +91,11 @@ func buildCabinet(t *testing.T) string {
 func driverBinary(t *testing.T, driver string) string {
 	t.Helper()
 	if driver == cabinet {
-		return buildCabinet(t)
+		path, err := buildCabinet()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return path
 	}
 	name := "imgcache-driver-" + driver
 	if dir := os.Getenv("IMGCACHE_BIN"); dir != "" {
@@ -114,7 +149,7 @@ func startDriver(t *testing.T, name, path, dir string, options sdk.Config) proce
 	config := plugin.Config{RunDir: run, Log: slog.New(slog.NewTextHandler(t.Output(), nil)), Confinement: plugin.None}
 	if strings.HasSuffix(path, ".wasm") {
 		config.CacheDir = filepath.Join(filepath.Dir(path), "compiled")
-		if config.Executable, err = os.Executable(); err != nil {
+		if config.Executable, err = runner(); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -138,8 +173,8 @@ func startDriver(t *testing.T, name, path, dir string, options sdk.Config) proce
 		t.Fatal(err)
 	}
 	subject := inDir(t, p.Driver(), dir)
-	if name == cabinet && os.Getenv("IMGCACHE_TEST_ALL") == "" {
-		subject.Entries = 2000 // which a module lists as slowly as others 10000
+	if name == cabinet {
+		subject.Entries = entries()
 	}
 	return process{subject, p.Status().PID, stop}
 }
@@ -168,8 +203,10 @@ func inDir(t *testing.T, d sdk.Driver, dir string) sdktest.Subject {
 // them: processes behind gRPC, which are killed where the contract speaks of a
 // restart.
 func TestDriverThroughProcess(t *testing.T) {
+	t.Parallel()
 	for _, s := range shipped {
 		t.Run(s.store, func(t *testing.T) {
+			t.Parallel()
 			path := driverBinary(t, s.driver)
 			options := func(*testing.T) sdk.Config { return nil }
 			if s.server != nil {
