@@ -10,30 +10,66 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/imgcache/imgcache-host/host/conformance"
 	"github.com/imgcache/imgcache-host/sdk/sdktest"
 )
 
-// buildPlugin builds the plugin in a directory.
+// buildPlugin returns the path of the plugin in a directory. Each is built once.
 func buildPlugin(t *testing.T, dir string) string {
 	t.Helper()
-	path := filepath.Join(t.TempDir(), filepath.Base(dir))
-	if out, err := exec.CommandContext(t.Context(), "go", "build", "-o", path, dir).CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, out)
+	return buildOnce(t, filepath.Base(dir), nil, dir)
+}
+
+// builds has a function for each file that was built, by its name.
+var builds sync.Map
+
+// buildOnce returns the path of what go build makes of the arguments. It is
+// built by the first test that wants it.
+func buildOnce(t *testing.T, name string, env []string, args ...string) string {
+	t.Helper()
+	build, _ := builds.LoadOrStore(name, sync.OnceValues(func() (string, error) {
+		dir, err := shared()
+		if err != nil {
+			return "", err
+		}
+		path := filepath.Join(dir, name)
+		cmd := exec.Command("go", append([]string{"build", "-o", path}, args...)...)
+		cmd.Env = append(os.Environ(), env...)
+		if out, err := cmd.CombinedOutput(); err != nil {
+			return "", fmt.Errorf("build %s: %w\n%s", name, err, out)
+		}
+		return path, nil
+	}))
+	path, err := build.(func() (string, error))()
+	if err != nil {
+		t.Fatal(err)
 	}
 	return path
+}
+
+// inMemory returns a directory for the stores of plugins that are checked, in
+// memory if that can be: there thousands of files that are synced take no time.
+func inMemory(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("/dev/shm", "ic")
+	if err != nil {
+		return t.TempDir()
+	}
+	t.Cleanup(func() {
+		if err := os.RemoveAll(dir); err != nil {
+			t.Error(err)
+		}
+	})
+	return dir
 }
 
 // check runs plugin check, on a small scale. It leaves nothing behind.
 func check(t *testing.T, args ...string) (code int, stdout, stderr string) {
 	t.Helper()
-	dir, err := os.MkdirTemp("/dev/shm", "ic") // where thousands of files take no time
-	if err != nil {
-		dir = t.TempDir()
-	}
-	defer os.RemoveAll(dir)
+	dir := inMemory(t)
 	var out, errs bytes.Buffer
 	a := &app{stdin: os.Stdin, stdout: &out, stderr: &errs}
 	code = a.run(t.Context(), append([]string{"plugin", "check", "--dir", dir, "--entries", "3000"}, args...))
@@ -155,7 +191,8 @@ func TestCheckPolicies(t *testing.T) {
 		t.Fatal(err)
 	}
 	run := func(args ...string) (string, error) {
-		cmd := exec.CommandContext(t.Context(), filepath.Join(dir, "imgcache-host"), append([]string{"plugin", "check", "--dir", t.TempDir()}, args...)...)
+		cmd := exec.CommandContext(t.Context(), filepath.Join(dir, "imgcache-host"), append([]string{"plugin", "check", "--dir", inMemory(t)}, args...)...)
+		cmd.Env = append(os.Environ(), quietRace)
 		out, err := cmd.CombinedOutput()
 		return string(out), err
 	}
@@ -198,6 +235,7 @@ func TestBench(t *testing.T) {
 		t.Run(plugin, func(t *testing.T) {
 			cmd := exec.CommandContext(t.Context(), filepath.Join(dir, "imgcache-host"), "plugin", "bench", "--time", "20ms", "--entries", "2000",
 				"--output", "json", filepath.Join(dir, "plugins", plugin))
+			cmd.Env = append(os.Environ(), quietRace)
 			out, err := cmd.Output()
 			var answer struct{ Measures []conformance.Measure }
 			if err == nil {

@@ -10,16 +10,11 @@ import (
 	"testing"
 )
 
-// buildCabinet builds the driver that is a module.
+// buildCabinet returns the path of the driver that is a module.
 func buildCabinet(t *testing.T) string {
 	t.Helper()
-	path := filepath.Join(t.TempDir(), "imgcache-driver-cabinet.wasm")
-	cmd := exec.CommandContext(t.Context(), "go", "build", "-buildmode=c-shared", "-ldflags=-s -w", "-o", path, "../../plugins/examples/go-wasm-driver")
-	cmd.Env = append(os.Environ(), "GOOS=wasip1", "GOARCH=wasm")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, out)
-	}
-	return path
+	return buildOnce(t, "imgcache-driver-cabinet.wasm", []string{"GOOS=wasip1", "GOARCH=wasm"},
+		"-buildmode=c-shared", "-ldflags=-s -w", "../../plugins/examples/go-wasm-driver")
 }
 
 // TestDriverIsModule keeps the records with a driver that is a module, behind
@@ -79,7 +74,9 @@ func TestCheckModule(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	out, err := exec.CommandContext(t.Context(), filepath.Join(bin, "imgcache-host"), "plugin", "check", "--only", "restart", buildCabinet(t)).CombinedOutput()
+	cmd := exec.CommandContext(t.Context(), filepath.Join(bin, "imgcache-host"), "plugin", "check", "--dir", inMemory(t), "--only", "restart", buildCabinet(t))
+	cmd.Env = append(os.Environ(), quietRace)
+	out, err := cmd.CombinedOutput()
 	if err != nil || strings.Count(string(out), "ok  ") != 2 {
 		t.Fatalf("%v\n%s", err, out)
 	}

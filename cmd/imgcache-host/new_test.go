@@ -25,12 +25,13 @@ func TestNew(t *testing.T) {
 	for _, choice := range scaffold.Choices() {
 		lang, kind, _ := strings.Cut(choice, " ")
 		t.Run(choice, func(t *testing.T) {
+			t.Parallel()
 			work := t.TempDir()
 			run := func(dir, name string, args ...string) {
 				t.Helper()
 				cmd := exec.CommandContext(t.Context(), name, args...)
 				cmd.Dir = dir
-				cmd.Env = append(os.Environ(), "GOWORK=off", "GOSUMDB=off")
+				cmd.Env = append(os.Environ(), "GOWORK=off", "GOSUMDB=off", quietRace)
 				if out, err := cmd.CombinedOutput(); err != nil {
 					t.Fatalf("%v; are the packages of scripts/setup there?\n%s", err, out)
 				}
@@ -49,7 +50,7 @@ func TestNew(t *testing.T) {
 				run(dir, "go", "mod", "edit", "-replace", "github.com/imgcache/imgcache-host="+root)
 			}
 			run(dir, "make")
-			run(dir, filepath.Join(bin, "imgcache-host"), "plugin", "check", "--entries", "300", "--budget", "1m", "--dir", work, "./"+plugin)
+			run(dir, filepath.Join(bin, "imgcache-host"), "plugin", "check", "--entries", "300", "--budget", "1m", "--dir", inMemory(t), "./"+plugin)
 			run(dir, "make", "clean")
 			if _, err := os.Stat(filepath.Join(dir, plugin)); err == nil {
 				t.Error("make clean leaves the plugin")
