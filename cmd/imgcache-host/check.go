@@ -112,7 +112,7 @@ func (r *checkReport) print(w io.Writer, c conformance.Case) {
 		fmt.Fprintf(w, "        contract: %s\n", c.Sentence)
 	}
 	for _, f := range c.Failures {
-		fmt.Fprintf(w, "        seen: %s\n", f)
+		fmt.Fprintf(w, "        seen: %s\n", visibleText(f))
 	}
 }
 

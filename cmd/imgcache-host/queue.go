@@ -125,6 +125,6 @@ func (m prefetchMeter) show(i cache.ImageInfo, last bool) {
 	}
 	if m.shown[i.ID] != line {
 		m.shown[i.ID] = line
-		fmt.Fprintf(m.to, "%s  %s\n", i.ID, line)
+		fmt.Fprintf(m.to, "%s  %s\n", i.ID, visible(line))
 	}
 }
