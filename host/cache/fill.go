@@ -30,9 +30,6 @@ const (
 	// roomPatience is how long a fill waits for room before its image is
 	// passed through: evicting a GiB takes a quarter of a second.
 	roomPatience = 2 * time.Second
-	// growthStep is reserved at a time when nobody says how large the image
-	// is; less in a small cache.
-	growthStep = 16 << 20
 )
 
 // errDeleted bars a fill or write whose image was deleted meanwhile.
@@ -241,11 +238,13 @@ func (f *fill) store(ctx context.Context, p []byte, last bool, r *roomSearch) er
 		case !granted:
 			return f.publish(p, func() { f.memory = append(f.memory, p...) })
 		}
+		if err := f.grow(ctx, int64(len(p))); err != nil {
+			return err
+		}
 		if err := f.toDisk(); err != nil {
 			return err
 		}
-	}
-	if err := f.grow(ctx, int64(len(p))); err != nil {
+	} else if err := f.grow(ctx, int64(len(p))); err != nil {
 		return err
 	}
 	if _, err := f.staged.Write(p); err != nil {
@@ -288,8 +287,8 @@ func (f *fill) toDisk() error {
 	if err != nil {
 		return fmt.Errorf("%w: %w", errDetached, err)
 	}
-	if f.obj.Size > 0 {
-		staged.Preallocate(f.obj.Size)
+	if f.obj.Size >= 0 {
+		staged.Preallocate(min(f.room.Bytes(), f.obj.Size))
 	}
 	f.checkpoint(staged)
 	if _, err := staged.Write(f.memory); err != nil {
@@ -305,18 +304,35 @@ func (f *fill) toDisk() error {
 	return nil
 }
 
-// grow reserves more when the size is not known and n more bytes would pass
-// what is reserved.
+// grow reserves more when n more bytes would pass what is reserved.
 func (f *fill) grow(ctx context.Context, n int64) error {
-	short := f.state.have + n - f.room.Bytes()
-	if f.obj.Size >= 0 || short <= 0 {
+	f.mu.Lock()
+	short, have := f.neededLocked()+n-f.room.Bytes(), f.state.have
+	f.mu.Unlock()
+	if short <= 0 {
 		return nil
 	}
-	short = max(short, f.c.growth())
-	if err := f.c.reserve(ctx, short, f.room); err != nil {
+	n = max(short, f.c.step(f.obj.Size, f.room.Bytes(), have))
+	if err := f.c.reserve(ctx, n, f.room); err != nil {
 		return notStored(ctx, err)
 	}
+	f.mu.Lock()
+	staged := f.staged
+	f.mu.Unlock()
+	if staged != nil && f.obj.Size >= 0 {
+		staged.Preallocate(min(f.room.Bytes(), f.obj.Size))
+	}
 	return nil
+}
+
+// neededLocked returns how many bytes there are, in order and ahead. The caller
+// holds f.mu.
+func (f *fill) neededLocked() int64 {
+	n := f.state.have
+	for _, s := range f.segments {
+		n += max(0, s.have-max(s.from, f.state.have))
+	}
+	return n
 }
 
 // verify checks length and digest, and that an image whose size nobody announced

@@ -74,11 +74,10 @@ func (c *Cache) begin(id string, o origin.Origin, name, client string, replaces 
 var errAlone = errors.New("the transfer cannot be followed")
 
 // followable reports whether a client that did not begin the fill may read along.
-// Where the rest of an image cannot be asked for it must be certain that there is
-// room for all of it, lest the client be cut in the middle. The caller holds
-// f.mu.
+// Where the rest of an image cannot be asked for all of it must be there, lest the
+// client be cut in the middle. The caller holds f.mu.
 func (f *fill) followable() bool {
-	return origin.Joins(f.obj.Version) || f.state.phase >= streaming && f.obj.Size >= 0
+	return origin.Joins(f.obj.Version) || f.state.phase >= committing
 }
 
 // forget lets the next request begin a fill of its own.

@@ -15,25 +15,56 @@ type roomSearch struct {
 	err    error
 }
 
-// seekRoom starts to reserve what an image of size bytes lacks, or the first
-// part of it when the size is not known.
+// seekRoom starts to reserve the first part of an image of size bytes; -1:
+// unknown.
 func (c *Cache) seekRoom(ctx context.Context, size int64, to *space.Reservation) *roomSearch {
-	has := to.Bytes()
-	if size < 0 {
-		size = has + c.growth()
-	}
-	size = max(0, size-has)
 	ctx, cancel := context.WithCancel(ctx)
 	r := &roomSearch{done: make(chan struct{}), cancel: cancel}
 	c.work.Go(func() {
 		defer close(r.done)
-		r.err = c.reserve(ctx, size, to)
+		if r.err = c.fits(size); r.err == nil {
+			r.err = c.reserve(ctx, c.step(size, to.Bytes(), to.Bytes()), to)
+		}
 	})
 	return r
 }
 
-// growth is what is reserved at a time for an image of unknown size.
+const (
+	// growthStep is what is reserved at least at a time; less in a small cache.
+	growthStep = 16 << 20
+	// maxStep is what is reserved at most at a time: what a fast link brings
+	// while an image is evicted.
+	maxStep = 256 << 20
+)
+
+// growth is the least that is reserved at a time.
 func (c *Cache) growth() int64 { return min(growthStep, c.cfg.MaxSize/16) }
+
+// step returns how many bytes are reserved next for an image of size bytes, or
+// -1, of which have bytes came and reserved ones are reserved. It is as much
+// again as has come: nobody makes others leave by what he announces.
+func (c *Cache) step(size, reserved, have int64) int64 {
+	n := min(max(have, c.growth()), maxStep)
+	if size >= 0 {
+		n = min(n, max(0, size-reserved))
+	}
+	return n
+}
+
+// fits returns why there can never be room for an image of size bytes, or nil. To
+// evict others would not help.
+func (c *Cache) fits(size int64) error {
+	if !c.cfg.hard() {
+		return nil
+	}
+	if size > c.cfg.MaxSize {
+		return fmt.Errorf("%w: the image needs %d bytes, max_size is %d", ErrNoSpace, size, c.cfg.MaxSize)
+	}
+	if _, pinned := c.pinned(); size > c.cfg.MaxSize-pinned {
+		return fmt.Errorf("%w: the image needs %d bytes, and pinned images hold %d of the %d of max_size", ErrNoSpace, size, pinned, c.cfg.MaxSize)
+	}
+	return nil
+}
 
 // poll reports whether the room is granted; with wait it waits for the
 // answer, which comes within roomPatience. The error is the refusal.
@@ -62,12 +93,8 @@ func (r *roomSearch) end() {
 // error wrapping ErrNoSpace. After a start nothing is reserved before the files
 // are counted.
 func (c *Cache) reserve(ctx context.Context, n int64, to *space.Reservation) error {
-	if c.cfg.hard() && n > c.cfg.MaxSize {
-		return fmt.Errorf("%w: the image needs %d bytes, max_size is %d", ErrNoSpace, n, c.cfg.MaxSize)
-	}
-	if _, pinned := c.pinned(); c.cfg.hard() && n > c.cfg.MaxSize-pinned {
-		// To evict the others would not help.
-		return fmt.Errorf("%w: the image needs %d bytes, and pinned images hold %d of the %d of max_size", ErrNoSpace, n, pinned, c.cfg.MaxSize)
+	if err := c.fits(to.Bytes() + n); err != nil {
+		return err
 	}
 	if reason := c.disk.broken(); reason != nil {
 		return reason
@@ -99,7 +126,7 @@ func (c *Cache) reserve(ctx context.Context, n int64, to *space.Reservation) err
 		if short > 0 && short > c.evictor.Evictable() {
 			return c.tooLittleFree(n, short) // to evict all would not help
 		}
-		if !c.evictor.MakeRoom(n, short) {
+		if !c.evictor.MakeRoom(n, short, fmt.Sprintf("to make room for %d bytes", to.Bytes()+n)) {
 			return fmt.Errorf("%w: %d bytes are wanted and nothing can be evicted", ErrNoSpace, n)
 		}
 		select {

@@ -61,7 +61,10 @@ func (f *fill) aheadLocked(pos int64) (readable int64, coming bool) {
 
 // keep stores p, which belongs at offset at, for a segment. It reports false when
 // the segment is no longer the caller's, or cannot be stored.
-func (f *fill) keep(s *segment, p []byte, at int64) bool {
+func (f *fill) keep(ctx context.Context, s *segment, p []byte, at int64) bool {
+	if f.grow(ctx, int64(len(p))) != nil {
+		return false
+	}
 	f.mu.Lock()
 	ok := s.active && f.state.phase == streaming
 	s.writing = ok
@@ -105,7 +108,7 @@ func (k *fillContent) fetchSegment(ctx context.Context, w io.Writer, s *segment,
 		m, err := body.Read(buf[:min(int64(len(buf)), end-pos)])
 		f.c.stats.fetched.Add(uint64(m))
 		if m > 0 {
-			stored = stored && f.keep(s, buf[:m], pos)
+			stored = stored && f.keep(ctx, s, buf[:m], pos)
 			sent, err := w.Write(buf[:m])
 			pos += int64(sent)
 			if err != nil {

@@ -5,7 +5,6 @@ package evict
 
 import (
 	"context"
-	"fmt"
 	"log/slog"
 	"sync"
 	"time"
@@ -170,12 +169,13 @@ func (e *Evictor) candidates(r Rule) *candidates {
 
 // MakeRoom lets victims leave until n more bytes will fit, and the file system
 // has the bytes that it is short of, and returns without waiting for their
-// files to be unlinked. It reports whether room can be expected.
-func (e *Evictor) MakeRoom(n, short int64) bool {
+// files to be unlinked. The purpose is told of each. It reports whether room can be
+// expected.
+func (e *Evictor) MakeRoom(n, short int64, purpose string) bool {
 	victims, enough := e.pick(n, short)
 	gone := 0
 	for _, v := range victims {
-		if e.evict(v, fmt.Sprintf("to make room for %d bytes", n), nil) == nil {
+		if e.evict(v, purpose, nil) == nil {
 			gone++
 		}
 	}

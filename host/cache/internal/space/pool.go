@@ -2,7 +2,10 @@
 // the file system, which others fill too.
 package space
 
-import "sync"
+import (
+	"math"
+	"sync"
+)
 
 // Pool counts the bytes of images wherever they lie: complete, incomplete,
 // invalid, in trash, unlinked but open, and reserved ones that are not yet
@@ -27,7 +30,7 @@ func NewPool(limit int64, hard bool) *Pool {
 func (p *Pool) reserve(n int64) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.hard && p.total+n > p.max {
+	if n < 0 || n > math.MaxInt64-p.total || p.hard && p.total+n > p.max {
 		return false
 	}
 	p.total += n
