@@ -12,12 +12,14 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/imgcache/imgcache-host/host/origin"
 	"github.com/imgcache/imgcache-host/sdk"
+	"github.com/minio/minio-go/v7"
 )
 
 // world is an origin that has the image "a", and ways to change it.
 type world struct {
-	origin  origin.Origin
-	replace func(data []byte)
+	origin   origin.Origin
+	replace  func(data []byte)
+	declares bool // the digest of the image is known
 }
 
 // worlds are all the kinds of origins. The conformance tests hold for each.
@@ -36,7 +38,7 @@ var worlds = map[string]func(t *testing.T, data []byte) world{
 			}
 		}
 		put(data)
-		return world{origin.NewDirectory(origin.DirectoryConfig{Name: "files", Path: dir}), put}
+		return world{origin: origin.NewDirectory(origin.DirectoryConfig{Name: "files", Path: dir}), replace: put}
 	},
 	"http with ETag":          web(`ETag`, func(n string) string { return `"` + n + `"` }, nil),
 	"http with Last-Modified": web(`Last-Modified`, modTime, nil),
@@ -44,8 +46,12 @@ var worlds = map[string]func(t *testing.T, data []byte) world{
 		s.noRanges = true
 		s.headers["Last-Modified"] = modTime("1")
 	}),
-	"http without HEAD":  web(`ETag`, func(n string) string { return `"` + n + `"` }, func(s *server) { s.noHead = 405 }),
-	"http with HEAD 501": web(`ETag`, func(n string) string { return `"` + n + `"` }, func(s *server) { s.noHead = 501 }),
+	"http without HEAD":               web(`ETag`, func(n string) string { return `"` + n + `"` }, func(s *server) { s.noHead = 405 }),
+	"http with HEAD 501":              web(`ETag`, func(n string) string { return `"` + n + `"` }, func(s *server) { s.noHead = 501 }),
+	"s3":                              s3World(minio.ChecksumNone),
+	"s3 with SHA-256":                 s3World(minio.ChecksumSHA256),
+	"s3 with CRC":                     s3World(minio.ChecksumFullObjectCRC32C),
+	"s3 that is asked for its region": s3World(minio.ChecksumNone, func(cfg *origin.S3Config) { cfg.Region = "" }),
 }
 
 func modTime(n string) string {
@@ -60,7 +66,7 @@ func web(field string, value func(n string) string, knobs func(*server)) func(*t
 		if knobs != nil {
 			knobs(s)
 		}
-		return world{s.origin(t), func(data []byte) {
+		return world{origin: s.origin(t), replace: func(data []byte) {
 			s.set(func(s *server) { s.data, s.headers[field] = data, value("2") })
 		}}
 	}
@@ -81,7 +87,7 @@ func TestWhole(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if stat.Version == "" || stat.Size != int64(len(data)) || stat.URL == "" {
+		if stat.Version == "" || stat.Size != int64(len(data)) || stat.URL == "" || len(stat.Digests) > 0 != w.declares {
 			t.Errorf("Stat = %+v", stat)
 		}
 		opened := expect(t, w.origin, origin.Request{Name: "a", Length: -1}, data)

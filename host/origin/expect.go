@@ -105,10 +105,10 @@ var compressed = map[string][]string{
 	"br":       {".br"},
 }
 
-// checkCoding returns an error if the bytes of an answer are not those of the
-// image. They were asked for as they are, so a label that only repeats what the
+// checkCoding returns an error if the bytes of an answer of the origin from are
+// not those of the image. They were asked for as they are, so a label that only repeats what the
 // name says is about the file, and no coding of the transfer.
-func (o *HTTP) checkCoding(name string, h http.Header) error {
+func checkCoding(from, name string, h http.Header) error {
 	var codings []string
 	for _, c := range strings.Split(strings.Join(h.Values("Content-Encoding"), ","), ",") {
 		if c = strings.ToLower(strings.TrimSpace(c)); c != "" && c != "identity" {
@@ -127,13 +127,13 @@ func (o *HTTP) checkCoding(name string, h http.Header) error {
 	}
 	return &Failure{Status: http.StatusOK, err: fmt.Errorf(
 		"%w: %s sends %s with the content coding %.100q; expected the bytes as they are, which were asked for: switch the coding off there",
-		ErrUnavailable, o.cfg.Name, name, strings.Join(codings, ", "))}
+		ErrUnavailable, from, name, strings.Join(codings, ", "))}
 }
 
 // refusal says why an answer must not be stored.
-func (o *HTTP) refusal(name string, obj Object) Refusal {
-	why := o.cfg.Terms.Expect.refuses(name, obj.ContentType, obj.Size)
-	if obj.Caching.NoStore && !o.cfg.Terms.IgnoreCacheControl {
+func (t Terms) refusal(name string, obj Object) Refusal {
+	why := t.Expect.refuses(name, obj.ContentType, obj.Size)
+	if obj.Caching.NoStore && !t.IgnoreCacheControl {
 		why = cmp.Or(why, RefusedNoStore)
 	}
 	if obj.OpenEnded && obj.Size < 0 && len(obj.Digests) == 0 {

@@ -151,7 +151,7 @@ func (o *HTTP) open(ctx context.Context, r Request, how asking) (obj Object, bod
 	}()
 	size, start, err := o.checkResponse(resp, r, how, b)
 	if err == nil {
-		err = o.checkCoding(r.Name, resp.Header)
+		err = checkCoding(o.cfg.Name, r.Name, resp.Header)
 	}
 	if err != nil {
 		return Object{}, nil, err
@@ -384,7 +384,7 @@ func (o *HTTP) object(name string, resp *http.Response, size int64) Object {
 		ContentType: contentType(resp.Header), Caching: caching(resp.Header, time.Now()), OpenEnded: openEnded(resp),
 	}
 	obj.Version = obj.Validators().version(o.cfg.Terms)
-	obj.Refused = o.refusal(name, obj)
+	obj.Refused = o.cfg.Terms.refusal(name, obj)
 	if u, err := o.url(name); err == nil {
 		u.User, u.RawQuery = nil, ""
 		obj.URL = u.String()

@@ -97,7 +97,7 @@ func (o *HTTP) stat(ctx context.Context, method, name string) (Object, error) {
 	if !ok {
 		return Object{}, o.statusError(resp)
 	}
-	if err := o.checkCoding(name, resp.Header); err != nil {
+	if err := checkCoding(o.cfg.Name, name, resp.Header); err != nil {
 		return Object{}, err
 	}
 	return o.object(name, resp, size), nil

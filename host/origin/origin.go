@@ -1,4 +1,5 @@
-// Package origin is where images come from: a directory, an HTTP server.
+// Package origin is where images come from: a directory, an HTTP server, an S3
+// bucket.
 package origin
 
 import (
