@@ -112,6 +112,12 @@ var rules = []rule{
 		why:   "a server of objects is an origin like any other; its requests, errors and checksums are nobody else's business",
 	},
 	{
+		name: "go-crypto stays in host/origin",
+		of:   []string{"./..."}, except: []string{"./host/origin"},
+		never: []string{"github.com/ProtonMail/go-crypto/..."},
+		why:   "whether a publisher has signed is decided in one place, by one set of rules",
+	},
+	{
 		name: "go-plugin stays in host/plugin and sdk/serve",
 		of:   []string{"./..."}, except: []string{"./host/plugin", "./sdk/serve"},
 		never: []string{"github.com/hashicorp/go-plugin/..."},
@@ -257,6 +263,7 @@ func TestRulesCanFail(t *testing.T) {
 		"rapid stays in tests":                         {m + "/sdk/sdktest": {"pgregory.net/rapid"}},
 		"wazero stays in host/wasm":                    {m + "/host": {"github.com/tetratelabs/wazero/api"}},
 		"minio-go stays in host/origin":                {m + "/host/cache": {"github.com/minio/minio-go/v7"}},
+		"go-crypto stays in host/origin":               {m + "/host/config": {"github.com/ProtonMail/go-crypto/openpgp"}},
 		"go-plugin stays in host/plugin and sdk/serve": {m + "/host/wasm": {"github.com/hashicorp/go-plugin"}},
 		"generated types stay at the wire":             {m + "/host/wasm": {m + "/pluginproto/imgcache/plugin/v1"}},
 		"runner reaches gRPC through sdk/serve":        {m + "/host/wasm": {"google.golang.org/grpc"}},

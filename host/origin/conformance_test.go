@@ -48,6 +48,8 @@ var worlds = map[string]func(t *testing.T, data []byte) world{
 	}),
 	"http without HEAD":               web(`ETag`, func(n string) string { return `"` + n + `"` }, func(s *server) { s.noHead = 405 }),
 	"http with HEAD 501":              web(`ETag`, func(n string) string { return `"` + n + `"` }, func(s *server) { s.noHead = 501 }),
+	"directory with a list":           sumsWorld(),
+	"directory with required lists":   sumsWorld(required, file("{name}.sha256")),
 	"s3":                              s3World(minio.ChecksumNone),
 	"s3 with SHA-256":                 s3World(minio.ChecksumSHA256),
 	"s3 with CRC":                     s3World(minio.ChecksumFullObjectCRC32C),

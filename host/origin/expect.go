@@ -31,6 +31,7 @@ const (
 	RefusedType    Refusal = "unexpected content type" // none of Expect.ContentTypes
 	RefusedSize    Refusal = "unexpected size"         // below Expect.MinSize
 	RefusedEnd     Refusal = "length unknown"          // a body that is cut would look like a whole one
+	RefusedSum     Refusal = "checksum not listed"     // a list of checksums must name it, and does not
 )
 
 // NotAnImage reports whether something else came in place of the image. The
