@@ -3,6 +3,7 @@ package host
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"strings"
 
 	"github.com/imgcache/imgcache-host/host/cache"
@@ -14,27 +15,13 @@ import (
 
 // openOrigins makes the origins of the configuration, with other nodes in front
 // of them; peers may be nil.
-func openOrigins(list []config.Origin, peers *origin.Peers) (set *origin.Set, err error) {
+func openOrigins(list []config.Origin, peers *origin.Peers, log *slog.Logger) (set *origin.Set, err error) {
 	var mounts []origin.Mount
 	for _, o := range list {
 		m := origin.Mount{Prefix: o.Prefix}
-		terms := originTerms(o)
-		switch o.Type {
-		case config.OriginDirectory:
-			m.Origin = origin.NewDirectory(origin.DirectoryConfig{Name: o.Name, Path: o.Path, Settle: o.Settle, Terms: terms})
-		case config.OriginHTTP:
-			web, err := origin.NewHTTP(origin.HTTPConfig{
-				Name: o.Name, Endpoint: o.Endpoint, ConnectTimeout: o.ConnectTimeout, IdleTimeout: o.IdleTimeout,
-				Headers: o.Headers, AllowRedirects: o.AllowRedirects, Terms: terms,
-			})
-			if err != nil {
-				return nil, fmt.Errorf("origin %q: %w", o.Name, err)
-			}
-			m.Origin = web
-		default:
-			return nil, fmt.Errorf("origin %q: type %q is not known", o.Name, o.Type)
+		if m.Origin, err = openOrigin(o, log); err != nil {
+			return nil, fmt.Errorf("origin %q: %w", o.Name, err)
 		}
-		m.Origin = origin.Bound(m.Origin)
 		if peers != nil {
 			m.Origin = peers.Before(m.Origin, func(name string) string { return set.ID(o.Name, name) })
 		}
@@ -42,6 +29,56 @@ func openOrigins(list []config.Origin, peers *origin.Peers) (set *origin.Set, er
 	}
 	set, err = origin.New(mounts...)
 	return set, err
+}
+
+// openOrigin makes one origin, within its bounds. Lists of checksums take no
+// part in these: a transfer may wait for its list.
+func openOrigin(o config.Origin, log *slog.Logger) (from origin.Origin, err error) {
+	terms := originTerms(o)
+	switch o.Type {
+	case config.OriginDirectory:
+		from = origin.NewDirectory(origin.DirectoryConfig{Name: o.Name, Path: o.Path, Settle: o.Settle, Terms: terms})
+	case config.OriginHTTP:
+		from, err = origin.NewHTTP(origin.HTTPConfig{
+			Name: o.Name, Endpoint: o.Endpoint, ConnectTimeout: o.ConnectTimeout, IdleTimeout: o.IdleTimeout,
+			Headers: o.Headers, AllowRedirects: o.AllowRedirects, Terms: terms,
+		})
+	case config.OriginS3:
+		from, err = origin.NewS3(s3Config(o))
+	default:
+		err = fmt.Errorf("type %q is not known", o.Type)
+	}
+	if err == nil && o.Checksums.File != "" {
+		var lists origin.ChecksumsConfig
+		if lists, err = checksumsConfig(o.Checksums, log); err == nil {
+			from, err = origin.Checksums(from, lists)
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	return origin.Bound(from), nil
+}
+
+func s3Config(o config.Origin) origin.S3Config {
+	return origin.S3Config{
+		Name: o.Name, Endpoint: o.Endpoint, ConnectTimeout: o.ConnectTimeout, IdleTimeout: o.IdleTimeout,
+		Bucket: o.Bucket, Prefix: o.KeyPrefix, Region: o.Region, PathStyle: o.PathStyle,
+		AccessKey: o.AccessKey, SecretKey: o.SecretKey, Terms: originTerms(o),
+	}
+}
+
+// checksumsConfig reads the keyring that a list must be signed by.
+func checksumsConfig(c config.Checksums, log *slog.Logger) (origin.ChecksumsConfig, error) {
+	cfg := origin.ChecksumsConfig{File: c.File, Required: c.Required, Signature: c.Signature.File, Log: log}
+	if c.Signature.Keyring == "" {
+		return cfg, nil
+	}
+	var err error
+	if cfg.Keyring, err = origin.ReadKeyring(c.Signature.Keyring); err != nil {
+		return cfg, fmt.Errorf("read keyring: %w", err)
+	}
+	return cfg, nil
 }
 
 // openPeers makes the way to other nodes; nil: they are not asked.

@@ -1,6 +1,8 @@
 package host
 
 import (
+	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -171,5 +173,90 @@ func TestWordsAreTheOrigins(t *testing.T) {
 	}
 	if got.Revalidate != origin.RevalidateBefore || got.OnDenied != origin.DeniedServeStale || !got.Expect.NotHTML || got.Immutable || got.IgnoreCacheControl {
 		t.Errorf("the defaults are %+v", got)
+	}
+}
+
+// TestS3Config does the same for a bucket.
+func TestS3Config(t *testing.T) {
+	t.Parallel()
+	o := configure(t, `
+cache "default" {
+  dir = "/images"
+}
+origin "s3" "objects" {
+  endpoint         = "http://s3.example:9000"
+  bucket           = "images"
+  key_prefix       = "cloud"
+  region           = "here"
+  path_style       = false
+  access_key       = "ak"
+  secret_key       = "sk"
+  revalidate_after = "101s"
+  connect_timeout  = "102s"
+  idle_timeout     = "103s"
+}
+`).Origins[0]
+	pathStyle := false
+	want := origin.S3Config{
+		Name: "objects", Endpoint: "http://s3.example:9000", Bucket: "images", Prefix: "cloud", Region: "here",
+		PathStyle: &pathStyle, AccessKey: "ak", SecretKey: "sk", ConnectTimeout: 102 * time.Second, IdleTimeout: 103 * time.Second,
+		Terms: originTerms(o),
+	}
+	if diff := cmp.Diff(want, s3Config(o)); diff != "" {
+		t.Errorf("-want +got:\n%s", diff)
+	}
+	for _, f := range reflect.VisibleFields(reflect.TypeFor[origin.S3Config]()) {
+		if reflect.ValueOf(want).FieldByIndex(f.Index).IsZero() {
+			t.Errorf("no option sets %s", f.Name)
+		}
+	}
+	if want.Terms.RevalidateAfter != 101*time.Second {
+		t.Errorf("terms %+v", want.Terms)
+	}
+	if from, err := openOrigin(o, slog.Default()); err != nil || from.Name() != "objects" {
+		t.Errorf("%v, %v", from, err)
+	}
+}
+
+// TestChecksumsOfAnOrigin opens an origin whose images are in signed lists.
+func TestChecksumsOfAnOrigin(t *testing.T) {
+	t.Parallel()
+	signed, err := filepath.Abs(filepath.Join("..", "testdata", "signed"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	if err := os.CopyFS(dir, os.DirFS(signed)); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "x.img"), []byte("the image\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for signature, good := range map[string]bool{"SHA256SUMS.gpg": true, "SHA256SUMS.stranger": false} {
+		o := configure(t, fmt.Sprintf(`
+cache "default" {
+  dir = "/images"
+}
+origin "directory" "golden" {
+  path   = %q
+  settle = "0s"
+  checksums {
+    file     = "SHA256SUMS"
+    required = true
+    signature {
+      keyring = %q
+      file    = %q
+    }
+  }
+}
+`, dir, filepath.Join(signed, "keyring.gpg"), signature)).Origins[0]
+		from, err := openOrigin(o, slog.New(slog.DiscardHandler))
+		if err != nil {
+			t.Fatal(err)
+		}
+		obj, err := from.Stat(t.Context(), "x.img")
+		if err != nil || good != (len(obj.Digests) == 1) || good == (obj.Refused == origin.RefusedSum) {
+			t.Errorf("signed by %s: %+v, %v", signature, obj, err)
+		}
 	}
 }

@@ -128,7 +128,7 @@ func (h *Host) assemble(settings cache.Config) error {
 	if err != nil {
 		return err
 	}
-	if h.origins, err = openOrigins(h.cfg.Origins, peers); err != nil {
+	if h.origins, err = openOrigins(h.cfg.Origins, peers, h.log); err != nil {
 		return err
 	}
 	if err := h.openWatchers(); err != nil {

@@ -114,7 +114,7 @@ func (d *decoder) origin(c *Config, b *hcl.Block) {
 				`Until then use origin "http" with an endpoint that needs no token, or origin "directory".`)
 		return
 	}
-	if !d.knownType(b, OriginDirectory, OriginHTTP, OriginPeer) {
+	if !d.knownType(b, OriginDirectory, OriginHTTP, OriginS3, OriginPeer) {
 		return
 	}
 	if b.Labels[0] == OriginPeer {

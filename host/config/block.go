@@ -184,26 +184,33 @@ func (o *Origin) body() body {
 		{name: "bandwidth", into: size(&o.Bandwidth, 0)},
 		{name: "min_rate", into: size(&o.MinRate, 0)},
 	}
+	nested := []block{o.Checksums.block()}
 	if o.Type == OriginDirectory {
 		return body{args: append(both, []arg{
 			{name: "path", into: path(&o.Path), required: true},
 			{name: "settle", into: duration(&o.Settle, 0)},
-		}...)}
+		}...), blocks: nested}
 	}
-	return body{args: append(both, []arg{
+	asked := append(both, []arg{
 		{name: "endpoint", into: text(&o.Endpoint), required: true},
 		{name: "revalidate_after", into: duration(&o.RevalidateAfter, 0)},
 		{name: "negative_ttl", into: duration(&o.NegativeTTL, 0)},
 		{name: "connect_timeout", into: duration(&o.ConnectTimeout, positive)},
 		{name: "idle_timeout", into: duration(&o.IdleTimeout, positive)},
-		{name: "allow_redirects", into: boolean(&o.AllowRedirects)},
-		{name: "headers", into: textMap(&o.Headers)},
 		{name: "immutable", into: boolean(&o.Immutable)},
 		{name: "validators", into: choices(&o.Validators, validators...)},
 		{name: "revalidate", into: choice(&o.Revalidate, "before", "behind")},
 		{name: "on_denied", into: choice(&o.OnDenied, "serve_stale", "refuse")},
 		{name: "ignore_cache_control", into: boolean(&o.IgnoreCacheControl)},
-	}...), blocks: []block{{name: "expect", body: o.Expect.body()}}}
+	}...)
+	nested = append(nested, block{name: "expect", body: o.Expect.body()})
+	if o.Type == OriginS3 {
+		return body{args: append(asked, o.s3Args()...), blocks: nested}
+	}
+	return body{args: append(asked, []arg{
+		{name: "allow_redirects", into: boolean(&o.AllowRedirects)},
+		{name: "headers", into: textMap(&o.Headers)},
+	}...), blocks: nested}
 }
 
 // validators are the kinds that may count, the strongest first.
@@ -315,7 +322,7 @@ type place struct {
 func places() []place {
 	c := Config{Confinement: defaultConfinement, Node: defaultNode(), Cache: defaultCache(), Log: defaultLog(), Shutdown: defaultShutdown()}
 	tcp, unix := defaultListener(TCP), defaultListener(Unix)
-	directory, web := defaultOrigin(OriginDirectory), defaultOrigin(OriginHTTP)
+	directory, web, objects := defaultOrigin(OriginDirectory), defaultOrigin(OriginHTTP), defaultOrigin(OriginS3)
 	plugin, pin, schedule, peers := defaultPlugin(), Pin{}, Schedule{}, defaultPeers()
 	list := []place{
 		{"", c.body()},
@@ -325,6 +332,7 @@ func places() []place {
 		{"cache", c.Cache.body()},
 		{`origin "directory"`, directory.body()},
 		{`origin "http"`, web.body()},
+		{`origin "s3"`, objects.body()},
 		{`origin "peer"`, peers.body()},
 		{"pin", pin.body()},
 		{"schedule", schedule.body()},

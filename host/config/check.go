@@ -105,6 +105,10 @@ func (d *decoder) checkOrigin(o *Origin, at positions) {
 	if o.Type == OriginHTTP && o.Endpoint != "" {
 		d.checkEndpoint(o, at)
 	}
+	if o.Type == OriginS3 {
+		d.checkS3(o, at)
+	}
+	d.checkChecksums(o.Checksums, at)
 	for name := range o.Headers {
 		if !headerPattern.MatchString(name) || strings.ContainsAny(o.Headers[name], "\r\n\x00") {
 			d.errorAt(at.of("headers"), "Bad value of headers", "%q is not a header with a value of one line.", name)

@@ -126,6 +126,7 @@ type Cache struct {
 const (
 	OriginDirectory = "directory"
 	OriginHTTP      = "http"
+	OriginS3        = "s3"
 	OriginPeer      = "peer"
 )
 
@@ -143,7 +144,7 @@ type Peers struct {
 // Origin is where images come from.
 type Origin struct {
 	Name   string
-	Type   string // OriginDirectory or OriginHTTP
+	Type   string // OriginDirectory, OriginHTTP or OriginS3
 	Prefix string // of the URL path on which its images are served; begins and ends with "/"
 
 	Concurrency  int    // transfers at once; 0: no bound
@@ -151,18 +152,18 @@ type Origin struct {
 	MinRate      int64  // bytes a second; a slower transfer has broken off; 0: no bound
 	OnOriginDown string // what becomes of a cached image that cannot be confirmed: "serve" or "fail"
 
+	Checksums Checksums
+
 	// These are for OriginDirectory.
 	Path   string
 	Settle time.Duration // a file is an image when it has not been written to for so long
 
-	// The rest is for OriginHTTP.
-	Endpoint        string            // URL to which the name of an image is appended; ends with "/"
-	RevalidateAfter time.Duration     // how long a version is trusted; 0: asked on each hit
-	NegativeTTL     time.Duration     // how long it is remembered that there is no such image; 0: not at all
-	ConnectTimeout  time.Duration     // until a connection is made
-	IdleTimeout     time.Duration     // a transfer without a byte for so long has broken off
-	AllowRedirects  bool              // follow redirects to other hosts
-	Headers         map[string]string // sent with every request
+	// The rest is for OriginHTTP and OriginS3.
+	Endpoint        string        // URL to which the name of an image is appended; ends with "/"; that of an S3 server has no path
+	RevalidateAfter time.Duration // how long a version is trusted; 0: asked on each hit
+	NegativeTTL     time.Duration // how long it is remembered that there is no such image; 0: not at all
+	ConnectTimeout  time.Duration // until a connection is made
+	IdleTimeout     time.Duration // a transfer without a byte for so long has broken off
 
 	Immutable          bool     // a name with a declared digest keeps its image
 	Validators         []string // what counts when an image is compared: "digest", "etag", "last_modified", "size"
@@ -170,6 +171,18 @@ type Origin struct {
 	OnDenied           string   // what becomes of a cached image when the origin refuses the credential: "serve_stale" or "refuse"
 	IgnoreCacheControl bool     // Cache-Control and Expires of the origin do not count
 	Expect             Expect
+
+	// OriginHTTP alone.
+	AllowRedirects bool              // follow redirects to other hosts
+	Headers        map[string]string // sent with every request
+
+	// OriginS3 alone.
+	Bucket    string
+	KeyPrefix string // an image is the object KeyPrefix/NAME; "": NAME
+	Region    string // "": the server is asked
+	PathStyle *bool  // the bucket stands in the path, or in the host's name; nil: as is usual for the endpoint
+	AccessKey string // with SecretKey; both "": the bucket is public
+	SecretKey string
 }
 
 // Expect says what is an image. What is not, is passed through.

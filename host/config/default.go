@@ -99,8 +99,7 @@ func defaultOrigin(kind string) Origin {
 		// Longer than the pauses of a copy over a network, shorter than the
 		// patience of whoever has put an image there.
 		o.Settle = 2 * time.Second
-	}
-	if kind == OriginHTTP {
+	} else {
 		o.Validators = slices.Clone(validators)
 		o.Revalidate, o.OnDenied = "before", "serve_stale"
 		o.Expect.NotHTML = true

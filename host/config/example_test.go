@@ -1,6 +1,7 @@
 package config
 
 import (
+	"bytes"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -25,6 +26,11 @@ var computed = map[string]string{
 	"cache.driver":              "the driver sqlite with its own defaults",
 	"cache.policy":              "the policy lru with its own defaults",
 	"cache.shadow":              "none",
+	`origin "s3".key_prefix`:    "none",
+	`origin "s3".region`:        "the server is asked",
+	`origin "s3".path_style`:    "as is usual for the endpoint",
+	`origin "s3".access_key`:    "none",
+	`origin "s3".secret_key`:    "none",
 	`origin "peer".token_file`:  "none",
 	"pin.until":                 "for ever",
 	"schedule.cron":             "none",
@@ -35,6 +41,10 @@ var computed = map[string]string{
 	"plugin.limits.memory":      "72MiB for a module; programs are not limited",
 	"plugin.limits.timeout":     "30s for a driver, 5s for a policy",
 	"plugin.limits.state":       "128MiB",
+
+	`origin "directory".checksums.signature.file`: "the signature is within the list",
+	`origin "http".checksums.signature.file`:      "the signature is within the list",
+	`origin "s3".checksums.signature.file`:        "the signature is within the list",
 }
 
 // TestExampleIsComplete checks that config.hcl.example holds every option of
@@ -67,14 +77,20 @@ func TestExampleIsComplete(t *testing.T) {
 
 // TestExampleLoads checks that the example is a right configuration.
 func TestExampleLoads(t *testing.T) {
-	c, err := load([]source{{"config.hcl.example", "/etc/imgcache", example(t)}})
+	keyring, err := filepath.Abs(filepath.Join("..", "..", "testdata", "signed", "keyring.gpg"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	// The keyring is read, and that of the example is on nobody's machine.
+	text := bytes.ReplaceAll(example(t), []byte("/etc/imgcache/keys/publisher.gpg"), []byte(keyring))
+	c, err := load([]source{{"config.hcl.example", "/etc/imgcache", text}})
 	if err != nil {
 		t.Fatal(err)
 	}
 	if c.Warnings != nil {
 		t.Errorf("warnings:\n%v", c.Warnings)
 	}
-	if c.Cache.Driver.Name != "local" || c.Cache.Policy.Name != "recent" || len(c.Origins) != 2 || len(c.Plugins) != 2 {
+	if c.Cache.Driver.Name != "local" || c.Cache.Policy.Name != "recent" || len(c.Origins) != 3 || len(c.Plugins) != 2 {
 		t.Errorf("%+v", c)
 	}
 }

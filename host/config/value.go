@@ -303,6 +303,27 @@ func (b booleanValue) set(v cty.Value, _ string) error {
 	return nil
 }
 
+// optionalBooleanValue is true or false, or nothing.
+type optionalBooleanValue struct{ target **bool }
+
+func optionalBoolean(target **bool) value { return optionalBooleanValue{target} }
+
+func (o optionalBooleanValue) String() string {
+	if *o.target == nil {
+		return "null"
+	}
+	return strconv.FormatBool(**o.target)
+}
+
+func (o optionalBooleanValue) set(v cty.Value, dir string) error {
+	var b bool
+	if err := boolean(&b).set(v, dir); err != nil {
+		return err
+	}
+	*o.target = &b
+	return nil
+}
+
 // countValue is a whole number of at least min.
 type countValue struct {
 	target *int
