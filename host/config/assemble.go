@@ -31,9 +31,8 @@ func (d *decoder) top(c *Config, merged hcl.Body) {
 	}
 }
 
-// unique reports whether b is the first block with its header. Listeners,
-// origins, drivers and policies are named by their last label alone, so that
-// is what must differ.
+// unique reports whether b is the first block with its header. Only the last
+// label names a listener, origin, driver or policy, so only that must differ.
 func (d *decoder) unique(b *hcl.Block) bool {
 	key := b.Type
 	if n := len(b.Labels); n > 0 {
@@ -110,7 +109,7 @@ func (d *decoder) cache(c *Cache, b *hcl.Block) {
 func (d *decoder) origin(c *Config, b *hcl.Block) {
 	if b.Labels[0] == "glance" {
 		d.errorAt(b.LabelRanges[0], "Unknown type of origin",
-			`Origins of the type "glance" come later: serving Glance's images without asking Glance who may read them would be an open proxy. `+
+			`Origins of the type "glance" do not exist yet: serving Glance's images without asking Glance who may read them would be an open proxy. `+
 				`Until then use origin "http" with an endpoint that needs no token, or origin "directory".`)
 		return
 	}
@@ -132,7 +131,7 @@ func (d *decoder) origin(c *Config, b *hcl.Block) {
 // peers takes the one block that says how other nodes are asked.
 func (d *decoder) peers(c *Config, b *hcl.Block) {
 	if c.Peers.Name != "" {
-		d.errorAt(b.DefRange, "Other nodes twice", "There is one block origin \"peer\", for all nodes; the other one is called %q.", c.Peers.Name)
+		d.errorAt(b.DefRange, "Other nodes twice", "One block origin \"peer\" is for all nodes, and there is one already, called %q.", c.Peers.Name)
 		return
 	}
 	c.Peers = defaultPeers()
@@ -165,8 +164,8 @@ func (d *decoder) plugin(c *Config, b *hcl.Block) {
 	c.Plugins = append(c.Plugins, p)
 }
 
-// pluginConfig notes a driver or policy block. What its config block may
-// contain is known when the plugin has been asked.
+// pluginConfig notes a driver or policy block. Its config block is checked
+// later, when the plugin has said which options it has.
 func (d *decoder) pluginConfig(b *hcl.Block) {
 	p := PluginConfig{
 		Kind:   sdk.Kind(b.Type),
@@ -214,11 +213,11 @@ func (d *decoder) resolve(c *Config) {
 		if used[p] {
 			continue
 		}
-		but := fmt.Sprintf(" With shadow = [policy.%s] it is tried beside the active one.", p.Name)
+		but := fmt.Sprintf(" To try it beside the active one, write shadow = [policy.%s].", p.Name)
 		if p.Kind == sdk.KindDriver {
-			but = " Until then it is there for imgcache-host driver migrate alone."
+			but = " Until then only imgcache-host driver migrate can use it."
 		}
 		d.warnAt(p.block, fmt.Sprintf("Unused %s", p.Kind),
-			"Nothing refers to this block, so it has no effect. Write %s = %s.%s into the cache block to use it.%s", p.Kind, p.Kind, p.Name, but)
+			"Nothing refers to this block, so it has no effect. Write %s = %s.%s in the cache block to use it.%s", p.Kind, p.Kind, p.Name, but)
 	}
 }

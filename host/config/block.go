@@ -358,7 +358,7 @@ func belongsTo(option string) string {
 	for _, p := range places() {
 		for _, a := range p.body.args {
 			if a.name == option && p.name != "" {
-				return " It belongs into a block " + p.name + "."
+				return " It belongs in a block " + p.name + "."
 			}
 		}
 	}

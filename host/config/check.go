@@ -28,11 +28,11 @@ func (d *decoder) checkListener(l Listener, at positions) {
 				"Whoever reaches this address could empty the cache. Set token_file, or serve admin on a unix socket.")
 		}
 		if l.Serves(FacePeers) && l.TokenFile == "" {
-			d.errorAt(at.of("serve"), "Peers without a token", "Other nodes show who they are by a token. Set token_file.")
+			d.errorAt(at.of("serve"), "Peers without a token", "Other nodes prove who they are with a token. Set token_file.")
 		}
 		if l.Serves(FacePeers) && l.Serves(FaceAdmin) {
 			d.errorAt(at.of("serve"), "Peers may administer",
-				"The tokens of a listener are good for all that it serves, and other nodes need not be able to empty the cache. Serve admin on another listener.")
+				"The tokens of a listener open everything that it serves, so other nodes could empty the cache. Serve admin on another listener.")
 		}
 	case Unix:
 		d.checkSocketPath(l.Path, at.of("path"))
@@ -67,7 +67,7 @@ func (d *decoder) checkSocketPath(path string, at hcl.Range) {
 	d.claim("socket "+path, at, "Socket in use twice", "Another listener has the socket %s.", path)
 }
 
-// claim complains when something that only one block can have is taken.
+// claim complains when another block already has what only one can have.
 func (d *decoder) claim(key string, at hcl.Range, summary, detail string, args ...any) {
 	if first, ok := d.claims[key]; ok {
 		d.errorAt(at, summary, "%s It stands at %s.", fmt.Sprintf(detail, args...), where(first))
@@ -78,7 +78,7 @@ func (d *decoder) claim(key string, at hcl.Range, summary, detail string, args .
 
 func (d *decoder) checkCache(c Cache, at positions) {
 	if len(c.Shadow) > maxShadows {
-		d.errorAt(at.of("shadow"), "Too many candidates", "Each is a process of its own; at most %d are tried at once.", maxShadows)
+		d.errorAt(at.of("shadow"), "Too many candidates", "Each candidate is a process of its own; at most %d can be tried at once.", maxShadows)
 	}
 	if c.Prune.LowWatermark > c.Prune.HighWatermark {
 		d.errorAt(at.of("prune.low_watermark"), "Watermarks the wrong way round",
@@ -86,7 +86,7 @@ func (d *decoder) checkCache(c Cache, at positions) {
 			c.Prune.HighWatermark, c.Prune.LowWatermark)
 	}
 	if c.Limit == options.LimitHard && c.MaxImageSize > c.MaxSize {
-		d.warnAt(at.of("max_image_size"), "Bound without effect",
+		d.warnAt(at.of("max_image_size"), "Limit without effect",
 			"An image larger than max_size (%s) is never stored, so a max_image_size above it changes nothing.", FormatSize(c.MaxSize))
 	}
 }
@@ -111,7 +111,7 @@ func (d *decoder) checkOrigin(o *Origin, at positions) {
 	d.checkChecksums(o.Checksums, at)
 	for name := range o.Headers {
 		if !headerPattern.MatchString(name) || strings.ContainsAny(o.Headers[name], "\r\n\x00") {
-			d.errorAt(at.of("headers"), "Bad value of headers", "%q is not a header with a value of one line.", name)
+			d.errorAt(at.of("headers"), "Bad value of headers", "%q is not a valid header name, or its value has more than one line.", name)
 		}
 	}
 	for _, t := range o.Expect.ContentTypes {
@@ -149,7 +149,7 @@ func (d *decoder) checkPrefix(o *Origin, at positions) {
 	for _, other := range d.prefixes {
 		if strings.HasPrefix(o.Prefix, other.prefix) || strings.HasPrefix(other.prefix, o.Prefix) {
 			d.errorAt(here, "Origins with the same paths",
-				"This origin answers %s, and the one at %s answers %s. Give each origin a prefix of its own that does not begin like another one.",
+				"This origin answers %s, and the one at %s answers %s. No prefix may begin with that of another origin.",
 				o.Prefix, where(other.at), other.prefix)
 			break
 		}
@@ -175,7 +175,7 @@ func (d *decoder) checkEndpoint(o *Origin, at positions) {
 
 func (d *decoder) checkPin(p Pin, at positions) {
 	if !p.Until.IsZero() && p.Until.Before(time.Now()) {
-		d.warnAt(at.of("until"), "Pin without effect", "The pin has ended at %s. Remove the block, or set a later time.", p.Until.Format(time.RFC3339))
+		d.warnAt(at.of("until"), "Pin without effect", "The pin ended at %s. Remove the block, or set a later time.", p.Until.Format(time.RFC3339))
 	}
 }
 
@@ -184,9 +184,9 @@ func (d *decoder) checkSchedule(s Schedule, at positions) {
 	_, every := at.args["every"]
 	switch {
 	case cron && every:
-		d.errorAt(at.of("every"), "Two times in one", "A schedule has cron or every, not both. Write two schedules.")
+		d.errorAt(at.of("every"), "Two times in one schedule", "A schedule has either cron or every, not both. Write two schedules.")
 	case !cron && !every:
-		d.errorAt(at.header, "Missing option", `Say when: cron = "30 2 * * *" is half past two each night, every = "5m" is five minutes after the last time.`)
+		d.errorAt(at.header, "Missing option", `Say when it runs: cron = "30 2 * * *" is half past two each night, every = "5m" is five minutes after the end of the last run.`)
 	case every && s.Every > 0 && s.Jitter >= s.Every:
 		d.errorAt(at.of("jitter"), "Jitter too long", "It must be shorter than every, which is %q.", FormatDuration(s.Every))
 	}
@@ -195,7 +195,7 @@ func (d *decoder) checkSchedule(s Schedule, at positions) {
 	}
 }
 
-// checkWanted complains about listed ids that no origin gives: with several
+// checkWanted complains about listed ids that no origin can have: with several
 // origins every id begins with the name of one.
 func (d *decoder) checkWanted(c *Config) {
 	if len(c.Origins) < 2 {
@@ -220,13 +220,13 @@ func (d *decoder) checkPlugin(p *Plugin, at positions) {
 		d.errorAt(at.of("sha256"), "Bad value of sha256", "A SHA-256 sum has 64 hexadecimal digits, as sha256sum prints them.")
 	}
 	if p.Command != "" && p.Wasm != "" {
-		d.errorAt(at.of("wasm"), "Two plugins in one", "A plugin is a command or a wasm module, not both.")
+		d.errorAt(at.of("wasm"), "Two plugins in one block", "A plugin is either a command or a wasm module, not both.")
 	}
 	if p.Command == "" && len(p.Args) > 0 {
-		d.errorAt(at.of("args"), "Arguments without a command", "The option args needs a command that it is for.")
+		d.errorAt(at.of("args"), "Arguments without a command", "The option args is for a command, and there is none here.")
 	}
 	if p.Command != "" && len(p.Grants) > 0 {
-		d.errorAt(at.of("grant"), "Grants for a program", "Only a module lacks what can be granted; a program has the clock and random numbers.")
+		d.errorAt(at.of("grant"), "Grants for a program", "Grants are for modules alone; a program has the clock and random numbers anyway.")
 	}
 	for name := range p.Env {
 		if name == "" || strings.ContainsAny(name, "=\x00") {
@@ -283,7 +283,7 @@ func (d *decoder) checkShadows(c *Config) {
 	names := []string{c.Cache.Policy.Name}
 	for _, p := range c.Cache.Shadow {
 		if p.Name != "" && slices.Contains(names, p.Name) {
-			d.errorAt(d.cacheAt.of("shadow"), "Policy twice", "The policy %q is listed twice, or is the active one, which is compared in any case.", p.Name)
+			d.errorAt(d.cacheAt.of("shadow"), "Policy twice", "The policy %q is listed twice, or is the active policy, which is always compared.", p.Name)
 		}
 		names = append(names, p.Name)
 	}
@@ -312,17 +312,17 @@ func (d *decoder) checkScrubbed(c *Config) {
 	scrubbed := slices.ContainsFunc(c.Schedules, func(s Schedule) bool { return slices.Contains(s.Run, TaskScrub) })
 	if c.Cache.VerifyReads == options.VerifyNever && !scrubbed {
 		d.warnAt(d.cacheAt.of("verify_reads"), "Images are never checked",
-			`With "never" a block that goes bad on the disk is found by a scrub alone, and no schedule has "scrub" in run. Add one, or call imgcache-host verify now and then.`)
+			`With "never" only a scrub finds a block that goes bad on the disk, and no schedule has "scrub" in run. Add one, or call imgcache-host verify now and then.`)
 	}
 }
 
-// checkPeers complains about a node that asks others and cannot be asked, and
-// about one that hands them more than it means to.
+// checkPeers complains about a node that asks others but cannot be asked, and
+// about one that gives the others more rights than intended.
 func (d *decoder) checkPeers(c *Config) {
 	for _, l := range c.Listeners {
 		if c.Peers.TokenFile != "" && l.TokenFile == c.Peers.TokenFile && l.Serves(FaceAdmin) {
-			d.errorAt(d.peersAt, "A token of admin for other nodes",
-				"Other nodes are sent a token with which listener %q lets them empty the cache. Give them a token_file of their own.", l.Name)
+			d.errorAt(d.peersAt, "Admin token for other nodes",
+				"This node sends other nodes a token, and listener %q lets anyone with that token empty the cache. Give the other nodes a token_file of their own.", l.Name)
 		}
 	}
 	if c.Peers.Name != "" && c.Node.Advertise == "" {

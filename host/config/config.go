@@ -45,14 +45,14 @@ type Config struct {
 
 	PluginLock  string   // the lock file of the plugins; by default beside the first file of the configuration
 	Confinement string   // what becomes of a plugin that cannot be confined: "best-effort", "required" or "none"
-	Locked      bool     // it counts: it is named, or is there
-	TrustedKeys []string // files with public keys, one of which must have signed each plugin; none: nobody needs to
+	Locked      bool     // the lock file applies: the configuration names it, or it exists
+	TrustedKeys []string // files with public keys; each plugin must be signed with one of them; none: signatures are not needed
 
-	// Warnings says what is allowed but is hardly meant; nil when nothing is.
+	// Warnings says what is allowed but probably not meant; nil when there are none.
 	Warnings *Diagnostics
 }
 
-// Node is this machine among others.
+// Node is this machine.
 type Node struct {
 	Name      string // by default the host name
 	Advertise string // URL under which other nodes reach this one, without a slash at its end; "": none
@@ -101,13 +101,13 @@ func (l Listener) Serves(f Face) bool {
 	return false
 }
 
-// ListenerLimits bounds what clients may hold on to.
+// ListenerLimits bounds what clients may use.
 type ListenerLimits struct {
 	MaxConnections    int           // at once; further ones wait to be accepted
-	HeaderTimeout     time.Duration // until the request's header is read
+	HeaderTimeout     time.Duration // for reading the header of a request
 	IdleTimeout       time.Duration // between two requests of a connection
-	WriteStallTimeout time.Duration // a client that takes no byte for so long is dropped
-	MinRate           int64         // bytes a second; one that takes fewer for so long is dropped; 0: no bound
+	WriteStallTimeout time.Duration // a client that takes no byte for this long is dropped
+	MinRate           int64         // bytes a second; a client that takes fewer for WriteStallTimeout is dropped; 0: no bound
 }
 
 // Cache is the cache "default".
@@ -135,10 +135,10 @@ const (
 type Peers struct {
 	Name          string        // "": they are not asked
 	TokenFile     string        // file with the bearer token that they accept; "": none
-	LookupTimeout time.Duration // of the question who has an image
+	LookupTimeout time.Duration // for finding out which node has an image
 	AnswerTimeout time.Duration // until a connection is made, and again until a node answers
-	IdleTimeout   time.Duration // a transfer without a byte for so long has broken off
-	MinRate       int64         // bytes a second, below which a transfer has broken off; 0: no bound
+	IdleTimeout   time.Duration // a transfer without a byte for this long has failed
+	MinRate       int64         // bytes a second; a slower transfer has failed; 0: no bound
 }
 
 // Origin is where images come from.
@@ -149,8 +149,8 @@ type Origin struct {
 
 	Concurrency  int    // transfers at once; 0: no bound
 	Bandwidth    int64  // bytes a second, all transfers together; 0: no bound
-	MinRate      int64  // bytes a second; a slower transfer has broken off; 0: no bound
-	OnOriginDown string // what becomes of a cached image that cannot be confirmed: "serve" or "fail"
+	MinRate      int64  // bytes a second; a slower transfer has failed; 0: no bound
+	OnOriginDown string // whether a cached image is sent when the origin cannot confirm it: "serve" or "fail"
 
 	Checksums Checksums
 
@@ -161,9 +161,9 @@ type Origin struct {
 	// The rest is for OriginHTTP and OriginS3.
 	Endpoint        string        // URL to which the name of an image is appended; ends with "/"; that of an S3 server has no path
 	RevalidateAfter time.Duration // how long a version is trusted; 0: asked on each hit
-	NegativeTTL     time.Duration // how long it is remembered that there is no such image; 0: not at all
+	NegativeTTL     time.Duration // how long "not found" is remembered; 0: not at all
 	ConnectTimeout  time.Duration // until a connection is made
-	IdleTimeout     time.Duration // a transfer without a byte for so long has broken off
+	IdleTimeout     time.Duration // a transfer without a byte for this long has failed
 
 	Immutable          bool     // a name with a declared digest keeps its image
 	Validators         []string // what counts when an image is compared: "digest", "etag", "last_modified", "size"
@@ -210,12 +210,12 @@ const (
 	TaskScrub    Task = "scrub"
 )
 
-// Schedule is work that is done at its time.
+// Schedule is work that is done at set times.
 type Schedule struct {
 	Name   string
 	Cron   schedule.Timetable // nil: Every
 	Every  time.Duration      // from the end of one run to the next; 0: Cron
-	Jitter time.Duration      // each run is up to so much later, at random
+	Jitter time.Duration      // each run is delayed by a random time of at most this much
 	Run    []Task             // in this order; at least one
 	Images []string           // ids that are queued by TaskPrefetch
 }
@@ -241,15 +241,15 @@ type Plugin struct {
 	Read    []string    // files and directories that it may read and execute
 	Write   []string    // directories below which it may do anything
 	Network bool        // it may use the network; only a driver that is a program may at all
-	Grants  []sdk.Grant // of a module, which has neither by itself: sdk.GrantClock, sdk.GrantRandom
+	Grants  []sdk.Grant // what a module gets that it does not have by itself: sdk.GrantClock, sdk.GrantRandom
 	Limits  PluginLimits
 }
 
 // PluginLimits bounds what a plugin may use.
 type PluginLimits struct {
-	Memory  int64         // bytes of a module, 0: the runner's default; or of a program's data, 0: no limit
+	Memory  int64         // bytes: of a module's memory (0: the runner's default) or of a program's data (0: no limit)
 	Timeout time.Duration // of one call; 0: the supervisor's default for the kind
-	State   int64         // bytes that a driver may store that is a module; 0: kv.DefaultQuota
+	State   int64         // bytes that a driver which is a module may store; 0: kv.DefaultQuota
 }
 
 // PluginConfig is a driver or policy block: a plugin with its options.
@@ -282,7 +282,7 @@ type Shutdown struct {
 type Trace struct {
 	Path    string // of the newest file; empty: nothing is recorded
 	MaxSize int64  // bytes of a file
-	Files   int    // that are kept, with the newest; at least 2
+	Files   int    // number of files kept, including the newest; at least 2
 }
 
 // AdminSocket returns the path of the unix socket on which the command line

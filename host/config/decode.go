@@ -63,10 +63,10 @@ func (r reference) String() string { return string(r.target.Kind) + "." + r.targ
 
 // set is not called: a reference is read from the expression, as it has no
 // value.
-func (r reference) set(cty.Value, string) error { return errors.New("a reference is wanted") }
+func (r reference) set(cty.Value, string) error { return errors.New("expected a reference") }
 
-// references is the option shadow of a cache: [policy.NAME, ...]. They are
-// resolved as one is.
+// references is the option shadow of a cache: [policy.NAME, ...]. Each is
+// resolved like a single reference.
 type references struct {
 	kind   sdk.Kind
 	target *[]PluginConfig
@@ -74,8 +74,8 @@ type references struct {
 
 func (r references) String() string { return "[]" }
 
-// set is not called, as that of a reference.
-func (r references) set(cty.Value, string) error { return errors.New("references are wanted") }
+// set is not called: references are read from the expression too.
+func (r references) set(cty.Value, string) error { return errors.New("expected references") }
 
 type pendingReference struct {
 	reference
@@ -90,7 +90,7 @@ type positions struct {
 	args   map[string]hcl.Range
 }
 
-// of returns where the option's value stands, or else the block's header.
+// of returns the position of the option's value, or else of the block's header.
 func (p positions) of(arg string) hcl.Range {
 	if at, ok := p.args[arg]; ok {
 		return at
@@ -103,7 +103,7 @@ func (d *decoder) errorAt(at hcl.Range, summary, detail string, args ...any) {
 	d.diags = append(d.diags, diagnostic(hcl.DiagError, at, summary, fmt.Sprintf(detail, args...)))
 }
 
-// warnAt notes what is allowed but hardly meant.
+// warnAt notes what is allowed but probably not meant.
 func (d *decoder) warnAt(at hcl.Range, summary, detail string, args ...any) {
 	d.warnings = append(d.warnings, diagnostic(hcl.DiagWarning, at, summary, fmt.Sprintf(detail, args...)))
 }
@@ -179,7 +179,7 @@ func (d *decoder) decodeNested(want block, found hcl.Blocks, at positions) {
 	}
 }
 
-// content takes a body apart and improves on what HCL says of unknown names.
+// content reads a body and improves what HCL says about unknown names.
 func (d *decoder) content(b hcl.Body, want body) *hcl.BodyContent {
 	schema, known := want.schema()
 	content, diags := b.Content(schema)
@@ -187,7 +187,7 @@ func (d *decoder) content(b hcl.Body, want body) *hcl.BodyContent {
 	return content
 }
 
-// improve adds a suggestion to problems with a name that HCL has none for.
+// improve adds a suggestion to problems with a name where HCL gives none.
 func (d *decoder) improve(diags hcl.Diagnostics, known []string) hcl.Diagnostics {
 	for _, diag := range diags {
 		if diag.Subject == nil || strings.Contains(diag.Detail, "Did you mean") {
@@ -222,14 +222,14 @@ func (d *decoder) refer(r reference, option string, expr hcl.Expression) {
 		}
 	}
 	d.errorAt(at, "Bad value of "+option,
-		"A reference without quotes is wanted: %s = %s.NAME, where NAME is the second label of a block %s \"PLUGIN\" \"NAME\".", kind, kind, kind)
+		"Expected a reference without quotes: %s = %s.NAME, where NAME is the second label of a block %s \"PLUGIN\" \"NAME\".", kind, kind, kind)
 }
 
 // referAll notes a list of references.
 func (d *decoder) referAll(r references, option string, expr hcl.Expression) {
 	list, diags := hcl.ExprList(expr)
 	if diags.HasErrors() {
-		d.errorAt(expr.Range(), "Bad value of "+option, "A list such as [%s.a, %s.b] is wanted.", r.kind, r.kind)
+		d.errorAt(expr.Range(), "Bad value of "+option, "Expected a list such as [%s.a, %s.b].", r.kind, r.kind)
 		return
 	}
 	*r.target = make([]PluginConfig, len(list))

@@ -115,11 +115,11 @@ func defaultOrigin(kind string) Origin {
 
 func defaultPeers() Peers {
 	return Peers{
-		// An index answers within a millisecond or two; whoever waits longer
-		// had better ask the origin.
+		// An index answers within a millisecond or two; after that it is
+		// quicker to ask the origin.
 		LookupTimeout: 50 * time.Millisecond,
-		// Other nodes are near, or are of no use; one whose disk is busy may
-		// need a second to begin.
+		// Only near nodes are worth asking; one whose disk is busy may need a
+		// second to begin.
 		AnswerTimeout: 2 * time.Second,
 		IdleTimeout:   10 * time.Second,
 	}

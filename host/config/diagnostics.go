@@ -78,7 +78,7 @@ func (d *Diagnostics) writeOne(w io.Writer, diag *hcl.Diagnostic) error {
 }
 
 // snippet returns the line at which a range begins, with the range underlined
-// as far as it stays on that line. A source that is not at hand gives "".
+// as far as it stays on that line, or "" when the source is not available.
 func (d *Diagnostics) snippet(at hcl.Range) string {
 	file := d.files[at.Filename]
 	if file == nil || at.Start.Byte > len(file.Bytes) {

@@ -31,7 +31,7 @@ var envFunction = function.New(&function.Spec{
 	Type:     function.StaticReturnType(cty.String),
 	Impl: func(args []cty.Value, _ cty.Type) (cty.Value, error) {
 		if len(args) > 2 {
-			return cty.NilVal, function.NewArgErrorf(2, "env takes a name and one default")
+			return cty.NilVal, function.NewArgErrorf(2, "env takes a name and at most one default")
 		}
 		name := args[0].AsString()
 		if v, ok := os.LookupEnv(name); ok {

@@ -15,10 +15,10 @@ import (
 	"github.com/imgcache/imgcache-host/sdk"
 )
 
-var update = flag.Bool("update", false, "write the expected texts of testdata/config anew")
+var update = flag.Bool("update", false, "rewrite the expected texts of testdata/config")
 
 // TestBroken loads each broken configuration of testdata/config and compares
-// all that is said about it with the file of the same name and ".want".
+// all messages about it with the file of the same name and ".want".
 func TestBroken(t *testing.T) {
 	t.Chdir(filepath.Join("..", "..", "testdata", "config"))
 	t.Setenv("XDG_RUNTIME_DIR", "/run/user/0")
@@ -237,7 +237,7 @@ func TestWarnings(t *testing.T) {
 	for _, test := range []struct{ name, old, new, want string }{
 		{
 			"image larger than the cache", `dir = "images"`, "dir = \"images\"\n  max_image_size = \"11GiB\"",
-			`test.hcl:7,20: warning: Bound without effect
+			`test.hcl:7,20: warning: Limit without effect
     7 |   max_image_size = "11GiB"
       |                    ^^^^^^^
   An image larger than max_size (10GiB) is never stored, so a max_image_size above it changes nothing.`,
@@ -248,7 +248,7 @@ func TestWarnings(t *testing.T) {
 			`test.hcl:10,12: warning: Pin without effect
    10 |   until  = "2020-01-01T00:00:00Z"
       |            ^^^^^^^^^^^^^^^^^^^^^^
-  The pin has ended at 2020-01-01T00:00:00Z. Remove the block, or set a later time.`,
+  The pin ended at 2020-01-01T00:00:00Z. Remove the block, or set a later time.`,
 		},
 		{"schedule with an option that is null", "\norigin", "\nschedule \"a\" {\n  cron  = null\n  every = \"5m\"\n  run   = [\"prune\"]\n}\norigin", ""},
 		{
@@ -256,7 +256,7 @@ func TestWarnings(t *testing.T) {
 			`test.hcl:7,18: warning: Images are never checked
     7 |   verify_reads = "never"
       |                  ^^^^^^^
-  With "never" a block that goes bad on the disk is found by a scrub alone, and no schedule has "scrub" in run. Add one, or call imgcache-host verify now and then.`,
+  With "never" only a scrub finds a block that goes bad on the disk, and no schedule has "scrub" in run. Add one, or call imgcache-host verify now and then.`,
 		},
 		{
 			"images that a scrub checks", `dir = "images"
@@ -436,7 +436,7 @@ test.hcl:16,19: error: Bad value of cache_size
 test.hcl:17,19: error: Bad value of sync
    17 |     sync        = "perhaps"
       |                   ^^^^^^^^^
-  True or false is wanted, not "perhaps".`
+  Expected true or false, got "perhaps".`
 	if err == nil {
 		t.Fatal("no error")
 	}

@@ -13,8 +13,8 @@ import (
 	"github.com/zclconf/go-cty/cty"
 )
 
-// String names the block as a reference does: driver.local. What has no block
-// has no kind before its name: glance-sqlite.
+// String names the block as a reference does: driver.local. A driver without a
+// block is named without its kind: glance-sqlite.
 func (p PluginConfig) String() string {
 	if p.fixed != nil {
 		return p.Name
@@ -47,8 +47,8 @@ func (c *Config) Driver(reference string) (PluginConfig, error) {
 	return PluginConfig{}, fmt.Errorf("there is no driver %q in the configuration.%s", reference, didYouMean(reference, known))
 }
 
-// PluginFile reads a file that holds what stands in the config block of a
-// plugin. An error is a [*Diagnostics] unless the file cannot be read.
+// PluginFile reads a file with the content of a plugin's config block. An
+// error is a [*Diagnostics] unless the file cannot be read.
 func PluginFile(name string) (PluginConfig, error) {
 	sources, err := read([]string{name})
 	if err != nil {
@@ -66,8 +66,8 @@ func PluginFile(name string) (PluginConfig, error) {
 	}, nil
 }
 
-// Decode reads the config block by the options that the plugin declares, and
-// fills in their defaults. The error is a [*Diagnostics].
+// Decode reads the config block according to the options that the plugin
+// declares, and fills in their defaults. The error is a [*Diagnostics].
 func (p PluginConfig) Decode(options []sdk.Option) (sdk.Config, error) {
 	d := newDecoder()
 	d.files = p.files
@@ -89,7 +89,7 @@ func (p PluginConfig) Decode(options []sdk.Option) (sdk.Config, error) {
 	d.decode(content, header, want)
 	for name, value := range p.fixed {
 		if !slices.ContainsFunc(options, func(o sdk.Option) bool { return o.Name == name }) {
-			d.errorAt(hcl.Range{}, "Unknown option", "The %s plugin %q has no option %s, which %s needs.", p.Kind, p.Plugin, name, p)
+			d.errorAt(hcl.Range{}, "Unknown option", "The %s plugin %q has no option %s, but %s needs it.", p.Kind, p.Plugin, name, p)
 		}
 		values[name] = value
 	}
@@ -153,7 +153,7 @@ func (o optionValue) text(v cty.Value) (string, error) {
 	case sdk.TypeNumber:
 		f, err := numberOf(v)
 		if err != nil {
-			return "", fmt.Errorf("a number is wanted, not %s", describe(v))
+			return "", fmt.Errorf("expected a number, got %s", describe(v))
 		}
 		return strconv.FormatFloat(f, 'g', -1, 64), nil
 	case sdk.TypeBool:

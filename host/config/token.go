@@ -6,8 +6,8 @@ import (
 )
 
 // Tokens reads the bearer tokens of the listener's token file, one a line.
-// Empty lines and lines that begin with # are none. Without a token file there
-// are no tokens; a token file without tokens is an error.
+// Empty lines and lines that begin with # are skipped. Without a token file
+// there are no tokens; a token file without tokens is an error.
 func (l Listener) Tokens() ([]string, error) {
 	tokens, err := readTokens(l.TokenFile)
 	if err != nil {
@@ -43,7 +43,7 @@ func readTokens(file string) (tokens []string, err error) {
 		}
 	}
 	if len(tokens) == 0 {
-		return nil, fmt.Errorf("%s holds none", file)
+		return nil, fmt.Errorf("%s holds no token", file)
 	}
 	return tokens, nil
 }

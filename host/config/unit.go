@@ -40,13 +40,13 @@ func sizeOf(v cty.Value) (int64, error) {
 	case cty.Number:
 		n, accuracy := v.AsBigFloat().Int64()
 		if accuracy != big.Exact || n < 0 {
-			return 0, fmt.Errorf("a size without quotes is a whole number of bytes, not negative and below 2^63, not %s", describe(v))
+			return 0, fmt.Errorf("expected a whole number of bytes from 0 to 2^63-1, got %s", describe(v))
 		}
 		return n, nil
 	case cty.String:
 		return ParseSize(v.AsString())
 	default:
-		return 0, fmt.Errorf(`a size is a text such as "10GiB", or a number of bytes, not %s`, describe(v))
+		return 0, fmt.Errorf(`expected a size such as "10GiB", or a number of bytes, got %s`, describe(v))
 	}
 }
 
@@ -75,7 +75,7 @@ func ParseSize(s string) (int64, error) {
 		n.Mul(n, new(big.Rat).SetInt64(u.bytes))
 		whole := new(big.Int).Quo(n.Num(), n.Denom())
 		if !whole.IsInt64() {
-			return 0, fmt.Errorf("%q is more than fits into 63 bits", s)
+			return 0, fmt.Errorf("%q is too large; the largest size is 2^63-1 bytes", s)
 		}
 		return whole.Int64(), nil
 	}
@@ -87,10 +87,10 @@ func unknownUnit(s, unit string) error {
 	for i, u := range sizeUnits {
 		known[i] = u.name
 		if strings.EqualFold(u.name[:1], unit) && unit != "B" {
-			return fmt.Errorf("%q leaves open which unit is meant: %s counts by 1024, %sB by 1000", s, u.name, u.name[:1])
+			return fmt.Errorf("%q does not say which unit is meant: %s counts by 1024, %sB by 1000", s, u.name, u.name[:1])
 		}
 	}
-	return fmt.Errorf("%q has the unknown unit %q; known are %s.%s", s, unit, strings.Join(known, ", "), didYouMean(unit, known))
+	return fmt.Errorf("%q has the unknown unit %q; the known units are %s.%s", s, unit, strings.Join(known, ", "), didYouMean(unit, known))
 }
 
 // FormatSize writes n with the largest unit that leaves a whole number.
@@ -105,7 +105,7 @@ func FormatSize(n int64) string {
 
 func durationOf(v cty.Value) (time.Duration, error) {
 	if v.Type() != cty.String {
-		return 0, fmt.Errorf(`a duration is a text with a unit, such as "30s", "5m" or "24h", not %s`, describe(v))
+		return 0, fmt.Errorf(`expected a duration with a unit, such as "30s", "5m" or "24h", got %s`, describe(v))
 	}
 	s := v.AsString()
 	if _, err := strconv.ParseFloat(s, 64); err == nil && s != "0" {

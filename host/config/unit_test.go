@@ -27,8 +27,8 @@ func TestSizes(t *testing.T) {
 		"10G":                  "GiB counts by 1024, GB by 1000",
 		"10GBi":                "unknown unit",
 		"-1GiB":                "negative",
-		"9223372036854775808B": "63 bits",
-		"8192PiB":              "63 bits",
+		"9223372036854775808B": "2^63-1 bytes",
+		"8192PiB":              "2^63-1 bytes",
 	} {
 		if got, err := ParseSize(text); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%q: %d, %v, want an error with %q", text, got, err, want)

@@ -21,7 +21,7 @@ import (
 // value is an option bound to the variable that holds it, as flag.Value is.
 type value interface {
 	// set stores v, which is known and not null. Relative paths are taken
-	// from dir. The error is a sentence for people that says what is wanted.
+	// from dir. The error is a sentence for people that says what was expected.
 	set(v cty.Value, dir string) error
 	// String returns what the variable holds in the notation of a
 	// configuration file.
@@ -32,7 +32,7 @@ type value interface {
 // belongs is more likely a mistake than a name.
 func stringOf(v cty.Value) (string, error) {
 	if v.Type() != cty.String {
-		return "", fmt.Errorf("a text in double quotes is wanted, not a %s", v.Type().FriendlyName())
+		return "", fmt.Errorf("expected a text in double quotes, got a %s", v.Type().FriendlyName())
 	}
 	return v.AsString(), nil
 }
@@ -150,7 +150,7 @@ func oneOf[T ~string](given string, words []T) error {
 	if slices.Contains(known, given) {
 		return nil
 	}
-	return fmt.Errorf("%q is not known; wanted is %s.%s", given, alternatives(known), didYouMean(given, known))
+	return fmt.Errorf("expected %s, got %q.%s", alternatives(known), given, didYouMean(given, known))
 }
 
 // choicesValue is a list of a few words, none of them twice.
@@ -223,7 +223,7 @@ func (i idsValue) set(v cty.Value, _ string) error {
 	}
 	for n, id := range list {
 		if !sdk.ValidID(id) {
-			return fmt.Errorf("%.64q is no id of an image; wanted is a letter or digit, then at most 127 letters, digits, dots, dashes or underscores, and no reserved name", id)
+			return fmt.Errorf("%.64q is not an image id; expected a letter or digit, then at most 127 letters, digits, dots, dashes or underscores, and not a reserved name", id)
 		}
 		if slices.Contains(list[:n], id) {
 			return fmt.Errorf("%q is listed twice", id)
@@ -235,7 +235,7 @@ func (i idsValue) set(v cty.Value, _ string) error {
 
 func listOf(v cty.Value) ([]string, error) {
 	if !v.Type().IsTupleType() && !v.Type().IsListType() {
-		return nil, fmt.Errorf(`a list such as ["a", "b"] is wanted, not a %s`, v.Type().FriendlyName())
+		return nil, fmt.Errorf(`expected a list such as ["a", "b"], got a %s`, v.Type().FriendlyName())
 	}
 	var list []string
 	for _, e := range v.AsValueSlice() {
@@ -244,7 +244,7 @@ func listOf(v cty.Value) ([]string, error) {
 		}
 		s, err := stringOf(e)
 		if err != nil {
-			return nil, fmt.Errorf("in the list %w", err)
+			return nil, fmt.Errorf("in the list: %w", err)
 		}
 		list = append(list, s)
 	}
@@ -270,7 +270,7 @@ func (t textMapValue) String() string {
 
 func (t textMapValue) set(v cty.Value, _ string) error {
 	if !v.Type().IsObjectType() && !v.Type().IsMapType() {
-		return fmt.Errorf(`a map such as { NAME = "text" } is wanted, not a %s`, v.Type().FriendlyName())
+		return fmt.Errorf(`expected a map such as { NAME = "text" }, got a %s`, v.Type().FriendlyName())
 	}
 	out := map[string]string{}
 	for k, e := range v.AsValueMap() {
@@ -279,7 +279,7 @@ func (t textMapValue) set(v cty.Value, _ string) error {
 		}
 		s, err := stringOf(e)
 		if err != nil {
-			return fmt.Errorf("for %q %w", k, err)
+			return fmt.Errorf("for %q: %w", k, err)
 		}
 		out[k] = s
 	}
@@ -297,7 +297,7 @@ func (b booleanValue) String() string { return strconv.FormatBool(*b.target) }
 func (b booleanValue) set(v cty.Value, _ string) error {
 	truth, err := convert.Convert(v, cty.Bool)
 	if err != nil || truth.IsNull() {
-		return fmt.Errorf("true or false is wanted, not %s", describe(v))
+		return fmt.Errorf("expected true or false, got %s", describe(v))
 	}
 	*b.target = truth.True()
 	return nil
@@ -341,10 +341,10 @@ const maxCount = 1 << 20
 func (c countValue) set(v cty.Value, _ string) error {
 	f, err := numberOf(v)
 	if err != nil {
-		return fmt.Errorf("a whole number is wanted, not %s", describe(v))
+		return fmt.Errorf("expected a whole number, got %s", describe(v))
 	}
 	if f != float64(int(f)) || f < float64(c.min) || f > maxCount {
-		return fmt.Errorf("a whole number from %d to %d is wanted, not %s", c.min, maxCount, describe(v))
+		return fmt.Errorf("expected a whole number from %d to %d, got %s", c.min, maxCount, describe(v))
 	}
 	*c.target = int(f)
 	return nil
@@ -360,7 +360,7 @@ func (f fractionValue) String() string { return strconv.FormatFloat(*f.target, '
 func (f fractionValue) set(v cty.Value, _ string) error {
 	n, err := numberOf(v)
 	if err != nil || n <= 0 || n > 1 {
-		return fmt.Errorf("a part of the whole is wanted, above 0 and at most 1 (0.9 is 90%%), not %s", describe(v))
+		return fmt.Errorf("expected a number above 0 and at most 1 (0.9 is 90%%), got %s", describe(v))
 	}
 	*f.target = n
 	return nil
@@ -391,7 +391,7 @@ func (s sizeValue) String() string { return strconv.Quote(FormatSize(*s.target))
 func (s sizeValue) set(v cty.Value, _ string) error {
 	n, err := sizeOf(v)
 	if err == nil && n < s.min {
-		err = fmt.Errorf("at least %s is wanted", FormatSize(s.min))
+		err = fmt.Errorf("expected at least %s, got %s", FormatSize(s.min), FormatSize(n))
 	}
 	if err == nil {
 		*s.target = n
@@ -418,9 +418,9 @@ func (d durationValue) set(v cty.Value, _ string) error {
 	case err != nil:
 		return err
 	case n <= 0 && d.min == positive:
-		return errors.New("a duration above zero is wanted")
+		return errors.New("expected a duration above zero, got zero")
 	case n < d.min:
-		return fmt.Errorf("at least %q is wanted", FormatDuration(d.min))
+		return fmt.Errorf("expected at least %q, got %q", FormatDuration(d.min), FormatDuration(n))
 	}
 	*d.target = n
 	return nil
@@ -481,11 +481,11 @@ func (m modeValue) String() string { return fmt.Sprintf("%q", fmt.Sprintf("%04o"
 func (m modeValue) set(v cty.Value, _ string) error {
 	s, err := stringOf(v)
 	if err != nil {
-		return fmt.Errorf(`permissions are octal digits in double quotes, such as "0660", not %s`, describe(v))
+		return fmt.Errorf(`expected permissions as octal digits in double quotes, such as "0660", got %s`, describe(v))
 	}
 	n, err := strconv.ParseUint(s, 8, 32)
 	if err != nil || n > 0o777 {
-		return fmt.Errorf(`permissions are three octal digits, such as "0660", not %q`, s)
+		return fmt.Errorf(`expected permissions as octal digits, such as "0660", got %q`, s)
 	}
 	*m.target = os.FileMode(n)
 	return nil

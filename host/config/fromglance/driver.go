@@ -11,10 +11,10 @@ import (
 // recordsName is the name of the driver block.
 const recordsName = "records"
 
-// kept is how Glance keeps its records.
+// kept says how Glance keeps its records.
 type kept struct {
 	driver string // one of those below
-	why    string // it is that
+	why    string // the reason for assuming so
 }
 
 // sqliteDB is the option of Glance that names the database of its driver sqlite.
@@ -41,7 +41,7 @@ func (t *translator) findDriver() error {
 	case glanceSQLite, glanceXattr, glanceCentral:
 		return nil
 	}
-	return d.errorf("%q is no driver of Glance; it has %s, %s and %s", d.value, glanceCentral, glanceSQLite, glanceXattr)
+	return d.errorf("%q is not a driver of Glance; expected %s, %s or %s", d.value, glanceCentral, glanceSQLite, glanceXattr)
 }
 
 // driver writes the driver that is nearest to Glance's.
@@ -63,10 +63,10 @@ func (t *translator) unsetDriver() kept {
 	self, _ := t.options.last(defaultSection, "worker_self_reference_url")
 	db, _ := t.options.last("database", "connection")
 	if self.value != "" && db.value != "" && !strings.HasPrefix(db.value, "sqlite") {
-		t.note("image_cache_driver is not set. That means centralized_db from Glance 2024.1 on, which is taken here, and sqlite before: set it if this Glance is older.")
+		t.note("image_cache_driver is not set. Its default is centralized_db from Glance 2024.1 on, which is assumed here, and sqlite before: set it if this Glance is older.")
 		return kept{glanceCentral, "image_cache_driver is not set: centralized_db, the default from Glance 2024.1 on"}
 	}
-	return kept{glanceSQLite, "image_cache_driver is not set: sqlite, the default before Glance 2024.1; that from then on needs worker_self_reference_url"}
+	return kept{glanceSQLite, "image_cache_driver is not set: sqlite, the default before Glance 2024.1; the later default needs worker_self_reference_url"}
 }
 
 // sqlite takes the records over from Glance's database.
@@ -112,7 +112,7 @@ func (t *translator) central() error {
 	options := b.block("config")
 	options.set("dsn", call("env", dsnVariable), source(c)+", without the password in it")
 	options.set("glance_tables", yes(), "the records stay in Glance's tables")
-	t.note("The service needs the variable %s with the database in it, for instance from a file that its unit names in EnvironmentFile=:\n  %s=%s\nIn place of PASSWORD write the one of %s (%s); what is not a letter or digit in it as in a URL.",
+	t.note("The service needs the variable %s with the database in it, for instance from a file that its unit names in EnvironmentFile=:\n  %s=%s\nIn place of PASSWORD write the one of %s (%s), with percent-encoding for what is not a letter or digit, as in a URL.",
 		dsnVariable, dsnVariable, dsn, c.name(), c.at())
 	return nil
 }
@@ -123,7 +123,7 @@ func (t *translator) central() error {
 func exampleDSN(c setting) (text string, left []string, err error) {
 	dialect, rest, ok := strings.Cut(c.value, "://")
 	if !ok {
-		return "", nil, c.errorf("a URL such as mysql+pymysql://glance:...@host/glance is wanted")
+		return "", nil, c.errorf("expected a URL such as mysql+pymysql://glance:...@host/glance")
 	}
 	dialect, _, _ = strings.Cut(dialect, "+")
 	var dsn url.URL
@@ -133,7 +133,7 @@ func exampleDSN(c setting) (text string, left []string, err error) {
 	case "postgresql", "postgres":
 		dsn.Scheme = "postgres"
 	default:
-		return "", nil, c.errorf("the driver centraldb knows MySQL, MariaDB and PostgreSQL, but not %q", dialect)
+		return "", nil, c.errorf("the driver centraldb supports MySQL, MariaDB and PostgreSQL, not %q", dialect)
 	}
 	if user, after, ok := strings.Cut(rest, "@"); ok {
 		rest = after
@@ -154,8 +154,8 @@ func exampleDSN(c setting) (text string, left []string, err error) {
 	return dsn.String(), left, nil
 }
 
-// withoutPasswords takes what is secret out of the parameters of PostgreSQL,
-// which are the same everywhere.
+// withoutPasswords takes the secrets out of the parameters of PostgreSQL,
+// which mean the same in Python and in Go.
 func withoutPasswords(q url.Values) string {
 	for name := range q {
 		if strings.Contains(name, "password") {

@@ -21,7 +21,7 @@ import (
 	"github.com/imgcache/imgcache-host/sdk"
 )
 
-var update = flag.Bool("update", false, "write what is wanted anew")
+var update = flag.Bool("update", false, "rewrite the expected files")
 
 // load reads a translation as serve would.
 func load(t *testing.T, path string, hcl []byte) (*config.Config, error) {
@@ -38,8 +38,8 @@ var drivers = map[string][]sdk.Option{
 }
 
 // TestTranslate compares the translations of configurations as they are
-// installed by Debian, Kolla and Puppet, and of some that are rarer, with those
-// that are wanted. Each is valid, and no password is in it.
+// installed by Debian, Kolla and Puppet, and of some that are rarer, with the
+// expected ones. Each is valid, and no password is in it.
 func TestTranslate(t *testing.T) {
 	t.Setenv(originVariable, "https://images.example/")
 	t.Setenv(dsnVariable, "mysql://a:b@c/d")
@@ -111,20 +111,20 @@ func TestRefusals(t *testing.T) {
 		{"[DEFAULT\n", "x.conf:1: a section must end with ]"},
 		{"[]\n", "x.conf:1: a section must have a name, such as [DEFAULT]"},
 		{"[DEFAULT]\n= 1\n", "x.conf:2: there is no name in front of the ="},
-		{"[DEFAULT]\n a = b\n", "x.conf:2: a line that begins with a space goes on with the value above it, and there is none; remove the space"},
-		{"[DEFAULT]\na = b\n# c\n d\n", "x.conf:4: a line that begins with a space goes on with the value above it, and there is none; remove the space"},
-		{"[DEFAULT]\nimage_cache_dir = \xff\n", "x.conf:2: this is not text in UTF-8"},
-		{"[DEFAULT]\nimage_cache_dir = cache\n", "x.conf:2: image_cache_dir: a path that begins with / is wanted"},
+		{"[DEFAULT]\n a = b\n", "x.conf:2: a line that begins with a space continues the value above it, and there is none; remove the space"},
+		{"[DEFAULT]\na = b\n# c\n d\n", "x.conf:4: a line that begins with a space continues the value above it, and there is none; remove the space"},
+		{"[DEFAULT]\nimage_cache_dir = \xff\n", "x.conf:2: this is not UTF-8 text"},
+		{"[DEFAULT]\nimage_cache_dir = cache\n", "x.conf:2: image_cache_dir: expected a path that begins with /"},
 		{"[DEFAULT]\nimage_cache_dir = $state_path/cache\n", "x.conf:2: image_cache_dir: it refers to $state_path, which is not set; set it, or write $$ for a dollar sign"},
 		{"[DEFAULT]\nimage_cache_dir = /$a\na = $b\nb = $a\n", "x.conf:3: a: it refers to itself, or to too many others"},
-		{"[DEFAULT]\nimage_cache_max_size = 10G\nimage_cache_stall_time = -1\n", "x.conf:2: image_cache_max_size: a whole number from 0 to 2^63-1 is wanted\nx.conf:3: image_cache_stall_time: a whole number from 0 to 2^63-1 is wanted"},
-		{"[DEFAULT]\nimage_cache_driver = redis\n", `x.conf:2: image_cache_driver: "redis" is no driver of Glance; it has centralized_db, sqlite and xattr`},
+		{"[DEFAULT]\nimage_cache_max_size = 10G\nimage_cache_stall_time = -1\n", "x.conf:2: image_cache_max_size: expected a whole number from 0 to 2^63-1\nx.conf:3: image_cache_stall_time: expected a whole number from 0 to 2^63-1"},
+		{"[DEFAULT]\nimage_cache_driver = redis\n", `x.conf:2: image_cache_driver: "redis" is not a driver of Glance; expected centralized_db, sqlite or xattr`},
 		{"[DEFAULT]\nimage_cache_driver = centralized_db\n[database]\nconnection = mysql://a@b/c\n", "the driver centralized_db knows a node by worker_self_reference_url, which is not set in these files; name the file that has it too"},
 		{"[DEFAULT]\nimage_cache_driver = centralized_db\nworker_self_reference_url = http://a:1\n", "the driver centralized_db needs [database] connection, which is not set in these files; name the file that has it too"},
-		{"[DEFAULT]\nimage_cache_driver = centralized_db\nworker_self_reference_url = http://a:1\n[database]\nconnection = sqlite:////glance.db\n", `x.conf:5: [database] connection: the driver centraldb knows MySQL, MariaDB and PostgreSQL, but not "sqlite"`},
-		{"[DEFAULT]\nworker_self_reference_url = node:9292\n", "x.conf:2: worker_self_reference_url: a URL such as http://host:9292 is wanted"},
+		{"[DEFAULT]\nimage_cache_driver = centralized_db\nworker_self_reference_url = http://a:1\n[database]\nconnection = sqlite:////glance.db\n", `x.conf:5: [database] connection: the driver centraldb supports MySQL, MariaDB and PostgreSQL, not "sqlite"`},
+		{"[DEFAULT]\nworker_self_reference_url = node:9292\n", "x.conf:2: worker_self_reference_url: expected a URL such as http://host:9292"},
 		{"[DEFAULT]\nenabled_backends = a:file\n[glance_store]\ndefault_backend = b\n", "x.conf:4: [glance_store] default_backend: there is no such store in enabled_backends (x.conf:2)"},
-		{"[glance_store]\nfilesystem_store_datadirs = /a:high\n", "x.conf:2: [glance_store] filesystem_store_datadirs: PATH:PRIORITY is wanted, where the priority is a whole number"},
+		{"[glance_store]\nfilesystem_store_datadirs = /a:high\n", "x.conf:2: [glance_store] filesystem_store_datadirs: expected PATH:PRIORITY, where the priority is a whole number"},
 	} {
 		options, err := parse("x.conf", tc.text)
 		if err == nil {

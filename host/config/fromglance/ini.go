@@ -8,7 +8,7 @@ import (
 	"unicode/utf8"
 )
 
-// maxFileSize is far above a configuration file with all its comments.
+// maxFileSize is far larger than a configuration file with all its comments.
 const maxFileSize = 8 << 20
 
 // setting is one assignment of a value to an option.
@@ -46,7 +46,7 @@ func readFiles(files []string) (settings, error) {
 // password.
 func parse(file, text string) (settings, error) {
 	if len(text) > maxFileSize {
-		return nil, fmt.Errorf("%s: larger than 8 MiB, so hardly a configuration", file)
+		return nil, fmt.Errorf("%s is larger than 8 MiB, so it is hardly a configuration", file)
 	}
 	p := parser{file: file}
 	for line := range strings.Lines(newlines.Replace(text)) {
@@ -58,7 +58,7 @@ func parse(file, text string) (settings, error) {
 	return p.found, nil
 }
 
-// newlines makes one of the three ways in which lines end.
+// newlines turns all three kinds of line ending into one.
 var newlines = strings.NewReplacer("\r\n", "\n", "\r", "\n")
 
 // parser goes through the lines of a file.
@@ -74,7 +74,7 @@ type parser struct {
 func (p *parser) take(line string) error {
 	switch {
 	case !utf8.ValidString(line):
-		return fmt.Errorf("this is not text in UTF-8")
+		return fmt.Errorf("this is not UTF-8 text")
 	case line == "":
 		p.open = false
 		return nil
@@ -94,7 +94,7 @@ func (p *parser) take(line string) error {
 
 func (p *parser) continuation(line string) error {
 	if !p.open {
-		return fmt.Errorf("a line that begins with a space goes on with the value above it, and there is none; remove the space")
+		return fmt.Errorf("a line that begins with a space continues the value above it, and there is none; remove the space")
 	}
 	last := &p.found[len(p.found)-1]
 	last.value += "\n" + strings.TrimLeftFunc(line, isSpace)

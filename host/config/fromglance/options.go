@@ -21,8 +21,8 @@ func (s settings) last(section, option string) (setting, bool) {
 	return setting{}, false
 }
 
-// get returns the value of an option with the references in it resolved. One
-// that is not set has the value otherwise, and stands in no file.
+// get returns the value of an option with the references in it resolved. An
+// option that is not set has the value otherwise and no position in a file.
 func (s settings) get(section, option, otherwise string) (setting, error) {
 	found, ok := s.last(section, option)
 	if !ok {
@@ -62,7 +62,7 @@ func (s setting) name() string {
 func (s setting) number() (int64, error) {
 	n, err := strconv.ParseInt(strings.TrimFunc(s.value, isSpace), 10, 64)
 	if err != nil || n < 0 {
-		return 0, s.errorf("a whole number from 0 to 2^63-1 is wanted")
+		return 0, s.errorf("expected a whole number from 0 to 2^63-1")
 	}
 	return n, nil
 }
@@ -93,8 +93,8 @@ type expander struct {
 	err     error
 }
 
-// maxSteps is the number of references in one value, with those in what they
-// refer to. A few lines that refer to each other twice could be billions.
+// maxSteps bounds the references in one value, counting those in the values
+// they refer to. A few lines that refer to each other twice make billions.
 const maxSteps = 1000
 
 // reference is a dollar sign with what follows it: $name, ${name}, or another

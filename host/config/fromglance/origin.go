@@ -60,10 +60,10 @@ func (t *translator) origin() error {
 		return t.files(s)
 	}
 	b := t.out.block("origin", config.OriginHTTP, "glance")
-	b.remark("Images are in the store %q (%s), which cannot be read here. Name a web server", s.kind.value, source(s.kind))
-	b.remark("that has them under their ids, with the variable or in its place.")
+	b.remark("Images are in the store %q (%s), which this service cannot read. Give the URL of a web server", s.kind.value, source(s.kind))
+	b.remark("that has them under their ids, in the variable or in its place.")
 	b.set("endpoint", call("env", originVariable), "")
-	t.note("Glance's images are in the store %q, which cannot be read here. Set %s to the URL of a web server that has them under their ids.", s.kind.value, originVariable)
+	t.note("Glance's images are in the store %q, which this service cannot read. Set %s to the URL of a web server that has them under their ids.", s.kind.value, originVariable)
 	return nil
 }
 
@@ -100,7 +100,7 @@ func (t *translator) foremost(section string, unset setting) (setting, error) {
 		if path, after, ok := strings.Cut(d.value, ":"); ok {
 			d.value = path
 			if priority, err = strconv.Atoi(strings.TrimFunc(after, isSpace)); err != nil || priority < 0 {
-				return setting{}, d.errorf("PATH:PRIORITY is wanted, where the priority is a whole number")
+				return setting{}, d.errorf("expected PATH:PRIORITY, where the priority is a whole number")
 			}
 		}
 		if priority > highest {

@@ -34,7 +34,7 @@ func (p *page) block(kind string, labels ...string) *page {
 	return &page{body: p.body.AppendNewBlock(kind, labels).Body()}
 }
 
-// set adds an option with a comment behind it, unless that is empty.
+// set adds an option with a comment after it, if there is one.
 func (p *page) set(name string, value hclwrite.Tokens, comment string) {
 	tokens := hclwrite.Tokens{
 		{Type: hclsyntax.TokenIdent, Bytes: []byte(name)},
@@ -59,8 +59,8 @@ func (p *page) gap() { p.body.AppendNewline() }
 
 var newline = &hclwrite.Token{Type: hclsyntax.TokenNewline, Bytes: []byte("\n")}
 
-// remark is a comment to the end of the line. What is not to be seen, such as
-// another end of a line, becomes a question mark.
+// remark is a comment to the end of the line. Characters that cannot be
+// printed, such as another newline, become question marks.
 func remark(s string) *hclwrite.Token {
 	s = strings.Map(func(r rune) rune {
 		if unicode.IsPrint(r) {

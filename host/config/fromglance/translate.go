@@ -13,8 +13,7 @@ import (
 	"github.com/imgcache/imgcache-host/host/config"
 )
 
-// The defaults of Glance, and where nothing else is known, of those who
-// install it.
+// The defaults of Glance; where it has none, those of its packages.
 const (
 	defaultMaxSize   = "10737418240"
 	defaultStallTime = "86400"
@@ -22,8 +21,8 @@ const (
 	usualCacheDir    = "/var/lib/glance/image-cache"
 )
 
-// Variables of the environment that stand for what is not written into the
-// configuration.
+// Environment variables that the written configuration refers to, for values
+// that it does not contain.
 const (
 	dsnVariable    = "IMGCACHE_DSN"
 	originVariable = "IMGCACHE_ORIGIN"
@@ -36,10 +35,10 @@ type Translation struct {
 	Notes []string // what is left for a person to do or to know; a sentence or two each
 }
 
-// Translate reads the files of a Glance, of which later ones win, and writes
-// what they say of its image cache as a configuration of this service. Each
-// line tells which option it comes from. A password is in neither the
-// configuration nor the notes.
+// Translate reads the configuration files of a Glance, where later files win,
+// and writes what they say about its image cache as a configuration of this
+// service. Each line names the option that it comes from. Neither the
+// configuration nor the notes contain a password.
 func Translate(files []string) (*Translation, error) {
 	options, err := readFiles(files)
 	if err != nil {
@@ -51,7 +50,7 @@ func Translate(files []string) (*Translation, error) {
 func translate(files []string, options settings) (*Translation, error) {
 	t := translator{options: options, out: newPage()}
 	t.out.remark("Made of the options of Glance in %s.", strings.Join(files, ", "))
-	t.out.remark("Behind # stands the option that a line comes from.")
+	t.out.remark("The comment on a line names the option of Glance that it comes from.")
 	if err := errors.Join(t.flavor(), t.findDriver(), t.node(), t.listener(), t.cache(), t.driver(), t.origin()); err != nil {
 		return nil, err
 	}
@@ -90,7 +89,7 @@ func (t *translator) flavor() error {
 		return nil
 	}
 	t.out.remark("Glance did not use its cache: %s has no caching in it.", f.name())
-	t.note("Glance did not use its cache, as %s is %q. Nothing but its directory is known to be as it was.", f.name(), f.value)
+	t.note("Glance did not use its cache: %s is %q. The only thing taken over is its cache directory.", f.name(), f.value)
 	return nil
 }
 
@@ -107,12 +106,12 @@ func (t *translator) node() error {
 	}
 	u, err := url.Parse(self.value)
 	if err != nil || u.Hostname() == "" || u.Scheme != "http" && u.Scheme != "https" || u.User != nil || strings.ContainsAny(self.value, "?#") {
-		return self.errorf("a URL such as http://host:9292 is wanted")
+		return self.errorf("expected a URL such as http://host:9292")
 	}
 	node := t.out.block("node")
 	node.set("name", text(u.Hostname()), "the host in "+source(self))
 	if t.kept.driver == glanceCentral {
-		node.set("advertise", text(self.value), "by which Glance's tables know this node")
+		node.set("advertise", text(self.value), "the name of this node in Glance's tables")
 	}
 	return nil
 }
@@ -120,7 +119,7 @@ func (t *translator) node() error {
 // listener is on loopback: whoever reaches it has every image.
 func (t *translator) listener() error {
 	t.out.block("listener", config.TCP, "public").
-		set("address", text("127.0.0.1:9293"), "Glance goes on at its own address")
+		set("address", text("127.0.0.1:9293"), "Glance keeps its own address")
 	t.note("The service listens on loopback until you change the address: it sends each image to whoever reaches it, and does not ask Glance who may read it.")
 	return nil
 }
@@ -139,14 +138,14 @@ func (t *translator) cache() error {
 	if dir.isSet() {
 		b.set("dir", text(dir.value), source(dir))
 	} else {
-		b.set("dir", text(dir.value), dir.name()+" is not set: where it often is")
+		b.set("dir", text(dir.value), dir.name()+" is not set: the usual place")
 		t.note("%s is not set in these files, and Glance has no cache without it. If it stands in another file, such as glance-cache.conf, name that too.", dir.name())
 	}
 	if limit.n > 0 {
 		b.set("max_size", text(config.FormatSize(limit.n)), source(limit.setting))
 	} else {
 		b.remark("%s is 0 (%s): each prune emptied the cache. Here max_size is at least a byte.", limit.name(), limit.at())
-		t.note("%s is 0, which has no like here: max_size is left at its default of 10GiB.", limit.name())
+		t.note("%s is 0, which has no equivalent here: max_size is left at its default of 10GiB.", limit.name())
 	}
 	b.set("limit", text(string(options.LimitHard)), "Glance lets the cache grow until a prune: \"prune\"")
 	if d := stallTime(stall.n); d > 0 {
@@ -161,7 +160,7 @@ func (t *translator) cache() error {
 // directory wants a path that means the same to Glance and to this service.
 func (t *translator) directory(s setting) error {
 	if !filepath.IsAbs(s.value) || strings.ContainsAny(s.value, "\x00\n") {
-		return s.errorf("a path that begins with / is wanted")
+		return s.errorf("expected a path that begins with /")
 	}
 	return nil
 }
@@ -184,15 +183,15 @@ func (t *translator) number(option, otherwise string) (number, error) {
 	return number{s, n}, err
 }
 
-// stallTime is a number of seconds as a duration, the longest one at most.
+// stallTime is a number of seconds as a duration, capped at the longest one.
 func stallTime(seconds int64) time.Duration {
 	return time.Duration(min(seconds, math.MaxInt64/int64(time.Second))) * time.Second
 }
 
-// notNeeded are options that have nothing to say here, and why.
+// notNeeded are options that have no meaning here, and why.
 var notNeeded = []struct{ section, option, why string }{
 	{defaultSection, sqliteDB, "Glance's driver is another one"},
-	{defaultSection, "cache_prefetcher_interval", "the queue is worked on at once"},
+	{defaultSection, "cache_prefetcher_interval", "queued images are fetched at once"},
 	{"oslo_concurrency", "lock_path", "the cache directory has a lock of its own"},
 }
 
@@ -211,7 +210,7 @@ func (t *translator) rest() {
 	for _, s := range t.options {
 		if s.section == defaultSection && strings.HasPrefix(s.option, "image_cache_") && !seen[s.option] {
 			seen[s.option] = true
-			lines = append(lines, fmt.Sprintf("%s (%s): no option of Glance's cache that is known here", s.name(), s.at()))
+			lines = append(lines, fmt.Sprintf("%s (%s): not a known option of Glance's cache", s.name(), s.at()))
 		}
 	}
 	if len(lines) == 0 {
