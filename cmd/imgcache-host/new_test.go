@@ -64,7 +64,7 @@ func TestNewRefuses(t *testing.T) {
 	t.Chdir(t.TempDir())
 	writeFile(t, "there", "precious")
 	for _, tt := range []struct{ lang, kind, name, why string }{
-		{"rust", "driver", "mine", `no template for a driver in "rust"; there is: go policy, go driver, c policy`},
+		{"rust", "driver", "mine", `no template for a driver in "rust"; the choices are go policy, go driver, c policy`},
 		{"cobol", "policy", "mine", `"cobol"`},
 		{"go", "policy", "../mine", "a plugin's is a lower-case letter"},
 		{"go", "policy", "there", "there already"},

@@ -31,7 +31,7 @@ var (
 	ErrDenied = errors.New("permission denied")
 )
 
-// Error is an answer of the service that is no success. It unwraps to the
+// Error is an answer of the service other than success. It unwraps to the
 // error of package cache, or to [ErrDenied], that its status stands for.
 type Error struct {
 	Status  int    // HTTP status
@@ -73,8 +73,8 @@ func New(socket string) *Client {
 	return Over(socket, func(ctx context.Context) (net.Conn, error) { return dialer.DialContext(ctx, "unix", socket) })
 }
 
-// Over returns a client for the service that dial connects to. The name stands
-// for it in errors.
+// Over returns a client for the service that dial connects to. Errors call the
+// service by the name.
 func Over(name string, dial func(context.Context) (net.Conn, error)) *Client {
 	transport := &http.Transport{
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return dial(ctx) },
@@ -103,15 +103,15 @@ func (c *Client) Images(ctx context.Context) ([]cache.ImageInfo, error) {
 	return out.Images, err
 }
 
-// Image returns what the cache knows of one image; its state is
-// [cache.StateAbsent] when that is nothing.
+// Image returns what the cache knows about one image; its state is
+// [cache.StateAbsent] when the cache knows nothing.
 func (c *Client) Image(ctx context.Context, id string) (cache.ImageInfo, error) {
 	var out cache.ImageInfo
 	err := c.call(ctx, http.MethodGet, "/v1/images/"+url.PathEscape(id), nil, &out)
 	return out, err
 }
 
-// Node is one that holds an image.
+// Node is a node that holds an image.
 type Node struct {
 	Name string    `json:"name"`
 	URL  string    `json:"url,omitempty"`
@@ -119,7 +119,7 @@ type Node struct {
 }
 
 // Nodes lists the nodes that hold an image. It is an error when the driver
-// knows of no nodes.
+// does not keep records for several nodes.
 func (c *Client) Nodes(ctx context.Context, id string) ([]Node, error) {
 	var out struct {
 		Nodes []Node `json:"nodes"`
@@ -145,7 +145,7 @@ func (c *Client) Queued(ctx context.Context) ([]cache.QueueEntry, error) {
 	return out.Entries, err
 }
 
-// Queue asks for an image to be fetched. It reports false when the image is
+// Queue asks the service to fetch an image. It reports false when the image is
 // cached, being fetched or queued already.
 func (c *Client) Queue(ctx context.Context, id string) (bool, error) {
 	var out struct {
@@ -166,8 +166,7 @@ func (c *Client) deleteAll(ctx context.Context, path string) (int, error) {
 	return out.Deleted, err
 }
 
-// Fills returns how far the running fills are, and those that were
-// interrupted.
+// Fills returns the progress of the running fills, and the interrupted fills.
 func (c *Client) Fills(ctx context.Context) ([]cache.FillInfo, error) {
 	var out struct {
 		Fills []cache.FillInfo `json:"fills"`
@@ -176,7 +175,7 @@ func (c *Client) Fills(ctx context.Context) ([]cache.FillInfo, error) {
 	return out.Fills, err
 }
 
-// Pins returns the pins that hold, ordered by id.
+// Pins returns the pins in force, ordered by id.
 func (c *Client) Pins(ctx context.Context) ([]cache.PinInfo, error) {
 	var out struct {
 		Pins []cache.PinInfo `json:"pins"`
@@ -196,7 +195,7 @@ func (c *Client) Pin(ctx context.Context, id string, until time.Time) (cache.Pin
 	return out, err
 }
 
-// Unpin removes the pin that was asked for. The error wraps
+// Unpin removes the pin that was set with [Client.Pin]. The error wraps
 // [cache.ErrConflict] when the configuration pins the image.
 func (c *Client) Unpin(ctx context.Context, id string) error {
 	return c.call(ctx, http.MethodDelete, "/v1/pins/"+url.PathEscape(id), nil, nil)
@@ -209,8 +208,8 @@ func (c *Client) Usage(ctx context.Context) (cache.Usage, error) {
 	return out, err
 }
 
-// Ready returns what keeps the service from doing all that it is configured
-// for; nothing when it does.
+// Ready returns what keeps the service from doing all that it is configured to
+// do; nothing when all is well.
 func (c *Client) Ready(ctx context.Context) ([]string, error) {
 	var out struct {
 		Reasons []string `json:"reasons"`
@@ -236,8 +235,8 @@ func (c *Client) Prune(ctx context.Context, o cache.PruneOptions) (cache.Result,
 	return out, err
 }
 
-// Clean removes stalled and invalid files; a nil stall takes the time of the
-// configuration.
+// Clean removes stalled and invalid files; with a nil stall the configured
+// stall_time decides.
 func (c *Client) Clean(ctx context.Context, stall *time.Duration) (cache.Result, error) {
 	var in struct {
 		StallTime *float64 `json:"stall_time,omitempty"`
@@ -254,7 +253,7 @@ func (c *Client) Clean(ctx context.Context, stall *time.Duration) (cache.Result,
 // Plugin is a plugin of the service.
 type Plugin = plugin.Status
 
-// Schedules returns the schedules and how they do.
+// Schedules returns the schedules and how they are doing.
 func (c *Client) Schedules(ctx context.Context) ([]schedule.Status, error) {
 	var out struct {
 		Schedules []schedule.Status `json:"schedules"`
@@ -279,15 +278,16 @@ func (c *Client) Plugins(ctx context.Context) ([]Plugin, error) {
 	return out.Plugins, err
 }
 
-// Reload has the service start a plugin anew from its file.
+// Reload makes the service restart a plugin from its file.
 func (c *Client) Reload(ctx context.Context, name string) (Plugin, error) {
 	var out Plugin
 	err := c.call(ctx, http.MethodPost, "/v1/plugins/"+url.PathEscape(name)+"/reload", nil, &out)
 	return out, err
 }
 
-// Verify has the service read images, all when none is named, and check them.
-// Tell is called now and then. The report says what was found until an error.
+// Verify makes the service read images and check them, all of them when none
+// is named. Tell is called now and then. With an error the report says what was
+// found up to then.
 func (c *Client) Verify(ctx context.Context, ids []string, tell func(cache.ScrubProgress)) (cache.ScrubReport, error) {
 	in := struct {
 		IDs []string `json:"ids,omitempty"`
@@ -305,24 +305,24 @@ func (c *Client) Driver(ctx context.Context) (DriverStatus, error) {
 // DriverStatus says which driver keeps the records.
 type DriverStatus struct {
 	Driver     string            `json:"driver"`
-	Configured string            `json:"configured"` // the one with which a restart goes on
+	Configured string            `json:"configured"` // the one that a restart will use
 	Migration  *records.Progress `json:"migration,omitempty"`
 }
 
-// MigrateOptions says from which driver to which the records shall move.
+// MigrateOptions says between which drivers the records move.
 type MigrateOptions struct {
 	From   string `json:"from,omitempty"` // empty: the one that keeps them
 	To     string `json:"to"`
 	DryRun bool   `json:"dry_run,omitempty"`
 }
 
-// Migrate has the service move the records to another driver. Tell is called
+// Migrate makes the service move the records to another driver. Tell is called
 // now and then.
 func (c *Client) Migrate(ctx context.Context, o MigrateOptions, tell func(records.Progress)) (records.Report, error) {
 	return follow[records.Progress, records.Report](ctx, c, "/v1/driver/migrate", o, tell)
 }
 
-// follow asks for long work and reads how far it is, a JSON object on each line,
+// follow starts long work and reads its progress, a JSON object on each line,
 // until the report.
 func follow[P, R any](ctx context.Context, c *Client, path string, in any, tell func(P)) (R, error) {
 	var report R
@@ -356,13 +356,13 @@ func follow[P, R any](ctx context.Context, c *Client, path string, in any, tell 
 // maxAnswer bounds an answer: a million images of 400 bytes each.
 const maxAnswer = 400 << 20
 
-// call sends in as JSON unless it is nil, and reads the answer into out
-// unless that is nil.
+// call sends in as JSON if it is not nil, and reads the answer into out if that
+// is not nil.
 func (c *Client) call(ctx context.Context, method, path string, in, out any) error {
 	return c.exchange(ctx, method, path, in, out, http.StatusOK)
 }
 
-// exchange is call for an answer that may also have the status fine.
+// exchange is call, where the status fine counts as success too.
 func (c *Client) exchange(ctx context.Context, method, path string, in, out any, fine int) error {
 	return c.send(ctx, method, path, in, fine, func(answer io.Reader) error {
 		if out == nil {
@@ -372,7 +372,7 @@ func (c *Client) exchange(ctx context.Context, method, path string, in, out any,
 	})
 }
 
-// send sends in as JSON unless it is nil, and has read take the answer, if
+// send sends in as JSON if it is not nil, and calls read with the answer if
 // that is a success or has the status fine.
 func (c *Client) send(ctx context.Context, method, path string, in any, fine int, read func(io.Reader) error) error {
 	var body io.Reader
@@ -408,7 +408,7 @@ func (c *Client) send(ctx context.Context, method, path string, in any, fine int
 	case errors.As(err, &failed):
 		return err
 	default:
-		return fmt.Errorf("%w: its answer to %s %s is broken: %w", ErrUnreachable, method, path, err)
+		return fmt.Errorf("%w: its answer to %s %s cannot be read: %w", ErrUnreachable, method, path, err)
 	}
 }
 
@@ -426,8 +426,8 @@ func (c *Client) unreachable(ctx context.Context, err error) error {
 	return fmt.Errorf("%w on the admin socket %s: %w", ErrUnreachable, c.socket, err)
 }
 
-// failure reads the error out of an answer. One that is not the service's
-// JSON, as from a proxy in between, is given by its status.
+// failure reads the error in an answer. An answer that is not the service's
+// JSON, such as one from a proxy in between, becomes an error with its status.
 func failure(status int, answer io.Reader) error {
 	var body struct {
 		Error string `json:"error"`

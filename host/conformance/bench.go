@@ -11,7 +11,7 @@ import (
 	"github.com/imgcache/imgcache-host/sdk"
 )
 
-// Measure is how fast a plugin does one thing, seen from the service: through
+// Measure is how fast a plugin does one thing as the service sees it: through
 // the same supervisor and the same socket.
 type Measure struct {
 	Name   string        `json:"name"`
@@ -21,14 +21,14 @@ type Measure struct {
 	P99    time.Duration `json:"p99_ns"`
 }
 
-// PerSecond is how many items are done in a second at the median.
+// PerSecond is the number of items per second at the median time.
 func (m Measure) PerSecond() float64 { return float64(m.Items) / m.Median.Seconds() }
 
 // benchFor is how long each thing is measured.
 const benchFor = time.Second
 
-// Bench measures a plugin, and calls tell with each figure. Every thing is done
-// for about c.Timeout, or a second when that is 0. The plugin gets a store of
+// Bench measures a plugin, and calls tell with each figure. Each measurement
+// takes about c.Timeout, or a second when that is 0. The plugin gets a store of
 // its own.
 func (c Check) Bench(ctx context.Context, tell func(Measure)) error {
 	w, err := c.workshop()
@@ -66,8 +66,8 @@ type bench struct {
 	err   error
 }
 
-// measure makes calls for a while and tells of them. The first is not counted,
-// for it grows the plugin's memory.
+// measure makes calls for a while and reports them. The first is not counted,
+// because it grows the plugin's memory.
 func (b *bench) measure(name string, items int, call func() error) {
 	var took []time.Duration
 	for ends := time.Now().Add(b.lasts); b.err == nil && (len(took) < 2 || time.Now().Before(ends)); {

@@ -1,5 +1,6 @@
-// Package conformance holds the plugin in a file to the contract, as a process
-// behind the supervisor: what an author wants to know before an operator does.
+// Package conformance checks the plugin in a file against the contract. The
+// plugin runs behind the supervisor, as in the service, so that its author
+// finds a fault before an operator does.
 package conformance
 
 import (
@@ -21,36 +22,38 @@ type Check struct {
 	// Options returns the values of the options that the plugin declares.
 	Options func([]sdk.Option) (sdk.Config, error)
 
-	Only    string        // run the cases alone whose names contain it
-	Dir     string        // where cache directories are made; empty: where temporary files are
+	Only    string        // run only the cases whose names contain it
+	Dir     string        // where cache directories are made; empty: the directory for temporary files
 	Timeout time.Duration // of a case; 0: [Timeout]
 	Entries int           // records of the largest case of a driver; 0: see [sdktest.Subject]
-	Budget  time.Duration // of a policy for the largest batch; 0: [Budget]
-	Log     *slog.Logger  // what the plugin writes; nil: nobody reads it
+	Budget  time.Duration // how long a policy may take for the largest batch; 0: [Budget]
+	Log     *slog.Logger  // for what the plugin writes; nil: it is dropped
 }
 
-// Case is one thing that a plugin has to do, and what came of it.
+// Case is one thing that a plugin has to do, and the result.
 type Case struct {
 	Name     string        `json:"name"`
-	Sentence string        `json:"sentence"`           // of the contract, that asks for it
-	Failures []string      `json:"failures,omitempty"` // what was seen instead; none: it holds
+	Sentence string        `json:"sentence"`           // of the contract, which requires it
+	Failures []string      `json:"failures,omitempty"` // what was seen instead; none: the plugin passes
 	Took     time.Duration `json:"took_ns"`
 }
 
-// Timeout bounds a case, so that a plugin that hangs fails one and the check
-// goes on. The longest takes seconds, and a minute over a slow network.
+// Timeout bounds a case, so that a plugin that hangs fails one case and the
+// check continues. The longest case takes seconds, or a minute over a slow
+// network.
 const Timeout = 2 * time.Minute
 
-// Run holds a plugin to every sentence of the contract of its kind, and calls
-// tell after each. It runs in a process of its own, as a service runs it. The
-// error says why it could not be checked: it does not start, or is no plugin.
+// Run checks a plugin against every sentence of the contract of its kind, and
+// calls tell after each. The plugin runs in a process of its own, as in the
+// service. The error says why it could not be checked: it does not start, or is
+// not a plugin.
 func (c Check) Run(ctx context.Context, tell func(Case)) error {
 	w, err := c.workshop()
 	if err != nil {
 		return err
 	}
 	defer w.clear()
-	first, err := w.open(ctx) // whatever is wrong with all cases is told once
+	first, err := w.open(ctx) // a fault that would fail all cases is reported once
 	if err != nil {
 		return err
 	}
@@ -88,7 +91,7 @@ func sentence(name string) string {
 	return sdktest.Sentence(name)
 }
 
-// withoutName takes the name of its case from each failure.
+// withoutName removes the name of the case from each failure.
 func withoutName(name string, failures []string) []string {
 	for i, f := range failures {
 		failures[i] = strings.TrimPrefix(f, name+": ")

@@ -9,9 +9,9 @@ import (
 	"github.com/imgcache/imgcache-host/sdk/sdktest"
 )
 
-// driver holds a driver to its contract. It gets a cache directory, a name of
-// its node and an instance of its own for each case, so its store must be told
-// apart by one of these.
+// driver checks a driver against its contract. For each case the driver gets a
+// new cache directory, node name and instance, and must use a separate store
+// for at least one of these.
 func (w *workshop) driver(report *sdktest.Report) {
 	sdktest.Driver(report, func(r *sdktest.Report) sdktest.Subject {
 		return w.mustOpenEmpty(r).subject()

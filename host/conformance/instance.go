@@ -25,7 +25,7 @@ type workshop struct {
 
 func (c Check) workshop() (*workshop, error) {
 	if _, err := os.Stat(c.Path); errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("%w: there is no such file", sdk.ErrNotFound)
+		return nil, fmt.Errorf("%w: the file does not exist", sdk.ErrNotFound)
 	}
 	run, err := os.MkdirTemp("/tmp", "imgcache-check")
 	if err != nil {
@@ -59,7 +59,7 @@ type instance struct {
 	instance string
 }
 
-// mustOpen opens one for a case.
+// mustOpen opens an instance for a case.
 func (w *workshop) mustOpen(r *sdktest.Report) *instance {
 	i, err := w.open(r.Context())
 	if err != nil {
@@ -118,7 +118,7 @@ func (i *instance) configure(ctx context.Context) error {
 }
 
 // restart starts the process again on the same store. The supervisor does not
-// ask it to end: it kills it, as a crash would.
+// ask the old one to end but kills it, as a crash would.
 func (i *instance) restart(ctx context.Context) error {
 	if err := i.sup.Close(); err != nil {
 		return err

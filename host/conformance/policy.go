@@ -10,11 +10,12 @@ import (
 	"github.com/imgcache/imgcache-host/sdk/sdktest"
 )
 
-// Budget is how long a policy may take for the largest batch: a fifth of what
-// a service grants a call, for its machine may be slower than the author's.
+// Budget is how long a policy may take for the largest batch: a fifth of the
+// time limit of a call in the service, because the machine of the service may
+// be slower than the author's.
 const Budget = time.Second
 
-// The case that holds a policy to its budget.
+// The case that checks a policy's budget.
 const (
 	inBudget       = "the largest batch is answered within the budget"
 	budgetSentence = "A policy has a deadline for each call, and one that lets it pass is started anew."
@@ -57,8 +58,8 @@ type snapshotter struct {
 	sdk.Snapshotter
 }
 
-// within makes a call twice, as the first also grows the plugin's memory, and
-// holds the second to the budget.
+// within makes a call twice and measures the second: the first also grows the
+// plugin's memory.
 func (w *workshop) within(r *sdktest.Report, name string, call func(context.Context) error) {
 	budget := cmp.Or(w.check.Budget, Budget)
 	for try := range 2 {

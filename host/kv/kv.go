@@ -25,8 +25,8 @@ const (
 	// of half a million images.
 	DefaultQuota = 128 << 20
 
-	// overhead is what a pair costs beside its bytes, so that empty ones are
-	// not free.
+	// overhead is what a pair counts besides its bytes, so that empty pairs
+	// are not free.
 	overhead = 16
 
 	// lockTimeout is how long another process may hold the file: as long as
@@ -47,18 +47,17 @@ type Store struct {
 	quota uint64
 }
 
-// Open opens the store in a file, which it makes if it is not there; the
-// directory must be. quota is in bytes, 0 stands for [DefaultQuota]. A file
-// that is damaged is put aside, for what a plugin stores can be had again: the
-// name that it has then is returned with an empty store. An error wraps
-// sdk.ErrUnavailable.
+// Open opens the store in a file, which it creates if necessary; the directory
+// must exist. quota is in bytes, 0 means [DefaultQuota]. A damaged file is
+// renamed, because plugins can rebuild what they store; its new name is
+// returned with an empty store. An error wraps sdk.ErrUnavailable.
 func Open(ctx context.Context, path string, quota int64) (s *Store, aside string, err error) {
 	s, err = open(path, quota)
 	var d *damage
 	if errors.As(err, &d) && ctx.Err() == nil {
 		aside = fmt.Sprintf("%s.damaged-%s", path, time.Now().UTC().Format("20060102T150405.000000"))
 		if err := os.Rename(path, aside); err != nil {
-			return nil, "", fmt.Errorf("%w: put the damaged store aside: %w", sdk.ErrUnavailable, err)
+			return nil, "", fmt.Errorf("%w: move the damaged store aside: %w", sdk.ErrUnavailable, err)
 		}
 		s, err = open(path, quota)
 	}
@@ -68,7 +67,7 @@ func Open(ctx context.Context, path string, quota int64) (s *Store, aside string
 	return s, aside, nil
 }
 
-// damage says that a file holds no store that can be read.
+// damage says that a file does not contain a readable store.
 type damage struct{ cause error }
 
 func (d *damage) Error() string { return d.cause.Error() }
@@ -77,8 +76,8 @@ func open(path string, quota int64) (s *Store, err error) {
 	if quota <= 0 {
 		quota = DefaultQuota
 	}
-	// bbolt trusts what it has mapped: what is damaged shows itself as a panic,
-	// or where the file ends too early as a fault.
+	// bbolt trusts the mapped file: damage shows as a panic, or as a memory
+	// fault where the file ends too early.
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	var db *bbolt.DB
 	defer func() {
@@ -97,7 +96,7 @@ func open(path string, quota int64) (s *Store, err error) {
 	return s, s.prepare()
 }
 
-// asDamage tells errors about what is in a file from those of opening it.
+// asDamage tells errors about the content of a file from errors of opening it.
 func asDamage(err error) error {
 	const tooSmall = "file size too small" // bbolt has no name for this one
 	if errors.Is(err, bolterrors.ErrInvalid) || errors.Is(err, bolterrors.ErrVersionMismatch) ||
@@ -203,8 +202,8 @@ func (s *Store) Write(changes []byte) error {
 	return err
 }
 
-// change carries out one change of a store of sum bytes, and returns what it
-// takes then.
+// change carries out one change of a store of sum bytes, and returns the new
+// sum.
 func change(b *bbolt.Bucket, sum uint64, p abi.Pair) (uint64, error) {
 	if err := p.Validate(); err != nil {
 		return sum, err

@@ -9,23 +9,23 @@ import (
 	"github.com/imgcache/imgcache-host/host/plugin"
 )
 
-// Guard decides which plugins may run. The files that it is about are read
-// each time, so that a new lock holds from the next start of a plugin on.
+// Guard decides which plugins may run. Its files are read each time, so a new
+// lock file applies from the next start of a plugin on.
 type Guard struct {
 	Lock    string   // lock file; empty: none
-	Keys    []string // files with trusted keys; none: no signature is asked for
+	Keys    []string // files with trusted keys; none: signatures are not needed
 	Shipped string   // directory of the plugins that come with the service, which need no signature
 }
 
-// The words for what is known of a signature. A plugin that is signed has the
-// name of the key's file instead.
+// The words for what is known about a signature. For a plugin that is signed,
+// it is the name of the key's file instead.
 const (
 	Shipped  = "shipped with imgcache-host"
 	Unsigned = "none"
 )
 
-// Admit says why a plugin may not run, or who has signed it: nobody is asked
-// when no key is trusted.
+// Admit returns who has signed a plugin, or an error that says why it may not
+// run. Without trusted keys signatures are not looked at.
 func (g Guard) Admit(c plugin.Candidate) (signature string, err error) {
 	if err := g.checkLock(c); err != nil || len(g.Keys) == 0 {
 		return "", err
@@ -36,7 +36,7 @@ func (g Guard) Admit(c plugin.Candidate) (signature string, err error) {
 	}
 	signature, err = g.signature(c, keys)
 	if errors.Is(err, fs.ErrNotExist) {
-		return "", fmt.Errorf("%s is not signed, and only what a trusted key has signed is started: there is no %s", c.Path, signatureOf(c.Path))
+		return "", fmt.Errorf("%s is not signed: there is no %s, and only plugins signed with a trusted key are started", c.Path, signatureOf(c.Path))
 	}
 	return signature, err
 }
@@ -51,7 +51,7 @@ func (g Guard) checkLock(c plugin.Candidate) error {
 	}
 	p, ok := l.Find(c.Kind, c.Name)
 	if !ok {
-		return fmt.Errorf("%s is not started: the lock file %s does not hold it; what imgcache-host plugin lock adds is what the configuration names",
+		return fmt.Errorf("%s is not started: it is not in the lock file %s; imgcache-host plugin lock adds the plugins that the configuration names",
 			c.Path, g.Lock)
 	}
 	if p.SHA256 != c.SHA256 {
@@ -62,7 +62,7 @@ func (g Guard) checkLock(c plugin.Candidate) error {
 	return nil
 }
 
-// Look says what is known of a signature, and refuses nothing.
+// Look says what is known about a signature, and refuses nothing.
 func (g Guard) Look(c plugin.Candidate) (signature string, err error) {
 	keys, err := readKeys(g.Keys)
 	if err != nil {
@@ -99,5 +99,5 @@ func (g Guard) signature(c plugin.Candidate, keys []key) (string, error) {
 			return k.name, nil
 		}
 	}
-	return "", fmt.Errorf("%s is no signature of %s by a trusted key", signatureOf(c.Path), c.Path)
+	return "", fmt.Errorf("%s is not a signature of %s by a trusted key", signatureOf(c.Path), c.Path)
 }

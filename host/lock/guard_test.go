@@ -89,12 +89,12 @@ func TestSignatures(t *testing.T) {
 	check("signed", both, "=acme.pem", "=acme.pem")
 	check("signed, no key", Guard{}, "=", "=there is one, and no trusted key to check it with")
 	s.sign(t, acme, content+"x")
-	wrong := "x.wasm.sig is no signature of " + s.Path + " by a trusted key"
-	check("of other bytes", both, wrong, "="+s.Path+".sig is no signature of "+s.Path+" by a trusted key")
+	wrong := "x.wasm.sig is not a signature of " + s.Path + " by a trusted key"
+	check("of other bytes", both, wrong, "="+s.Path+".sig is not a signature of "+s.Path+" by a trusted key")
 	s.sign(t, other, content)
-	check("by a stranger", Guard{Keys: []string{acmeFile}}, wrong, "="+s.Path+".sig is no signature of "+s.Path+" by a trusted key")
+	check("by a stranger", Guard{Keys: []string{acmeFile}}, wrong, "="+s.Path+".sig is not a signature of "+s.Path+" by a trusted key")
 	write(t, s.Path+".sig", []byte("short"))
-	check("cut", both, "has 5 bytes, an ed25519 signature has 64", "=invalid: "+s.Path+".sig has 5 bytes, an ed25519 signature has 64")
+	check("cut", both, "has 5 bytes; expected an ed25519 signature of 64 bytes", "=invalid: "+s.Path+".sig has 5 bytes; expected an ed25519 signature of 64 bytes")
 }
 
 func TestBadKeys(t *testing.T) {
@@ -107,9 +107,9 @@ func TestBadKeys(t *testing.T) {
 	write(t, filepath.Join(s.dir, "der.pem"), pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: []byte("hello")}))
 	for file, want := range map[string]string{
 		filepath.Join(s.dir, "none.pem"):    "read the trusted key: open",
-		filepath.Join(s.dir, "text.pem"):    "text.pem is no PEM; want a public ed25519 key",
-		filepath.Join(s.dir, "der.pem"):     "want a public ed25519 key",
-		s.publish(t, "ec.pem", ec.Public()): "ec.pem is a *ecdsa.PublicKey; want",
+		filepath.Join(s.dir, "text.pem"):    "text.pem is not PEM; expected a public ed25519 key",
+		filepath.Join(s.dir, "der.pem"):     "expected a public ed25519 key",
+		s.publish(t, "ec.pem", ec.Public()): "ec.pem is a *ecdsa.PublicKey; expected",
 	} {
 		_, err := Guard{Keys: []string{file}}.Admit(s.Candidate)
 		expect(t, file, want, "", err)
@@ -143,11 +143,11 @@ func TestLocked(t *testing.T) {
 	other = locked
 	other.Name = "y"
 	put(other)
-	admit("another name", "the lock file "+g.Lock+" does not hold it")
+	admit("another name", "it is not in the lock file "+g.Lock)
 	other = locked
 	other.Kind = sdk.KindDriver
 	put(other)
-	admit("another kind", "does not hold it")
+	admit("another kind", "it is not in the lock file")
 	put(locked)
 	_, acme := s.key(t, "acme.pem")
 	g.Keys = []string{acme}

@@ -32,7 +32,7 @@ type Plugin struct {
 	Version string   `json:"version"` // what it says of itself
 	SHA256  string   `json:"sha256"`  // of its file, lower-case hex
 
-	// Signature says who has signed it; empty: nobody was asked.
+	// Signature says who has signed it; empty: that was not checked.
 	Signature string `json:"signature,omitempty"`
 }
 
@@ -40,7 +40,7 @@ type Plugin struct {
 func Read(path string) (Lock, error) {
 	text, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return Lock{}, fmt.Errorf("there is no lock file %s: make it with imgcache-host plugin lock: %w", path, fs.ErrNotExist)
+		return Lock{}, fmt.Errorf("there is no lock file %s; create it with imgcache-host plugin lock: %w", path, fs.ErrNotExist)
 	}
 	if err != nil {
 		return Lock{}, fmt.Errorf("read the lock file: %w", err)
@@ -50,7 +50,7 @@ func Read(path string) (Lock, error) {
 	d.DisallowUnknownFields()
 	err = d.Decode(&l)
 	if err == nil && d.More() {
-		err = errors.New("something stands after its end")
+		err = errors.New("there is something after its end")
 	}
 	if err != nil {
 		return Lock{}, fmt.Errorf("read the lock file %s: %w: %w", path, sdk.ErrInvalid, err)
@@ -61,7 +61,7 @@ func Read(path string) (Lock, error) {
 	return l, nil
 }
 
-// Write writes a lock file, wholly or not at all.
+// Write writes a lock file completely or not at all.
 func (l Lock) Write(path string) error {
 	l.Version = version
 	slices.SortFunc(l.Plugins, func(a, b Plugin) int {
@@ -87,8 +87,8 @@ func (l Lock) Write(path string) error {
 	return nil
 }
 
-// Find returns the entry of a plugin. One of unknown kind is found by its name
-// alone.
+// Find returns the entry of a plugin. With an empty kind the name alone
+// decides.
 func (l Lock) Find(kind sdk.Kind, name string) (Plugin, bool) {
 	i := slices.IndexFunc(l.Plugins, func(p Plugin) bool { return p.Name == name && (kind == "" || p.Kind == kind) })
 	if i < 0 {
@@ -97,7 +97,7 @@ func (l Lock) Find(kind sdk.Kind, name string) (Plugin, bool) {
 	return l.Plugins[i], true
 }
 
-// Change is what a new lock does to a plugin.
+// Change is what a new lock changes about a plugin.
 type Change struct {
 	Plugin
 	Change string `json:"change"` // "added", "changed", "unchanged" or "removed"

@@ -44,7 +44,7 @@ func TestWriteAndRead(t *testing.T) {
 
 func TestDamagedLock(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "plugins.lock.json")
-	if _, err := Read(path); !errors.Is(err, fs.ErrNotExist) || !strings.Contains(err.Error(), "make it with imgcache-host plugin lock") {
+	if _, err := Read(path); !errors.Is(err, fs.ErrNotExist) || !strings.Contains(err.Error(), "create it with imgcache-host plugin lock") {
 		t.Errorf("none: %v", err)
 	}
 	for text, want := range map[string]string{

@@ -26,7 +26,7 @@ func readKeys(paths []string) (keys []key, err error) {
 		}
 		block, _ := pem.Decode(text)
 		if block == nil {
-			return nil, notKey(path, "no PEM")
+			return nil, notKey(path, "not PEM")
 		}
 		public, err := x509.ParsePKIXPublicKey(block.Bytes)
 		if err != nil {
@@ -42,7 +42,7 @@ func readKeys(paths []string) (keys []key, err error) {
 }
 
 func notKey(path, is string) error {
-	return fmt.Errorf("%w: the trusted key %s is %s; want a public ed25519 key, as openssl pkey -pubout writes it", sdk.ErrInvalid, path, is)
+	return fmt.Errorf("%w: the trusted key %s is %s; expected a public ed25519 key, as openssl pkey -pubout writes it", sdk.ErrInvalid, path, is)
 }
 
 func (k key) signed(content, signature []byte) bool {
@@ -60,7 +60,7 @@ func readSignature(path string) ([]byte, error) {
 		return nil, fmt.Errorf("read the signature: %w", err)
 	}
 	if len(signature) != ed25519.SignatureSize {
-		return nil, fmt.Errorf("%w: %s has %d bytes, an ed25519 signature has %d", sdk.ErrInvalid, path, len(signature), ed25519.SignatureSize)
+		return nil, fmt.Errorf("%w: %s has %d bytes; expected an ed25519 signature of %d bytes", sdk.ErrInvalid, path, len(signature), ed25519.SignatureSize)
 	}
 	return signature, nil
 }

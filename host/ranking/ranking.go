@@ -1,6 +1,6 @@
-// Package ranking has the rule by which images leave when a scoring policy is
-// followed: the lowest score first, of equals the one that was accessed less
-// recently, of those the one with the smaller key.
+// Package ranking orders images for eviction under a scoring policy: the lowest
+// score leaves first; of equal scores the image that was accessed less recently;
+// of equal times the smaller key.
 package ranking
 
 import (
@@ -16,22 +16,23 @@ import (
 	"github.com/imgcache/imgcache-host/sdk"
 )
 
-// ErrNaN says that the policy gave a record no number for a score.
-var ErrNaN = errors.New("the policy's answer is refused: a score is NaN")
+// ErrNaN says that a score of the policy is not a number.
+var ErrNaN = errors.New("the answer of the policy is refused: a score is NaN")
 
 const (
 	// batch is how many records go into a call: a message of less than a MiB,
 	// for which gRPC has buffers ready and the processor room in its cache.
 	batch = sdk.MaxBatch / 4
 	// ahead is how many calls are under way: while the policy works on one,
-	// the next is written, and the one before is read. Together they are less
-	// than the largest call, so that none waits longer than one may take.
+	// the next is written, and the one before is read. Together they are
+	// smaller than the largest allowed call, so no call waits longer than that
+	// call may take.
 	ahead = 3
 )
 
-// Score asks the policy for the score of each record, in as many calls as it
-// takes, a few at a time. The policy must bear that, as all of package plugin
-// and package wasm do.
+// Score asks the policy for the score of each record, in several calls, of
+// which a few run at the same time. The policy must allow concurrent calls, as
+// all policies of packages plugin and wasm do.
 func Score(ctx context.Context, p sdk.Scorer, now time.Time, records []sdk.Record) ([]float64, error) {
 	scores := make([]float64, len(records))
 	calls, ctx := errgroup.WithContext(ctx)
@@ -59,8 +60,8 @@ func Score(ctx context.Context, p sdk.Scorer, now time.Time, records []sdk.Recor
 // Order yields the indices of records in the order in which the images leave.
 // Without scores that is least-recently-used order.
 //
-// To begin takes time in proportion to the number of records, and each step
-// that of a logarithm: whoever wants the first few of a million does not pay
+// Starting takes time in proportion to the number of records, and each step
+// takes logarithmic time: whoever needs the first few of a million does not pay
 // for sorting the rest.
 func Order(records []sdk.Record, scores []float64) iter.Seq[int] {
 	return func(yield func(int) bool) {
@@ -73,9 +74,9 @@ func Order(records []sdk.Record, scores []float64) iter.Seq[int] {
 	}
 }
 
-// heap is a binary heap of records by their indices. The scores are in the
-// list, so that most comparisons look nowhere else. container/heap, which
-// calls its elements through an interface, takes three times as long.
+// heap is a binary heap of the indices of records. It holds the scores too, so
+// most comparisons look nowhere else. container/heap, which calls its elements
+// through an interface, takes three times as long.
 type heap struct {
 	records []sdk.Record
 	list    []entry

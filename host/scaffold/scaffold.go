@@ -1,5 +1,5 @@
-// Package scaffold begins a plugin: it writes one of the examples into a
-// directory, under a name of the author's.
+// Package scaffold starts a new plugin: it writes one of the examples to a
+// directory, under a name that the author chooses.
 package scaffold
 
 import (
@@ -28,7 +28,7 @@ const (
 	contract   = "contract"
 )
 
-// Plugin is what is wanted.
+// Plugin says which plugin to write.
 type Plugin struct {
 	Name     string
 	Language string
@@ -60,8 +60,8 @@ var (
 	}
 )
 
-// Choices returns the languages and kinds that there are, one "rust policy"
-// after the other.
+// Choices returns the languages and kinds of the templates, each as in "rust
+// policy".
 func Choices() []string {
 	var all []string
 	for _, t := range templates {
@@ -71,21 +71,22 @@ func Choices() []string {
 }
 
 // Write makes the directory, which must not exist, and writes the plugin into
-// it. The error wraps [sdk.ErrInvalid] when no such plugin can be begun.
+// it. The error wraps [sdk.ErrInvalid] when there is no template for it, the
+// name is not valid, or the directory exists.
 func Write(dir string, p Plugin) error {
 	if !sdk.ValidName(p.Name) {
-		return fmt.Errorf("%w: the name %q: a plugin's is a lower-case letter, then up to 63 lower-case letters, digits, - and _", sdk.ErrInvalid, p.Name)
+		return fmt.Errorf("%w: the name %q: expected a lower-case letter, then up to 63 lower-case letters, digits, - or _", sdk.ErrInvalid, p.Name)
 	}
 	i := slices.IndexFunc(templates, func(t template) bool { return t.language == p.Language && t.kind == p.Kind })
 	if i < 0 {
-		return fmt.Errorf("%w: there is no template for a %s in %q; there is: %s", sdk.ErrInvalid, p.Kind, p.Language, strings.Join(Choices(), ", "))
+		return fmt.Errorf("%w: there is no template for a %s in %q; the choices are %s", sdk.ErrInvalid, p.Kind, p.Language, strings.Join(Choices(), ", "))
 	}
 	files, err := templates[i].files(p)
 	if err != nil {
 		return fmt.Errorf("read the template: %w", err)
 	}
 	if err := os.Mkdir(dir, 0o755); errors.Is(err, fs.ErrExist) {
-		return fmt.Errorf("%w: %s is there already, and stays as it is", sdk.ErrInvalid, dir)
+		return fmt.Errorf("%w: %s exists already and is left as it is", sdk.ErrInvalid, dir)
 	} else if err != nil {
 		return err
 	}
@@ -124,8 +125,8 @@ func (t template) rename(text, name string) string {
 	return old.ReplaceAllString(strings.ReplaceAll(text, inCheckout, contract), name)
 }
 
-// goMod names the library of a released host; the go command completes the
-// rest, and finds the latest release when the host is none.
+// goMod names the library of a released host; the go command adds the rest,
+// and finds the latest release when the host is not a release itself.
 func goMod(p Plugin) string {
 	text := "module " + p.Name + "\n\ngo 1.26\n"
 	if semver.IsValid(p.Version) && semver.Prerelease(p.Version) == "" {

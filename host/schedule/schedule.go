@@ -1,5 +1,5 @@
-// Package schedule does work at its time: by the clock or at intervals, and
-// never twice at once. It knows nothing of the work itself.
+// Package schedule does work at set times or at intervals. No work runs twice
+// at once. The package knows nothing about the work itself.
 package schedule
 
 import (
@@ -13,22 +13,22 @@ import (
 	"time"
 )
 
-// Schedule is work and its time.
+// Schedule is work and when it is done.
 type Schedule struct {
 	Name   string
 	When   Timetable
-	Jitter time.Duration // each run is up to so much later, at random
+	Jitter time.Duration // each run is delayed by a random time below this
 	Steps  []Step        // done one after the other
 }
 
 // Step is a part of the work of a schedule.
 type Step struct {
 	Name string
-	// Do does it, and says in a few words what it did.
+	// Do does the work, and says in a few words what it did.
 	Do func(ctx context.Context) (did string, err error)
 }
 
-// Status is how a schedule does.
+// Status says how a schedule is doing.
 type Status struct {
 	Name    string    `json:"name"`
 	When    string    `json:"when"`
@@ -61,14 +61,14 @@ type Scheduler struct {
 }
 
 const (
-	// glance is how often the clock is looked at, at least: it may be set, and
-	// timers stand still while the machine sleeps.
+	// glance is how often the clock is looked at, at least: somebody may set
+	// it, and timers stand still while the machine sleeps.
 	glance = time.Minute
-	// setBack is how far the clock may go back before runs that it passes
-	// again are made again. Below that it is being corrected.
+	// setBack is how far the clock must go back before runs are repeated when
+	// it passes their time again. A smaller step is a correction.
 	setBack = time.Minute
-	// settle is how long after the start a run is made up that was missed:
-	// the service serves first, and has read its records by then.
+	// settle is the time between the start and making up a missed run: the
+	// service serves first, and has read its records by then.
 	settle = time.Minute
 )
 
@@ -85,8 +85,8 @@ func New(c Config) *Scheduler {
 	return s
 }
 
-// Run does what is due until the context ends, and returns when nothing runs
-// any more.
+// Run does the work that is due until the context ends, and returns when the
+// last work has ended.
 func (s *Scheduler) Run(ctx context.Context) {
 	var all sync.WaitGroup
 	for _, e := range s.entries {
@@ -98,7 +98,7 @@ func (s *Scheduler) Run(ctx context.Context) {
 	all.Wait()
 }
 
-// Status returns how the schedules do, in their order.
+// Status returns how the schedules are doing, in their order.
 func (s *Scheduler) Status() []Status {
 	list := []Status{}
 	for _, e := range s.entries {
@@ -111,8 +111,8 @@ func (s *Scheduler) Status() []Status {
 type entry struct {
 	Schedule
 
-	// Of the goroutine that follows the schedule.
-	base   time.Time     // the timetable goes on from here
+	// Used only by the goroutine that follows the schedule.
+	base   time.Time     // the timetable continues from here
 	makeUp time.Time     // when a missed run is made up; zero: none was missed
 	jitter time.Duration // of the next run
 
@@ -135,14 +135,14 @@ func (e *entry) status() Status {
 	return st
 }
 
-// begin goes on where an earlier run of the service ended.
+// begin continues where an earlier run of the service ended.
 func (s *Scheduler) begin(e *entry) {
 	now := s.now()
 	e.base = now
 	s.shake(e)
 	last, err := s.state.load(e.Name)
 	if err != nil {
-		s.log.Warn("it is not known when a schedule last ran; a missed run is not made up", "schedule", e.Name, "error", err)
+		s.log.Warn("could not read when a schedule last ran; a missed run is not made up", "schedule", e.Name, "error", err)
 	}
 	if last.Began.IsZero() {
 		return
@@ -152,11 +152,11 @@ func (s *Scheduler) begin(e *entry) {
 	e.last = last
 	e.mu.Unlock()
 	if last.When != e.When.String() {
-		return // nothing was missed of the new timetable
+		return // the timetable is new, so nothing was missed
 	}
 	e.base = last.Began
 	if due := e.When.Next(e.base); !due.IsZero() && due.Before(now) {
-		s.log.Info("a scheduled run was missed; it is made up", "schedule", e.Name, "due", due)
+		s.log.Info("a scheduled run was missed and will be made up", "schedule", e.Name, "due", due)
 		e.makeUp = now.Add(settle)
 	}
 }
@@ -191,7 +191,7 @@ func (s *Scheduler) follow(ctx context.Context, e *entry) {
 	}
 }
 
-// due says when the next run is, as the clock stands.
+// due says when the next run is, by the clock as it is now.
 func (e *entry) due(now time.Time) time.Time {
 	if e.base.After(now.Add(setBack)) {
 		e.base = now
@@ -209,14 +209,14 @@ func (e *entry) due(now time.Time) time.Time {
 	return next
 }
 
-// run does the work once. What becomes due meanwhile is done with it.
+// run does the work once. Runs that become due meanwhile are left out.
 func (s *Scheduler) run(ctx context.Context, e *entry) {
 	began := s.now()
 	e.mu.Lock()
 	e.running, e.last.Began, e.last.When = true, began, e.When.String()
 	last := e.last
 	e.mu.Unlock()
-	s.keep(e.Name, last) // so that what ends the service is not begun at each start
+	s.keep(e.Name, last) // before the work: work that crashes the service must not run again at each start
 
 	result, err := e.do(ctx)
 
@@ -240,7 +240,7 @@ func (s *Scheduler) run(ctx context.Context, e *entry) {
 	s.shake(e)
 }
 
-// do takes the steps. One that fails does not keep the others from their work.
+// do runs the steps. When one fails, the others are run all the same.
 func (e *entry) do(ctx context.Context) (result string, err error) {
 	var did []string
 	var failed []error
@@ -260,9 +260,9 @@ func (e *entry) do(ctx context.Context) (result string, err error) {
 	return strings.Join(did, "; "), errors.Join(failed...)
 }
 
-// keep writes down how a schedule does.
+// keep stores the record of a schedule.
 func (s *Scheduler) keep(name string, r record) {
 	if err := s.state.store(name, r); err != nil {
-		s.log.Warn("write down when a schedule ran", "schedule", name, "error", err)
+		s.log.Warn("could not store when a schedule ran", "schedule", name, "error", err)
 	}
 }

@@ -10,8 +10,7 @@ import (
 	"time"
 )
 
-// record is what is kept of a schedule from one start of the service to the
-// next.
+// record is what is stored about a schedule between two starts of the service.
 type record struct {
 	When   string    `json:"when"` // the timetable
 	Began  time.Time `json:"began"`
@@ -40,7 +39,8 @@ func (s state) load(name string) (r record, err error) {
 	return r, nil
 }
 
-// store replaces the record of a schedule. After an error it is what it was.
+// store replaces the record of a schedule. After an error the old one is
+// still there.
 func (s state) store(name string, r record) error {
 	text, err := json.Marshal(r)
 	if err != nil {

@@ -17,7 +17,7 @@ type Timetable interface {
 	String() string
 }
 
-// Every returns a timetable without fixed moments: due is what was done d ago.
+// Every returns a timetable of intervals: the next run is due d after the last.
 func Every(d time.Duration) Timetable { return interval(d) }
 
 type interval time.Duration
@@ -35,14 +35,13 @@ func (i interval) String() string {
 	return "every " + s
 }
 
-// cronParser reads the five fields of crontab(5) and the words for common
-// ones.
+// cronParser reads the five fields of crontab(5), and words such as @daily.
 var cronParser = cron.NewParser(cron.Minute | cron.Hour | cron.Dom | cron.Month | cron.Dow | cron.Descriptor)
 
 // Cron returns the timetable of five fields as in crontab(5): minute, hour,
 // day of the month, month, day of the week (0 to 6 from Sunday, or names), or
-// of a word such as @daily. The fields are of the time zone of the moments
-// that [Timetable.Next] is asked about.
+// of a word such as @daily. The fields are in the time zone of the moment that
+// is passed to [Timetable.Next].
 //
 // When the clock is put forward, what was due in the time that it skips is
 // due at once. When it is put back, what was due in the time that comes twice
@@ -51,13 +50,13 @@ var cronParser = cron.NewParser(cron.Minute | cron.Hour | cron.Dom | cron.Month 
 func Cron(spec string) (Timetable, error) {
 	switch {
 	case strings.Contains(spec, "TZ="):
-		return nil, errors.New("a time zone cannot be given here; it is that of the service")
+		return nil, errors.New("a time zone cannot be set here; the times are in the time zone of the service")
 	case strings.HasPrefix(spec, "@every"):
-		return nil, errors.New(`an interval is written every = "5m"`)
+		return nil, errors.New(`for an interval, write every = "5m" instead`)
 	}
 	parsed, err := cronParser.Parse(spec)
 	if err != nil {
-		return nil, fmt.Errorf(`want minute, hour, day, month and weekday, such as "30 2 * * *" for half past two each night: %w`, err)
+		return nil, fmt.Errorf(`expected minute, hour, day, month and weekday, such as "30 2 * * *" for half past two each night: %w`, err)
 	}
 	fields, ok := parsed.(*cron.SpecSchedule)
 	if !ok {
@@ -65,7 +64,7 @@ func Cron(spec string) (Timetable, error) {
 	}
 	t := table{spec: strings.Join(strings.Fields(spec), " "), fields: fields, hourly: fields.Hour&everyHour != 0}
 	if t.Next(leapYear).IsZero() {
-		return nil, errors.New("no date fits: that day is in none of those months")
+		return nil, errors.New("this never happens: none of the months has that day")
 	}
 	return t, nil
 }
@@ -73,21 +72,21 @@ func Cron(spec string) (Timetable, error) {
 // everyHour is the bit that the parser sets for a field that is a star.
 const everyHour = 1 << 63
 
-// leapYear begins four years with every date that there is.
+// leapYear begins four years that contain every date there is.
 var leapYear = time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC)
 
 // table is the timetable of cron fields.
 type table struct {
 	spec   string
 	fields *cron.SpecSchedule
-	hourly bool // follows the hours that pass, not the clock on the wall
+	hourly bool // counts hours that pass, whatever the clock on the wall does
 }
 
 func (c table) String() string { return c.spec }
 
-// Next looks at each stretch between two changes of the clock by itself, in
-// which the clock on the wall is a plain count: what the parser's library does
-// at the changes depends on the hour at which they are.
+// Next handles each stretch between two changes of the clock by itself. Within
+// a stretch the clock on the wall simply counts up. What the parser's library
+// does at a change depends on the hour of the change.
 func (c table) Next(t time.Time) time.Time {
 	loc := t.Location()
 	for stretch := t; ; {

@@ -138,17 +138,17 @@ func TestLeapYear(t *testing.T) {
 func TestBadCron(t *testing.T) {
 	t.Parallel()
 	for spec, want := range map[string]string{
-		"":                        "want minute, hour",
-		"30 2 * *":                "want minute, hour",
-		"0 30 2 * * *":            "want minute, hour",
+		"":                        "expected minute, hour",
+		"30 2 * *":                "expected minute, hour",
+		"0 30 2 * * *":            "expected minute, hour",
 		"60 2 * * *":              "above maximum (59)",
 		"0 2 * * 7":               "above maximum (6)",
 		"@nightly":                "unrecognized",
 		"@every 5m":               `every = "5m"`,
-		"TZ=Europe/Berlin @daily": "that of the service",
-		"TZ=":                     "that of the service",
-		"0 0 30 2 *":              "no date fits",
-		", * * * *":               "no date fits",
+		"TZ=Europe/Berlin @daily": "time zone of the service",
+		"TZ=":                     "time zone of the service",
+		"0 0 30 2 *":              "this never happens",
+		", * * * *":               "this never happens",
 	} {
 		if when, err := Cron(spec); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%q: %v, %v, want an error with %q", spec, when, err, want)

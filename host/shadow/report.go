@@ -16,7 +16,7 @@ const (
 	stateWaiting = "waiting" // until the plugin runs
 )
 
-// Figures say how a cache has done since a time.
+// Figures say how a cache has done since a point in time.
 type Figures struct {
 	Since          time.Time `json:"since"`
 	Requests       uint64    `json:"requests"`
@@ -51,19 +51,19 @@ func (f Figures) withRatios() Figures {
 	return f
 }
 
-// Status is how a policy does.
+// Status says how a policy is doing.
 type Status struct {
 	Name   string `json:"name"` // of its block
 	Plugin string `json:"plugin"`
-	Active bool   `json:"active"` // the cache follows it
+	Active bool   `json:"active"` // the real cache follows it
 	State  string `json:"state"`  // "running" or "waiting"
 	Figures
-	Lost      uint64 `json:"lost_events"`          // requests that it has not seen: with any the figures are not exact
-	Restarts  uint64 `json:"restarts"`             // times that it failed; the figures begin anew then
-	LastError string `json:"last_error,omitempty"` // why, the last time
-	Foreign   uint64 `json:"foreign"`              // proposals that were no images of its cache
-	Helped    uint64 `json:"helped"`               // evictions that it did not decide
-	Departed  Images `json:"would_have_evicted"`   // of those in the real cache
+	Lost      uint64 `json:"lost_events"`          // requests that it has not seen; if there are any, the figures are not exact
+	Restarts  uint64 `json:"restarts"`             // how often it failed; each time the figures start from zero
+	LastError string `json:"last_error,omitempty"` // the last failure
+	Foreign   uint64 `json:"foreign"`              // proposed victims that were not in its cache
+	Helped    uint64 `json:"helped"`               // evictions that least-recently-used order decided for it
+	Departed  Images `json:"would_have_evicted"`   // images in the real cache that it has evicted
 }
 
 // Images are some of a number of images.
@@ -77,11 +77,12 @@ type Images struct {
 type Report struct {
 	Cache    Figures  `json:"cache"` // the real one; without its evictions
 	Policies []Status `json:"policies"`
-	// Trace is how the requests are recorded; nil: they are not.
+	// Trace says how recording is doing; nil: requests are not recorded.
 	Trace *trace.RecorderStats `json:"trace,omitempty"`
 }
 
-// Statuses returns how the policies do, without a look at the real cache.
+// Statuses returns how the policies are doing, without looking at the real
+// cache.
 func (s *Set) Statuses() []Status {
 	list := []Status{}
 	for _, r := range s.runners {
@@ -116,8 +117,8 @@ func (s *Set) Report(cached []cache.ImageInfo) Report {
 // maxDeparted is how many images are listed.
 const maxDeparted = 50
 
-// departed returns those of the images that have left the policy's cache. An
-// image that was never in it is none of them.
+// departed returns the images that were in the policy's cache once and have
+// left it.
 func (r *runner) departed(cached []cache.ImageInfo, keys []sdk.Key) Images {
 	var gone []cache.ImageInfo
 	r.mu.Lock()

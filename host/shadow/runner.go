@@ -12,28 +12,28 @@ import (
 )
 
 const (
-	// lookEvery is how often a policy is looked for that does not run.
+	// lookEvery is how often a policy that does not run is looked for.
 	lookEvery = 100 * time.Millisecond
-	// firstPause and maxPause bound the pause after a failure, which doubles: a
-	// policy that fails at each question costs next to nothing.
+	// firstPause and maxPause bound the pause after a failure, which doubles
+	// each time: a policy that always fails costs next to nothing.
 	firstPause = time.Second
 	maxPause   = time.Minute
 )
 
-// runner runs one policy's cache, and a new one each time that the policy fails.
+// runner runs the cache of one policy, and a new cache after each failure.
 type runner struct {
 	policy   Policy
 	capacity uint64
 	log      *slog.Logger
 	queue    trace.Queue
 
-	// mu guards what follows. It is held for no question to the policy.
+	// mu guards the fields below. It is never held during a call to the policy.
 	mu      sync.Mutex
 	status  Status
 	evicted marks
 }
 
-// run begins caches until the context ends.
+// run starts one cache after the other until the context ends.
 func (r *runner) run(ctx context.Context) {
 	pause := firstPause
 	for again := false; ; again = true {
@@ -76,10 +76,10 @@ func (r *runner) await(ctx context.Context) (policy any, start uint64, err error
 	}
 }
 
-// skip forgets what has come while there was no cache to see it.
+// skip drops the requests that came while there was no cache.
 func (r *runner) skip() { r.queue.Take(nil) }
 
-// follow makes the requests of a new cache until the policy fails or ends.
+// follow passes requests to a new cache until the policy fails or ends.
 func (r *runner) follow(ctx context.Context, policy any, start uint64) error {
 	c, err := simulate.NewCache(policy, r.capacity)
 	if err != nil {
@@ -109,7 +109,7 @@ func (r *runner) follow(ctx context.Context, policy any, start uint64) error {
 	}
 }
 
-// begin notes that an empty cache begins.
+// begin notes the start of an empty cache.
 func (r *runner) begin() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -118,7 +118,7 @@ func (r *runner) begin() {
 	clear(r.evicted)
 }
 
-// failed notes why the cache is of no more use, and returns how long it was.
+// failed notes why the cache ended, and returns how long it ran.
 func (r *runner) failed(err error) time.Duration {
 	r.mu.Lock()
 	r.status.State = stateWaiting
@@ -127,18 +127,18 @@ func (r *runner) failed(err error) time.Duration {
 	r.status.LastError = err.Error()
 	n := r.status.Restarts
 	r.mu.Unlock()
-	r.log.Warn("a policy in the shadow failed; its figures begin anew", "restarts", n, "error", err)
+	r.log.Warn("a shadow policy failed; its figures start again from zero", "restarts", n, "error", err)
 	return lived
 }
 
-// evict notes that an object has left.
+// evict notes that an object was evicted.
 func (r *runner) evict(key sdk.Key) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.evicted.add(key)
 }
 
-// publish shows what came of a request for an object.
+// publish counts the result of a request for an object.
 func (r *runner) publish(c *simulate.Cache, key sdk.Key) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -154,21 +154,21 @@ func (r *runner) publish(c *simulate.Cache, key sdk.Key) {
 	}
 }
 
-// lose notes that requests have not reached the cache.
+// lose notes that the cache missed requests.
 func (r *runner) lose(n uint64) {
 	r.mu.Lock()
 	before := r.status.Lost
 	r.status.Lost += n
 	r.mu.Unlock()
 	if n > 0 && before == 0 {
-		r.log.Warn("a policy in the shadow is too slow; requests pass it by, and its figures are no longer exact", "lost", n)
+		r.log.Warn("a shadow policy is too slow; it misses requests, and its figures are no longer exact", "lost", n)
 	}
 }
 
-// marks are keys, a bounded number of them.
+// marks is a set of keys, of bounded size.
 type marks map[sdk.Key]struct{}
 
-// maxMarks is more images than a node has, as a rule.
+// maxMarks is more images than a node usually has.
 const maxMarks = 1 << 17
 
 func (m marks) add(key sdk.Key) {

@@ -2,9 +2,9 @@
 //
 // Each policy runs a cache without bytes on the requests of the service, in a
 // goroutine of its own behind a bounded queue: whatever it does, nobody waits for
-// it. The active policy runs one too. Only these caches are alike: the real one
-// also has images that were prefetched or written, pins, a minimum age, readers,
-// and what it held at the start.
+// it. The active policy runs such a cache too. Compare these caches only with
+// each other: the real cache also has images that were prefetched or written,
+// pins, a minimum age, readers, and the images that it held at the start.
 package shadow
 
 import (
@@ -23,8 +23,7 @@ type Policy struct {
 	Plugin string
 	Active bool // the cache follows it
 	// Open returns the sdk.Scorer or sdk.Stateful that runs now, nil while none
-	// does, and how often it was started: a policy that was started anew has
-	// seen nothing.
+	// does, and how often it was started: a restarted policy has seen nothing.
 	Open func() (policy any, start uint64)
 }
 
@@ -35,7 +34,7 @@ type Config struct {
 	Log      *slog.Logger
 }
 
-// Set is the policies that are tried, and the cache that they are compared with.
+// Set is the policies that are tried, together with the active one.
 type Set struct {
 	runners []*runner
 	stop    context.CancelFunc
@@ -45,7 +44,7 @@ type Set struct {
 	real Figures
 }
 
-// New lets the policies begin.
+// New starts the policies.
 func New(cfg Config) *Set {
 	ctx, stop := context.WithCancel(context.Background())
 	s := &Set{stop: stop, real: Figures{Since: time.Now()}}
@@ -70,11 +69,11 @@ func (s *Set) Add(a trace.Access) {
 	}
 }
 
-// Close ends all of it.
+// Close stops all policies.
 func (s *Set) Close() error {
 	s.stop()
 	s.work.Wait()
 	return nil
 }
 
-var errRestarted = errors.New("the policy was started anew")
+var errRestarted = errors.New("the policy was restarted")

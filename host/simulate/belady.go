@@ -10,17 +10,17 @@ import (
 
 // belady chooses the object whose next request is farthest away (Belady: "A
 // study of replacement algorithms for a virtual-storage computer", IBM Systems
-// Journal 5(2), 1966). It knows the future, so it is a reference and no policy.
-// It has the fewest misses where all objects have one size; else a policy that
-// weighs sizes may have fewer.
+// Journal 5(2), 1966). It knows the future, so it is a reference, not a policy.
+// It has the fewest misses when all objects have the same size; otherwise a
+// policy that weighs sizes may have fewer.
 type belady struct {
 	queue            // a heap, the farthest first
-	next  func() int // when the object of the present request comes again
+	next  func() int // index of the next request for the current object
 	at    map[*object]int
 }
 
-// newBelady returns a cache that is run by Belady's rule. next returns, for the
-// request that is being made, the place of the next one of the same object.
+// newBelady returns a cache that follows Belady's rule. next returns, for the
+// current request, the index of the next request for the same object.
 func newBelady(capacity uint64, next func() int) *Cache {
 	b := &belady{next: next, at: map[*object]int{}}
 	b.less = func(x, y *object) bool {
@@ -51,8 +51,8 @@ func (b *belady) victims(context.Context, int64, uint64) ([]*object, error) {
 	return b.first(), nil
 }
 
-// nextRequests returns for each request the place of the next one of the same
-// object, or the length of the trace when there is none.
+// nextRequests returns for each request the index of the next request for the
+// same object, or the length of the trace when there is none.
 func nextRequests(requests []trace.Access) []int {
 	next := make([]int, len(requests))
 	last := map[sdk.Key]int{}

@@ -1,5 +1,6 @@
-// Package simulate runs eviction policies on traces of requests: caches without
-// bytes, which admit on a miss and let go only what must leave.
+// Package simulate runs eviction policies on traces of requests, in caches
+// without bytes. Such a cache admits an object on a miss, and evicts only to
+// make room for it.
 package simulate
 
 import (
@@ -10,7 +11,7 @@ import (
 	"github.com/imgcache/imgcache-host/sdk"
 )
 
-// Stats count what came of the requests so far.
+// Stats count the results of the requests so far.
 type Stats struct {
 	Requests     uint64 `json:"requests"`
 	Misses       uint64 `json:"misses"`
@@ -18,8 +19,8 @@ type Stats struct {
 	MissedBytes  uint64 `json:"missed_bytes"`
 	Evictions    uint64 `json:"evictions"`
 	EvictedBytes uint64 `json:"evicted_bytes"`
-	// Foreign counts proposals of a stateful policy that were no objects of the
-	// cache, and Helped the evictions that least-recently-used order decided
+	// Foreign counts the victims proposed by a stateful policy that were not in
+	// the cache, and Helped the evictions that least-recently-used order decided
 	// because the policy proposed too little. Both are 0 for a policy that
 	// keeps its contract.
 	Foreign uint64 `json:"foreign"`
@@ -29,7 +30,7 @@ type Stats struct {
 // MissRatio is the share of requests that missed, 0 without requests.
 func (s Stats) MissRatio() float64 { return ratio(s.Misses, s.Requests) }
 
-// ByteMissRatio is the share of bytes that were missed, 0 without any.
+// ByteMissRatio is the share of requested bytes that missed, 0 without any.
 func (s Stats) ByteMissRatio() float64 { return ratio(s.MissedBytes, s.Bytes) }
 
 func ratio(part, whole uint64) float64 {
@@ -39,13 +40,13 @@ func ratio(part, whole uint64) float64 {
 	return float64(part) / float64(whole)
 }
 
-// chooser says which objects leave. It is told what happens to them.
+// chooser decides which objects leave. The cache tells it what happens to them.
 type chooser interface {
 	admitted(o *object)
 	accessed(o *object)
 	removed(o *object, why sdk.Reason, at int64)
-	// victims returns objects worth need bytes, first to leave first, or fewer
-	// when it knows no more.
+	// victims returns objects of need bytes in total, first to leave first, or
+	// fewer when it knows no more.
 	victims(ctx context.Context, now int64, need uint64) ([]*object, error)
 }
 
@@ -63,7 +64,7 @@ type Cache struct {
 	chooser        chooser
 	stats          Stats
 
-	// Evicted, if it is not nil, is told of each object that leaves to make room.
+	// Evicted, if not nil, is called for each object that leaves to make room.
 	Evicted func(key sdk.Key)
 }
 
@@ -78,15 +79,15 @@ func NewCache(policy any, capacity uint64) (*Cache, error) {
 	case sdk.Stateful:
 		c.chooser = newStateful(c, p)
 	default:
-		return nil, fmt.Errorf("%w: %T is no policy", sdk.ErrInvalid, policy)
+		return nil, fmt.Errorf("%w: %T is not a policy", sdk.ErrInvalid, policy)
 	}
 	return c, nil
 }
 
 // Access makes a request at a time that is never before that of the last one,
-// and reports whether it hit. An object of another size than before is another
-// object, and one larger than the cache is not admitted. After an error, which
-// is the policy's, the cache is of no more use.
+// and reports whether it hit. An object whose size has changed is a new object,
+// and an object larger than the cache is not admitted. An error comes from the
+// policy; after it the cache cannot be used any more.
 func (c *Cache) Access(ctx context.Context, key sdk.Key, size uint64, at int64) (hit bool, err error) {
 	c.stats.Requests++
 	c.stats.Bytes += size
@@ -140,7 +141,7 @@ func (c *Cache) makeRoom(ctx context.Context, size uint64, at int64) error {
 	return nil
 }
 
-// leastRecent returns the object that nobody wanted for the longest time.
+// leastRecent returns the object that was not requested for the longest time.
 func (c *Cache) leastRecent() []*object {
 	var least *object
 	for _, o := range c.objects {
@@ -157,7 +158,7 @@ func (c *Cache) remove(o *object, why sdk.Reason, at int64) {
 	c.chooser.removed(o, why, at)
 }
 
-// Stats returns what came of the requests so far.
+// Stats returns the results of the requests so far.
 func (c *Cache) Stats() Stats { return c.stats }
 
 // Len returns how many objects the cache holds.
@@ -169,7 +170,8 @@ func (c *Cache) Used() uint64 { return c.used }
 // Has reports whether an object is in the cache.
 func (c *Cache) Has(key sdk.Key) bool { return c.objects[key] != nil }
 
-// before is least-recently-used order.
+// before reports whether an object leaves before another in least-recently-used
+// order.
 func before(a, b *object) bool {
 	if a.Accessed != b.Accessed {
 		return a.Accessed < b.Accessed

@@ -13,10 +13,9 @@ import (
 )
 
 // Module returns the policy that text names: FILE.wasm, or the NAME of a module
-// in one of the directories; either with options behind it, as in
-// gdsf?cost=byte. Values are in the text of the option's type: sizes
-// are bytes. The module runs in this process, once for each instance; its
-// compiled code is kept in the directory compiled.
+// in one of the directories. Options may follow, as in gdsf?cost=byte; sizes
+// among them are in bytes. The module runs in this process, once for each
+// instance; its compiled code is kept in the directory compiled.
 func Module(text string, dirs []string, compiled string) (Policy, error) {
 	name, query, _ := strings.Cut(text, "?")
 	values, err := url.ParseQuery(query)
@@ -66,7 +65,8 @@ func find(name string, dirs []string) (string, error) {
 	return "", fmt.Errorf("policy %s: %w: no %s.wasm in %s", name, sdk.ErrNotFound, name, strings.Join(dirs, ", "))
 }
 
-// optionsOf checks values by what the policy declares, and adds the defaults.
+// optionsOf checks values against the options that the policy declares, and
+// adds the defaults.
 func optionsOf(m sdk.Manifest, values url.Values) (sdk.Config, error) {
 	options := sdk.Config{}
 	known := map[string]sdk.Option{}

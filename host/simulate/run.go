@@ -11,18 +11,18 @@ import (
 	"github.com/imgcache/imgcache-host/host/trace"
 )
 
-// Policy makes instances of a policy to be tried.
+// Policy makes instances of a policy for a simulation.
 type Policy struct {
 	Name string
-	// Open returns an sdk.Scorer or an sdk.Stateful that has seen nothing, and
-	// what ends it.
+	// Open returns a new sdk.Scorer or sdk.Stateful, and a function that
+	// closes it.
 	Open func(context.Context) (policy any, end func(), err error)
 }
 
 // Belady is the name under which results of Belady's rule appear.
 const Belady = "belady"
 
-// Result is what a policy made of the trace with one size of the cache.
+// Result is how a policy did on the trace with one size of the cache.
 type Result struct {
 	Policy string `json:"policy"`
 	Size   uint64 `json:"size"` // of the cache, in bytes
@@ -33,9 +33,9 @@ type Result struct {
 
 // Run replays the trace through each policy with each size, and through
 // Belady's rule, and returns the results by policy, as they were given, and
-// size. As many run at once as there are processors. Requests of one moment keep
-// their order: time goes on by a nanosecond with each. After each request, done
-// is called, by several goroutines; it may be nil.
+// size. As many run at once as there are processors. Requests with equal times
+// keep their order: each comes a nanosecond after the one before. After each
+// request done is called, by several goroutines; it may be nil.
 func Run(ctx context.Context, requests []trace.Access, policies []Policy, sizes []uint64, done func()) ([]Result, error) {
 	if done == nil {
 		done = func() {}
@@ -62,7 +62,7 @@ func Run(ctx context.Context, requests []trace.Access, policies []Policy, sizes 
 	return results, nil
 }
 
-// inOrder returns the trace with times that rise.
+// inOrder returns the trace with strictly rising times.
 func inOrder(requests []trace.Access) []trace.Access {
 	requests = slices.Clone(requests)
 	for i := 1; i < len(requests); i++ {
@@ -102,8 +102,8 @@ func result(name string, size uint64, c *Cache) Result {
 	return Result{Policy: name, Size: size, Stats: s, MissRatio: s.MissRatio(), ByteMissRatio: s.ByteMissRatio()}
 }
 
-// replay makes the requests of a trace; after each is called with the place of
-// one that was made.
+// replay makes the requests of a trace. It calls after with the index of each
+// request when that was made.
 func replay(ctx context.Context, c *Cache, requests []trace.Access, after func(int)) error {
 	for i, a := range requests {
 		if _, err := c.Access(ctx, a.Key, a.Size, a.At); err != nil {

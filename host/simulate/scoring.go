@@ -9,12 +9,12 @@ import (
 	"github.com/imgcache/imgcache-host/sdk"
 )
 
-// scoring lets a scoring policy choose. As long as its scores do not depend on
-// the time, it keeps the objects in a heap and scores those alone that have
-// changed; else it scores all of them whenever something has to leave.
+// scoring lets a scoring policy choose. As long as the scores do not depend on
+// the time, it keeps the objects in a heap and scores only those that have
+// changed. Otherwise it scores all objects whenever one has to leave.
 //
-// That they do depend is found by asking for each score as of now and as of two
-// later times, the last of which no object will see.
+// To find out whether scores depend on the time, it asks for each score as of
+// now and as of two later times, the last of which no object will see.
 type scoring struct {
 	queue   // a heap by score while the policy is timeless
 	policy  sdk.Scorer
@@ -44,7 +44,7 @@ func (s *scoring) admitted(o *object) {
 
 func (s *scoring) accessed(o *object) {
 	if o.slot < 0 {
-		return // it waits for its score already
+		return // it is waiting for its score already
 	}
 	s.take(o)
 	s.admitted(o)
@@ -64,7 +64,7 @@ func (s *scoring) removed(o *object, _ sdk.Reason, _ int64) {
 	}
 }
 
-// take takes an object out of the order.
+// take removes an object from the order.
 func (s *scoring) take(o *object) {
 	if s.dated {
 		s.Swap(o.slot, len(s.objects)-1)
@@ -123,7 +123,7 @@ func (s *scoring) ask(ctx context.Context, at int64, list []*object) ([]float64,
 	return ranking.Score(ctx, s.policy, time.Unix(0, at), s.records)
 }
 
-// rank scores all objects and returns those worth need bytes.
+// rank scores all objects and returns the first of need bytes in total.
 func (s *scoring) rank(ctx context.Context, now int64, need uint64) (list []*object, err error) {
 	for _, o := range s.changed {
 		s.Push(o)

@@ -24,14 +24,14 @@ func (c *Columns) String() string {
 // Type names the value of a flag.
 func (c *Columns) Type() string { return "columns" }
 
-// Set reads time=2,id=5,size=4. All three are wanted.
+// Set reads time=2,id=5,size=4. All three are required.
 func (c *Columns) Set(text string) error {
 	*c = Columns{}
 	for part := range strings.SplitSeq(text, ",") {
 		name, number, _ := strings.Cut(part, "=")
 		n, err := strconv.Atoi(number)
 		if err != nil || n < 1 {
-			return fmt.Errorf("%q: want NAME=NUMBER, the first column is 1", part)
+			return fmt.Errorf("expected NAME=NUMBER, got %q; the first column is 1", part)
 		}
 		switch name {
 		case "time":
@@ -41,18 +41,18 @@ func (c *Columns) Set(text string) error {
 		case "size":
 			c.Size = n
 		default:
-			return fmt.Errorf("%q is none of time, id and size", name)
+			return fmt.Errorf("expected time, id or size, got %q", name)
 		}
 	}
 	if c.Time == 0 || c.ID == 0 || c.Size == 0 {
-		return errors.New("time, id and size must all be named")
+		return errors.New("expected all of time, id and size")
 	}
 	return nil
 }
 
-// readCSV reads lines in which times are seconds, with fractions or without,
-// and sizes bytes. A first line without a number in the place of the time names
-// the columns.
+// readCSV reads lines in which times are seconds, with or without a fraction,
+// and sizes are bytes. If the time in the first line is not a number, that line
+// names the columns.
 func readCSV(r io.Reader, c Columns, take func(Access)) error {
 	lines := csv.NewReader(r)
 	lines.FieldsPerRecord = -1
@@ -80,15 +80,15 @@ func readCSV(r io.Reader, c Columns, take func(Access)) error {
 
 func (c Columns) access(fields []string) (Access, error) {
 	if n := max(c.Time, c.ID, c.Size); len(fields) < n {
-		return Access{}, fmt.Errorf("it has %d columns, %s is wanted", len(fields), c.String())
+		return Access{}, fmt.Errorf("expected the columns %s, got %d columns", c.String(), len(fields))
 	}
 	seconds, err := strconv.ParseFloat(fields[c.Time-1], 64)
 	if err != nil || math.Abs(seconds) > math.MaxInt64/float64(time.Second)/2 {
-		return Access{}, fmt.Errorf("the time %q is no number of seconds", fields[c.Time-1])
+		return Access{}, fmt.Errorf("expected the time as a number of seconds, got %q", fields[c.Time-1])
 	}
 	size, err := strconv.ParseUint(fields[c.Size-1], 10, 64)
 	if err != nil {
-		return Access{}, fmt.Errorf("the size %q is no number of bytes", fields[c.Size-1])
+		return Access{}, fmt.Errorf("expected the size as a number of bytes, got %q", fields[c.Size-1])
 	}
 	return Access{At: int64(seconds * float64(time.Second)), Key: sdk.KeyOf(fields[c.ID-1]), Size: size}, nil
 }

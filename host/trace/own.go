@@ -13,10 +13,10 @@ const (
 	magic      = "IMGTRAC1"
 	headerSize = 16
 	recordSize = 32
-	maxRecord  = 4096 // no version will have longer ones
+	maxRecord  = 4096 // no version will have longer records
 )
 
-// AppendHeader appends what a file begins with.
+// AppendHeader appends the header of a file.
 func AppendHeader(b []byte) []byte {
 	b = append(b, magic...)
 	b = binary.LittleEndian.AppendUint32(b, recordSize)
@@ -35,7 +35,7 @@ func Append(b []byte, a Access) []byte {
 func readOwn(r io.Reader, take func(Access)) error {
 	header := make([]byte, headerSize)
 	if _, err := io.ReadFull(r, header); err != nil || string(header[:len(magic)]) != magic {
-		return fmt.Errorf("%w: it does not begin as a trace of the service does", sdk.ErrInvalid)
+		return fmt.Errorf("%w: it does not begin with the header of a trace of the service", sdk.ErrInvalid)
 	}
 	size := binary.LittleEndian.Uint32(header[len(magic):])
 	if size < recordSize || size > maxRecord {

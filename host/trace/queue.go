@@ -2,12 +2,12 @@ package trace
 
 import "sync"
 
-// QueueSize is how many requests a [Queue] holds: two megabytes of them, which
-// are the requests of some seconds on the busiest machine.
+// QueueSize is how many requests a [Queue] holds: two megabytes of them, the
+// requests of some seconds on the busiest machine.
 const QueueSize = 1 << 16
 
-// Queue brings requests from the cache, which never waits, to somebody who is
-// slow at times. What does not fit is lost, and counted. The zero value is ready.
+// Queue passes requests from the cache, which never waits, to a reader that
+// may be slow. What does not fit is lost, and counted. The zero value is ready.
 type Queue struct {
 	mu   sync.Mutex
 	list []Access
@@ -31,8 +31,8 @@ func (q *Queue) Add(a Access) {
 }
 
 // Take returns what was added since the last time, and how many more were lost
-// since then. It lends spare, which the caller does not need any more, to the
-// requests to come.
+// since then. The queue uses spare, which the caller no longer needs, for the
+// next requests.
 func (q *Queue) Take(spare []Access) (list []Access, lost uint64) {
 	q.mu.Lock()
 	defer q.mu.Unlock()

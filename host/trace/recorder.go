@@ -18,22 +18,22 @@ import (
 type RecorderConfig struct {
 	Path    string // of the file that is written; older ones are Path.1, Path.2 and so on
 	MaxSize int64  // bytes of one file
-	Files   int    // that are kept, with the one that is written; at least 2
+	Files   int    // number of files kept, including the one that is written; at least 2
 	Log     *slog.Logger
 }
 
-// flushEvery is how old a request may be that is not in the file yet.
+// flushEvery is how long a request may wait before it is written to the file.
 const flushEvery = time.Second
 
-// Recorder writes requests to files, a bounded number of bounded size. Whoever
-// adds one never waits: what the disk cannot take is lost, and counted.
+// Recorder writes requests to files, a bounded number of bounded size. Adding
+// a request never waits: what the disk cannot take is lost, and counted.
 type Recorder struct {
 	cfg   RecorderConfig
 	queue Queue
 	stop  context.CancelFunc
 	ended chan struct{}
 
-	file *os.File // nil: to be opened. With size, run's own
+	file *os.File // nil: to be opened. file and size are used only by run
 	size int64
 	buf  []byte
 
@@ -46,11 +46,11 @@ type RecorderStats struct {
 	Path     string `json:"path"`
 	Recorded uint64 `json:"recorded"`
 	Lost     uint64 `json:"lost"`
-	Error    string `json:"error,omitempty"` // why nothing can be written at present
+	Error    string `json:"error,omitempty"` // why nothing can be written now
 }
 
-// NewRecorder returns a recorder that goes on with the file at the path, if
-// there is one. That it cannot be written is no error: it is tried again.
+// NewRecorder returns a recorder that continues the file at the path, if there
+// is one. A file that cannot be written is not an error: it is tried again.
 func NewRecorder(cfg RecorderConfig) *Recorder {
 	ctx, stop := context.WithCancel(context.Background())
 	r := &Recorder{cfg: cfg, stop: stop, ended: make(chan struct{}), stats: RecorderStats{Path: cfg.Path}}
@@ -61,7 +61,7 @@ func NewRecorder(cfg RecorderConfig) *Recorder {
 // Add records a request. It does not wait.
 func (r *Recorder) Add(a Access) { r.queue.Add(a) }
 
-// Stats returns how recording does.
+// Stats returns how recording is doing.
 func (r *Recorder) Stats() RecorderStats {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -96,7 +96,7 @@ func (r *Recorder) run(ctx context.Context) {
 	r.close()
 }
 
-// judge counts, and says in the log when recording begins or ceases to fail.
+// judge counts, and logs when recording begins to fail and when it works again.
 func (r *Recorder) judge(written int, lost uint64, err error) {
 	r.mu.Lock()
 	before := r.stats
@@ -158,8 +158,8 @@ func (r *Recorder) ready() error {
 	return r.open()
 }
 
-// open opens the file behind its last whole record. One that is no trace of
-// this version becomes an older one.
+// open opens the file to append after its last whole record. A file that is
+// not a trace of this version is renamed, as when the file is full.
 func (r *Recorder) open() error {
 	f, size, err := openForAppend(r.cfg.Path)
 	if errors.Is(err, errForeign) {
@@ -175,8 +175,8 @@ func (r *Recorder) open() error {
 	return nil
 }
 
-// errForeign says that a file is there that is not to be appended to.
-var errForeign = errors.New("it is no trace of this version")
+// errForeign says that the existing file must not be appended to.
+var errForeign = errors.New("it is not a trace of this version")
 
 func openForAppend(path string) (_ *os.File, size int64, err error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o750); err != nil {
@@ -205,7 +205,7 @@ func prepare(f *os.File) (size int64, err error) {
 	if !bytes.HasPrefix(want, have) {
 		return 0, errForeign
 	}
-	if len(have) < headerSize { // a new file, or one of which the header was torn
+	if len(have) < headerSize { // a new file, or one with a torn header
 		if _, err := f.WriteAt(want, 0); err != nil {
 			return 0, err
 		}
@@ -218,7 +218,7 @@ func prepare(f *os.File) (size int64, err error) {
 	return f.Seek(size, io.SeekStart)
 }
 
-// rotate makes the file the newest of the older ones; the oldest goes.
+// rotate makes the file the newest of the older ones, and removes the oldest.
 func (r *Recorder) rotate() error {
 	older := func(i int) string {
 		if i == 0 {
@@ -240,7 +240,7 @@ func (r *Recorder) rotate() error {
 
 func (r *Recorder) close() {
 	if r.file != nil {
-		_ = r.file.Close() // what was lost with it was written a while ago, and nobody waits for it
+		_ = r.file.Close() // an error means loss of what was written a while ago, and nobody waits for it
 		r.file = nil
 	}
 }

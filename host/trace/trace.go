@@ -9,17 +9,17 @@
 //	8  4  size of a record: 32, or more where a later program appended fields
 //	12 4  0
 //
-// and goes on with records, in the order of their times:
+// Records follow, in the order of their times:
 //
 //	0  8  time of the request in Unix nanoseconds, signed
 //	8  8  key of the image: see sdk.KeyOf
 //	16 8  size of the image in bytes
-//	24 4  what came of it: see [Outcome]
+//	24 4  the outcome: see [Outcome]
 //	28 4  0
 //
-// The end of a file may be torn where the machine or the disk gave out. What is
-// left of a record there is no request: reading ends before it without an error,
-// and a [Recorder] that goes on with the file overwrites it.
+// The last record may be torn when the machine or the disk failed. Reading ends
+// before it without an error, and a [Recorder] that continues the file
+// overwrites it.
 package trace
 
 import (
@@ -42,10 +42,10 @@ type Access struct {
 	At      int64 // Unix nanoseconds
 	Key     sdk.Key
 	Size    uint64  // bytes
-	Outcome Outcome // what came of it where it was recorded; 0: not known
+	Outcome Outcome // in the cache that recorded it; 0: not known
 }
 
-// Outcome is what came of a request.
+// Outcome is how a request was answered.
 type Outcome uint32
 
 // The outcomes of requests.
@@ -71,9 +71,9 @@ var Formats = []Format{Own, CSV, OracleGeneral}
 // zstdMagic begins every frame of zstd (RFC 8878, section 3.1.1).
 var zstdMagic = []byte{0x28, 0xb5, 0x2f, 0xfd}
 
-// ReadFile reads a whole trace. Without a format it is found by the first bytes,
-// and else by the name: *.csv, *.oracleGeneral*, with .zst or without. Columns
-// are those of a CSV file.
+// ReadFile reads a whole trace. An empty format is found out from the first
+// bytes, or else from the name: *.csv, *.oracleGeneral*, with or without .zst.
+// Columns matter for a CSV file only.
 func ReadFile(name string, format Format, columns Columns) ([]Access, error) {
 	f, err := os.Open(name)
 	if err != nil {
@@ -111,13 +111,13 @@ func readAll(r io.Reader, name string, format Format, columns Columns) ([]Access
 	case OracleGeneral:
 		err = readOracle(b, take)
 	default:
-		return nil, fmt.Errorf("%w: the format is not known by its name or first bytes; name one of %v", sdk.ErrInvalid, Formats)
+		return nil, fmt.Errorf("%w: cannot tell the format by its name or first bytes; name one of %v", sdk.ErrInvalid, Formats)
 	}
 	if err != nil {
 		return nil, err
 	}
 	if len(list) == 0 {
-		return nil, fmt.Errorf("%w: it holds no request", sdk.ErrInvalid)
+		return nil, fmt.Errorf("%w: it contains no request", sdk.ErrInvalid)
 	}
 	return list, nil
 }
@@ -137,8 +137,8 @@ func guess(b *bufio.Reader, name string) Format {
 	return ""
 }
 
-// readRecords calls take with each record of size bytes. What is left of one at
-// the end is a record that was being written, and is no error.
+// readRecords calls take with each record of size bytes. A torn record at the
+// end was being written, and is not an error.
 func readRecords(r io.Reader, size int, take func([]byte) error) error {
 	record := make([]byte, size)
 	for {

@@ -87,12 +87,12 @@ func TestWhatIsWrong(t *testing.T) {
 		want       string
 	}{
 		{"unknown", "what is this", "", "name one of [own csv oraclegeneral]"},
-		{"x.csv", "1,a,5\n2,b,many\n", "", `line 2: the size "many" is no number of bytes`},
-		{"x.csv", "1,a,5\nsoon,b,5\n", "", `line 2: the time "soon" is no number of seconds`},
-		{"x.csv", "1,a,5\n2,b\n", "", "line 2: it has 2 columns, time=1,id=2,size=3 is wanted"},
-		{"x.csv", "time,id,size\n", "", "it holds no request"},
-		{"x.csv", "", "", "it holds no request"},
-		{"x", "IMG", Own, "does not begin as a trace"},
+		{"x.csv", "1,a,5\n2,b,many\n", "", `line 2: expected the size as a number of bytes, got "many"`},
+		{"x.csv", "1,a,5\nsoon,b,5\n", "", `line 2: expected the time as a number of seconds, got "soon"`},
+		{"x.csv", "1,a,5\n2,b\n", "", "line 2: expected the columns time=1,id=2,size=3, got 2 columns"},
+		{"x.csv", "time,id,size\n", "", "it contains no request"},
+		{"x.csv", "", "", "it contains no request"},
+		{"x", "IMG", Own, "does not begin with the header of a trace"},
 		{"x", magic + "\x01\x00\x00\x00\x00\x00\x00\x00", "", "its records have 1 bytes"},
 	} {
 		if _, err := readAll(strings.NewReader(test.data), test.name, test.format, columns); !errors.Is(err, sdk.ErrInvalid) || !strings.Contains(err.Error(), test.want) {
