@@ -12,9 +12,9 @@ import (
 	"github.com/imgcache/imgcache-host/sdk"
 )
 
-// formerName is where a table waits that was written for another file of the
-// same id and size. Whether its checksums fit this one too, as they do after a
-// directory was copied, only a look at all its bytes can tell.
+// formerName is the place for a table that was written for another file of the
+// same id and size. Only reading all bytes of this file can tell whether the
+// checksums fit it too, as they do after a directory was copied.
 func formerName(id string) string { return join(blocksDir, id+"~"+formerSuffix) }
 
 const formerSuffix = "former"
@@ -29,8 +29,8 @@ func (s *Sums) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// Former returns what was stored with an earlier file of this id, if that had
-// exactly the same bytes.
+// Former returns what was stored with an earlier file of this id, if that file
+// had exactly the same bytes.
 func (im *Image) Former(sums *Sums) (Meta, bool) {
 	t, err := im.s.readTableFile(formerName(im.info.ID), im.info.Size)
 	if err != nil || t.size != im.info.Size || !slices.Equal(t.sums, sums.sums.all()) {
@@ -39,10 +39,10 @@ func (im *Image) Former(sums *Sums) (Meta, bool) {
 	return t.meta, true
 }
 
-// Vouch notes that each block of the image was read and found right. An image
+// Vouch notes that each block of the image was read and found correct. An image
 // without a block table gets one, with m and the checksums of all its bytes;
 // otherwise sums may be nil. The error is fs.ErrNotExist when the file was
-// changed since it was opened or is the image no more.
+// changed since it was opened or is no longer the image.
 func (im *Image) Vouch(m Meta, sums *Sums) (Info, error) {
 	t := &blockTable{identity: identify(im.stat), meta: m}
 	if im.table != nil {
@@ -63,12 +63,12 @@ func (im *Image) Vouch(m Meta, sums *Sums) (Info, error) {
 		return Info{}, fmt.Errorf("vouch for image: %w", err)
 	}
 	if err := im.s.remove("vouch.former", formerName(im.info.ID)); err != nil {
-		im.s.log.Debug("remove former block table", "image", im.info.ID, "error", err)
+		im.s.log.Debug("could not remove the former block table", "image", im.info.ID, "error", err)
 	}
-	// If it was changed since, the table is right and the file is not.
+	// If the file was changed meanwhile, the table is right and the file is not.
 	if current, err := im.s.isImage(im.info.ID, im.stat); !current {
 		im.s.dropTable("vouch.undo", im.info.ID, t.inode)
-		return Info{}, fmt.Errorf("vouch for image: %s was replaced meanwhile: %w", im.info.ID, errors.Join(err, fs.ErrNotExist))
+		return Info{}, fmt.Errorf("vouch for image: %s was replaced in the meantime: %w", im.info.ID, errors.Join(err, fs.ErrNotExist))
 	}
 	return makeInfo(im.info.ID, im.stat, t), nil
 }
@@ -82,13 +82,13 @@ func (im *Image) unchanged() error {
 	}
 	current, err := im.s.isImage(im.info.ID, fi)
 	if err == nil && (!current || identify(fi) != identify(im.stat)) {
-		err = fmt.Errorf("%s was changed or replaced meanwhile: %w", im.info.ID, fs.ErrNotExist)
+		err = fmt.Errorf("%s was changed or replaced in the meantime: %w", im.info.ID, fs.ErrNotExist)
 	}
 	return err
 }
 
-// Checked returns when every block of an image was last known to be right: at
-// its commit or by Vouch. It is the zero time when that is not known.
+// Checked returns when every block of an image was last known to be correct: at
+// its commit or by Vouch. The zero time means that it is not known.
 func (s *Store) Checked(id string) time.Time {
 	if !sdk.ValidID(id) {
 		return time.Time{}
@@ -104,8 +104,8 @@ func (s *Store) Checked(id string) time.Time {
 	return table.ModTime()
 }
 
-// replaceTable is writeTable for an image, which has a table or none, but no
-// part of one, at every moment.
+// replaceTable is writeTable for an image. At every moment the image has a
+// whole table or none, never a part of one.
 func (s *Store) replaceTable(id string, t *blockTable) error {
 	b, err := t.encode()
 	if err != nil {
@@ -117,12 +117,13 @@ func (s *Store) replaceTable(id string, t *blockTable) error {
 	return nil
 }
 
-// claim looks among the tables of other inodes for that of a file which has
-// none, as all files of a copied directory. One of the same time is taken at
-// its word; one of the same size alone is put where Former finds it.
+// claim looks for the table of a file without one among the tables of other
+// inodes: after a directory was copied, no table has the right inode. A table
+// with the same modification time is used at once; one with only the same size
+// is put where Former finds it.
 func (s *Store) claim(id string, fi fs.FileInfo, tables []string) *blockTable {
 	if len(tables) == 0 || s.writes(id) {
-		return nil // or they may belong to a commit under way
+		return nil // the tables may belong to a running commit
 	}
 	if current, err := s.isImage(id, fi); err != nil || !current {
 		return nil
@@ -141,7 +142,7 @@ func (s *Store) claim(id string, fi fs.FileInfo, tables []string) *blockTable {
 			continue
 		}
 		if err := s.fs.Rename("claim.rename", name, target); err != nil {
-			s.log.Warn("take block table over", "image", id, "error", err)
+			s.log.Warn("could not take over the block table", "image", id, "error", err)
 			continue
 		}
 		if t.fits(file) {
@@ -162,10 +163,10 @@ func strays(tables map[string]bool) map[string][]string {
 	return byID
 }
 
-// sweepTable removes a table that was there when the scan began, and that the
-// scan found no use for, unless its image has come meanwhile or a commit under
-// way will bring it. Should the inode have found a new use at this very
-// moment, then the new image is merely not verified.
+// sweepTable removes a table that existed when the scan began and that the scan
+// did not need, unless its image has been committed meanwhile or is being
+// committed. If a new image gets the same inode at this very moment, it is
+// merely not verified.
 func (s *Store) sweepTable(name string) {
 	id, suffix, ok := splitName(path.Base(name))
 	if !ok || s.writes(id) {
@@ -183,6 +184,6 @@ func (s *Store) sweepTable(name string) {
 		}
 	}
 	if err := s.remove("scan.sweep", name); err != nil {
-		s.log.Warn("remove block table", "image", id, "error", err)
+		s.log.Warn("could not remove the block table", "image", id, "error", err)
 	}
 }

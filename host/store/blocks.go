@@ -14,8 +14,8 @@ import (
 )
 
 // BlockSize is the unit in which images are verified, in bytes. At 1 MiB the
-// checksum costs a twentieth of the read from page cache, and a table 4 bytes
-// in a million.
+// checksum takes a twentieth of the time of a read from page cache, and a table
+// takes 4 bytes per million.
 const BlockSize = 1 << 20
 
 // castagnoli is CRC32C, which processors compute at memory speed.
@@ -39,10 +39,10 @@ const (
 	maxMeta     = 64 << 10 // bytes; a URL is the longest thing in it
 )
 
-// errTable says that the bytes are not those of a block table.
+// errTable says that the bytes are not a valid block table.
 var errTable = errors.New("not a block table")
 
-// identity tells the file that a table was written for from all others.
+// identity identifies the file that a table was written for.
 type identity struct {
 	inode uint64
 	size  int64
@@ -53,24 +53,24 @@ func identify(fi fs.FileInfo) identity {
 	return identity{inode: inode(fi), size: fi.Size(), mtime: fi.ModTime().UnixNano()}
 }
 
-// fits reports whether a table can be that of a file, which it is if it was
-// written for so many bytes of the same inode, though somebody touched it
-// since, or of a file of the same time, as a copy that kept it has. Whether the
-// bytes are right, the checksums tell.
+// fits reports whether a table can belong to a file. The size must be the same,
+// and either the inode (somebody may have touched the file since) or the
+// modification time (a copy may have kept it). Whether the bytes are right is
+// for the checksums to say.
 func (t identity) fits(file identity) bool {
 	return t.size == file.size && (t.inode == file.inode || t.mtime == file.mtime)
 }
 
-// blockTable holds what the blocks of one file must be.
+// blockTable holds the checksums of the blocks of one file.
 type blockTable struct {
 	identity
 	meta Meta
 	sums []uint32 // CRC32C by block
 }
 
-// tableName is where the table of an image lies. As each inode has its own,
-// the table of a file that replaces an image can be complete and durable
-// before the rename, and a rename that fails leaves the old one with its own.
+// tableName is the name of the table of an image. Each inode has a table of its
+// own, so the table of a new file can be complete and durable before the rename
+// that replaces the image, and when that fails the old file still has its own.
 func tableName(id string, inode uint64) string {
 	return join(blocksDir, fmt.Sprintf("%s~%x", id, inode))
 }
@@ -89,7 +89,7 @@ func (t *blockTable) encode() ([]byte, error) {
 		return nil, err
 	}
 	if len(meta) > maxMeta {
-		return nil, fmt.Errorf("meta data has %d bytes, want at most %d", len(meta), maxMeta)
+		return nil, fmt.Errorf("the meta data has %d bytes; expected at most %d", len(meta), maxMeta)
 	}
 	le := binary.LittleEndian
 	b := make([]byte, 0, tableHeader+len(meta)+4*len(t.sums)+4)
@@ -138,8 +138,8 @@ func parseTable(b []byte) (*blockTable, error) {
 }
 
 // loadTable returns the table of a file, or nil when it has none. The error
-// wraps [ErrCorrupt] when there is one and it cannot be read or does not fit:
-// then either of the two is damaged, and nothing vouches for the bytes.
+// wraps [ErrCorrupt] when the table cannot be read or does not fit: then the
+// table or the file is damaged, and the bytes cannot be trusted.
 func (s *Store) loadTable(id string, fi fs.FileInfo) (*blockTable, error) {
 	file := identify(fi)
 	t, err := s.readTableFile(tableName(id, file.inode), file.size)
@@ -149,24 +149,24 @@ func (s *Store) loadTable(id string, fi fs.FileInfo) (*blockTable, error) {
 	case err != nil:
 		return nil, fmt.Errorf("block table of %s: %w", id, err)
 	case !t.fits(file):
-		return nil, fmt.Errorf("%w: %s has %d bytes, its block table is for another file of %d", ErrCorrupt, id, file.size, t.size)
+		return nil, fmt.Errorf("%w: %s has %d bytes, but its block table is for a file of %d", ErrCorrupt, id, file.size, t.size)
 	}
 	return t, nil
 }
 
-// peekTable is loadTable for those who only want to know of the image. It has
-// no table for them when it has none that can be read and fits.
+// peekTable is loadTable for callers that only want information about the
+// image. It returns nil for a table that cannot be read or does not fit.
 func (s *Store) peekTable(id string, fi fs.FileInfo) *blockTable {
 	t, err := s.loadTable(id, fi)
 	if err != nil {
-		s.log.Warn("block table is of no use", "image", id, "error", err)
+		s.log.Warn("the block table cannot be used", "image", id, "error", err)
 		return nil
 	}
 	return t
 }
 
-// readTableFile reads the table of an image of at most so many bytes. What is
-// wrong with its content wraps [ErrCorrupt].
+// readTableFile reads the table of an image of at most size bytes. Errors of
+// its content wrap [ErrCorrupt].
 func (s *Store) readTableFile(name string, imageSize int64) (*blockTable, error) {
 	f, err := s.fs.OpenFile("blocks.open", name, os.O_RDONLY, 0)
 	if err != nil {
@@ -178,7 +178,7 @@ func (s *Store) readTableFile(name string, imageSize int64) (*blockTable, error)
 		return nil, err
 	}
 	if most := tableHeader + maxMeta + 4*blockCount(imageSize) + 4; fi.Size() > most {
-		return nil, fmt.Errorf("%w: %w: %d bytes, want at most %d", ErrCorrupt, errTable, fi.Size(), most)
+		return nil, fmt.Errorf("%w: %w: %d bytes; expected at most %d", ErrCorrupt, errTable, fi.Size(), most)
 	}
 	b := make([]byte, fi.Size())
 	if _, err := io.ReadFull(f, b); err != nil {
@@ -191,7 +191,7 @@ func (s *Store) readTableFile(name string, imageSize int64) (*blockTable, error)
 	return t, nil
 }
 
-// writeTable makes a table durable. It needs no rename: a part of a table
+// writeTable writes a table durably. It needs no rename: an incomplete table
 // fails its checksum.
 func (s *Store) writeTable(id string, t *blockTable) error {
 	b, err := t.encode()
@@ -207,19 +207,19 @@ func (s *Store) writeTable(id string, t *blockTable) error {
 	return nil
 }
 
-// dropTable removes the table of a file that is no image any more. A table
-// that stays is removed by [Store.Scan].
+// dropTable removes the table of a file that is no longer an image. If that
+// fails, [Store.Scan] removes the table later.
 func (s *Store) dropTable(op, id string, inode uint64) {
 	if err := s.remove(op, tableName(id, inode)); err != nil {
-		s.log.Warn("remove block table", "image", id, "error", err)
+		s.log.Warn("could not remove the block table", "image", id, "error", err)
 	}
 }
 
 // summer computes the checksums of blocks while bytes are appended.
 type summer struct {
 	sums []uint32 // of whole blocks
-	part uint32   // of the bytes in the block that is not whole
-	fill int      // number of those
+	part uint32   // of the bytes in the unfinished block
+	fill int      // number of bytes in the unfinished block
 }
 
 func (s *summer) write(p []byte) {
@@ -245,10 +245,10 @@ func (s *summer) all() []uint32 {
 
 // Meta is what is stored with an image besides its bytes.
 type Meta struct {
-	Version       string    `json:"version,omitempty"`  // as the origin gave it
+	Version       string    `json:"version,omitempty"`  // as the origin declared it
 	SHA256        string    `json:"sha256,omitempty"`   // lower-case hex, of the stored bytes
 	URL           string    `json:"url,omitempty"`      // for people: where the image came from
-	Name          string    `json:"name,omitempty"`     // the origin's, where the id does not tell it
+	Name          string    `json:"name,omitempty"`     // the origin's, if it does not follow from the id
 	FetchMS       uint32    `json:"fetch_ms,omitempty"` // how long the transfer took
 	OriginModTime time.Time `json:"origin_mtime,omitzero"`
 	Label         string    `json:"label,omitempty"` // what the caller keeps with the image

@@ -11,20 +11,20 @@ import (
 	"time"
 )
 
-// A checkpoint is a file beside a partial one, of the same name, which says
-// how far the partial file is to be trusted:
+// A checkpoint is a file with the name of a partial file. It says how far the
+// partial file can be trusted:
 //
 //	offset  bytes  what
 //	0       8      "imgfil" 0x00 0x01; the last byte is the version
 //	8       4      bytes in a block
 //	12      4      m, the length of the label
-//	16      m      the label, which is the caller's
+//	16      m      the label, which the caller chooses
 //	16+m    4      CRC32C of everything before
 //	20+m    4n     CRC32C of each of the first n blocks of the partial file
 //
-// Nothing of it is synced. After a crash of the program all that was written
-// is there; after a loss of power what is missing, in either file, shows as a
-// block whose checksum is wrong, and the partial file ends before that.
+// It is never synced. After a crash of the program everything that was written
+// is there. After a loss of power, what is missing in either file shows as a
+// block with a wrong checksum, and the partial file is cut before that block.
 const (
 	checkpointMagic  = "imgfil\x00\x01"
 	checkpointHeader = 16
@@ -34,7 +34,7 @@ const (
 type checkpoint struct {
 	file  File
 	next  int64 // offset of the next checksum
-	noted int   // checksums written
+	noted int   // number of checksums written
 }
 
 func (c *checkpoint) close() {
@@ -43,21 +43,21 @@ func (c *checkpoint) close() {
 	}
 }
 
-// Unfinished is a partial file that [Store.Resume] can go on with.
+// Unfinished is a partial file that [Store.Resume] can continue.
 type Unfinished struct {
 	Name    string // in incomplete/
 	ID      string
-	Size    int64 // bytes; Resume may find fewer that are right
+	Size    int64 // bytes; Resume may find that fewer are correct
 	ModTime time.Time
 	Label   []byte // what was given to Checkpoint
 }
 
-// Checkpoint lets a later run go on with the file, should this one end before
-// its commit: label, of at most 64 KiB, says what the file is for. An error
-// leaves the file as it was, without a checkpoint.
+// Checkpoint lets a later run continue the file if this run ends before its
+// commit. label, of at most 64 KiB, says what the file is for. After an error
+// the file is as it was, without a checkpoint.
 func (st *Staged) Checkpoint(label []byte) error {
 	if len(label) > maxMeta {
-		return fmt.Errorf("label of a checkpoint has %d bytes, want at most %d", len(label), maxMeta)
+		return fmt.Errorf("the label of a checkpoint has %d bytes; expected at most %d", len(label), maxMeta)
 	}
 	le := binary.LittleEndian
 	b := append([]byte(nil), checkpointMagic...)
@@ -78,8 +78,8 @@ func (st *Staged) Checkpoint(label []byte) error {
 	return nil
 }
 
-// note adds the checksums of blocks that have become whole. If it cannot, the
-// file has no checkpoint any more.
+// note adds the checksums of blocks that are complete now. If that fails, the
+// file loses its checkpoint.
 func (st *Staged) note() {
 	c := st.notes
 	if c == nil || c.noted == len(st.sums.sums) {
@@ -90,7 +90,7 @@ func (st *Staged) note() {
 		b = binary.LittleEndian.AppendUint32(b, sum)
 	}
 	if _, err := c.file.WriteAt(b, c.next); err != nil {
-		st.s.log.Warn("the transfer could not be resumed after a restart", "image", st.id, "error", fmt.Errorf("write checkpoint: %w", err))
+		st.s.log.Warn("a restart would begin this transfer again", "image", st.id, "error", fmt.Errorf("write checkpoint: %w", err))
 		st.forget()
 		return
 	}
@@ -98,7 +98,7 @@ func (st *Staged) note() {
 	c.noted = len(st.sums.sums)
 }
 
-// Resumable reports whether a later run could go on with bytes of the file.
+// Resumable reports whether a later run could continue the file.
 func (st *Staged) Resumable() bool { return st.notes != nil && st.notes.noted > 0 }
 
 // forget removes the checkpoint.
@@ -109,12 +109,12 @@ func (st *Staged) forget() {
 	st.notes.close()
 	st.notes = nil
 	if err := st.s.remove("checkpoint.remove", join(fillsDir, st.name)); err != nil {
-		st.s.log.Debug("remove checkpoint", "image", st.id, "error", err)
+		st.s.log.Debug("could not remove the checkpoint", "image", st.id, "error", err)
 	}
 }
 
-// unfinished reports whether a partial file of ours has a checkpoint that
-// stands for at least a block.
+// unfinished reports whether a partial file of ours has a checkpoint for at
+// least one block.
 func (s *Store) unfinished(p Partial) (Unfinished, bool) {
 	u := Unfinished{Name: p.Name, ID: p.ID, Size: p.Size, ModTime: p.ModTime}
 	f, err := s.fs.OpenFile("checkpoint.open", join(fillsDir, p.Name), os.O_RDONLY, 0)
@@ -124,7 +124,7 @@ func (s *Store) unfinished(p Partial) (Unfinished, bool) {
 	defer f.Close()
 	label, sums, err := readCheckpoint(f)
 	if err != nil {
-		s.log.Warn("checkpoint is ignored, its transfer begins anew", "file", p.Name, "error", err)
+		s.log.Warn("a checkpoint cannot be used; its transfer begins again", "file", p.Name, "error", err)
 	}
 	u.Label = label
 	return u, err == nil && len(sums) > 0 && p.Size >= BlockSize
@@ -170,15 +170,15 @@ func parseCheckpoint(b []byte) (label []byte, sums []uint32, err error) {
 	return label, sums, nil
 }
 
-// Resume takes up a partial file that [Store.Recover] reported or that was
-// released, and calls yield with its bytes, in order, as far as they are what
-// was written; the file ends there, at the end of a block. The error of yield
-// is returned. After an error the file is as it was, without an owner; the
-// error is fs.ErrNotExist when it, or its checkpoint, is gone.
+// Resume continues a partial file that [Store.Recover] reported or that was
+// released. It calls yield with the bytes of the file, in order, as long as
+// their checksums are right, and cuts the file after the last correct block. An
+// error of yield is returned. After an error the file is as it was, without an
+// owner; the error is fs.ErrNotExist when the file or its checkpoint is gone.
 func (s *Store) Resume(name string, yield func([]byte) error) (*Staged, error) {
 	id, _, ours := splitName(name)
 	if !ours {
-		return nil, fmt.Errorf("%w: %q names no partial file", ErrBadID, name)
+		return nil, fmt.Errorf("%w: %q is not the name of a partial file", ErrBadID, name)
 	}
 	st := &Staged{s: s, id: id, name: name}
 	s.mu.Lock()
@@ -225,7 +225,7 @@ func (st *Staged) reopen(yield func([]byte) error) (err error) {
 	return f.Truncate(st.notes.next)
 }
 
-// reread reads the blocks that have their checksum, and stops at the first
+// reread reads the blocks that have the right checksum, and stops at the first
 // that has not.
 func (st *Staged) reread(sums []uint32, yield func([]byte) error) error {
 	buf := make([]byte, BlockSize)
@@ -238,7 +238,7 @@ func (st *Staged) reread(sums []uint32, yield func([]byte) error) error {
 			return nil
 		}
 		if crc32.Checksum(buf, castagnoli) != want {
-			st.s.log.Warn("what was fetched is damaged from here on and is fetched again", "image", st.id, "offset", st.Size())
+			st.s.log.Warn("the partial file is damaged from this offset on, which is fetched again", "image", st.id, "offset", st.Size())
 			return nil
 		}
 		if err := yield(buf); err != nil {
@@ -250,7 +250,7 @@ func (st *Staged) reread(sums []uint32, yield func([]byte) error) error {
 	return nil
 }
 
-// dropCheckpoints removes those whose partial file is gone.
+// dropCheckpoints removes checkpoints whose partial file is gone.
 func (s *Store) dropCheckpoints() error {
 	var errs []error
 	err := s.files("checkpoint.list", fillsDir, func(fi fs.FileInfo) error {
@@ -266,8 +266,8 @@ func (s *Store) dropCheckpoints() error {
 	return errors.Join(append(errs, err)...)
 }
 
-// Park gives up the file, so that [Store.Resume] can go on with it; who reads
-// it may do so until Release.
+// Park gives up the file, so that [Store.Resume] can continue it. It can be
+// read until Release.
 func (st *Staged) Park() Unfinished {
 	u := Unfinished{Name: st.name, ID: st.id, Size: st.Size(), ModTime: time.Now()}
 	st.notes.close()

@@ -13,15 +13,16 @@ import (
 //
 // A crash leaves the old image or the new one, whichever step it hits:
 //
-//  1. The bytes are synced. Once: after a failed sync the kernel may have
-//     dropped them, and the next sync succeeds all the same.
+//  1. The bytes are synced, and that is not repeated: after a failed sync the
+//     kernel may have dropped them, and a second sync succeeds all the same.
 //  2. The block table is written under a name of its own and synced. From
-//     here on the decision stands, and [Store.Recover] completes it.
+//     here on the commit is decided, and [Store.Recover] completes it.
 //  3. The old file gets a second name in trash, so that the rename that
 //     replaces it does not pay for the unlink, a quarter of a second per GiB.
 //  4. One rename makes the file the image.
-//  5. The base directory is synced. A failure is not one of the commit: until
-//     a loss of power the image is there, and after it the old one or none.
+//  5. The base directory is synced. If that fails, the commit has succeeded all
+//     the same: the new image stays until a loss of power, after which there may
+//     be the old one or none.
 func (st *Staged) Commit(m Meta) (Info, *Trashed, error) {
 	s := st.s
 	fi, err := st.sync()
@@ -48,7 +49,7 @@ func (st *Staged) Commit(m Meta) (Info, *Trashed, error) {
 func (st *Staged) sync() (fs.FileInfo, error) {
 	size := st.Size()
 	if st.allocated > size {
-		if err := st.file.Truncate(size); err != nil { // gives the blocks back
+		if err := st.file.Truncate(size); err != nil { // frees blocks that were not used
 			return nil, fmt.Errorf("truncate staged file: %w", err)
 		}
 	}
@@ -60,13 +61,13 @@ func (st *Staged) sync() (fs.FileInfo, error) {
 		return nil, fmt.Errorf("stat staged file: %w", err)
 	}
 	if fi.Size() != size {
-		return nil, fmt.Errorf("staged file has %d bytes, %d were written: somebody else writes to it", fi.Size(), size)
+		return nil, fmt.Errorf("the staged file has %d bytes, but %d were written: another process writes to it", fi.Size(), size)
 	}
 	return fi, nil
 }
 
-// publish renames a file of incomplete/ to the image id and returns the file
-// that it replaced, which is in trash now.
+// publish renames a file in incomplete/ to the image id and returns the file
+// that it replaced, which is now in trash.
 func (s *Store) publish(name, id string) (*Trashed, error) {
 	s.publishing.Lock()
 	defer s.publishing.Unlock()
@@ -80,14 +81,14 @@ func (s *Store) publish(name, id string) (*Trashed, error) {
 	return old, nil
 }
 
-// displace gives the image id, if there is one, a name in trash. Where the
-// file system has no links it loses the name it has, and for a moment there
-// is no image. The function that it returns takes all back.
+// displace gives the image id, if it exists, a second name in trash. On a file
+// system without links the file is renamed instead, and for a moment there is no
+// image. The returned function undoes it.
 func (s *Store) displace(id string) (old *Trashed, back func() error, err error) {
 	back = func() error { return nil }
 	fi, err := s.lstat("commit.lstat", id)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, back, nil // or something that is no image: the rename replaces it
+		return nil, back, nil // nothing, or something that is not an image: the rename replaces it
 	}
 	if err != nil {
 		return nil, nil, err
@@ -103,8 +104,8 @@ func (s *Store) displace(id string) (old *Trashed, back func() error, err error)
 	return old, func() error { return s.fs.Rename("commit.replace", old.path(), id) }, nil
 }
 
-// settle does what is left once an image is in place. Nothing of it can fail
-// the commit: what stays behind is found at the next scan, clean or start.
+// settle does the remaining work when an image is in place. None of it can fail
+// the commit: the next scan, clean or start finds what is left behind.
 func (s *Store) settle(id string, old *Trashed) {
 	warn := func(step string, err error) {
 		if err != nil {

@@ -6,13 +6,13 @@ import (
 	"time"
 )
 
-// FS is every operation on files that the cache directory sees. Names are
+// FS has all operations on files in the cache directory. Names are
 // slash-separated and relative to the directory; nothing outside can be named.
 // The first argument of each method labels the call site, such as
 // "commit.rename", so that a test fails exactly one.
 type FS interface {
 	OpenFile(op, name string, flag int, perm fs.FileMode) (File, error)
-	Mkdir(op, name string, perm fs.FileMode) error // an existing directory is no error
+	Mkdir(op, name string, perm fs.FileMode) error // an existing directory is not an error
 	Rename(op, oldname, newname string) error
 	Link(op, oldname, newname string) error
 	Remove(op, name string) error
@@ -42,7 +42,7 @@ type allocator interface {
 	Allocate(size int64) error
 }
 
-// forgetter is a [File] of which memory can be freed that holds what was read.
+// forgetter is a [File] that can free the memory in which it caches its bytes.
 type forgetter interface {
 	Forget(off, n int64) error
 }

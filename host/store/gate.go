@@ -7,13 +7,13 @@ import (
 	"time"
 )
 
-// gate is the [FS] of a [Store]: the directory's own once that is open. Until
-// then every operation fails with the reason.
+// gate is the [FS] of a [Store]. It passes operations on once the directory is
+// open; until then every operation fails with the reason.
 type gate struct {
 	state atomic.Pointer[gateState]
 }
 
-// gateState is one of the two.
+// gateState is either an open directory or the reason why it is not open.
 type gateState struct {
 	fs  FS
 	why error
@@ -21,9 +21,8 @@ type gateState struct {
 
 func (g *gate) open(fsys FS) { g.state.Store(&gateState{fs: fsys}) }
 
-// shut lets operations fail. What is wrong with the directory is no error of
-// the file that is asked for, so the errors do not wrap it: an image must not
-// seem absent because the directory is.
+// shut makes operations fail. Their errors do not wrap the error of the
+// directory: an image must not seem absent because the directory is.
 func (g *gate) shut(why error) {
 	g.state.Store(&gateState{why: fmt.Errorf("%w: %v", ErrNotOpen, why)})
 }

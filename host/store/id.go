@@ -7,7 +7,7 @@ import (
 	"github.com/imgcache/imgcache-host/sdk"
 )
 
-// checkID stands before every use of an id as a file name.
+// checkID is called before every use of an id as a file name.
 func checkID(id string) error {
 	if !sdk.ValidID(id) {
 		if len(id) > sdk.MaxIDLen {
@@ -18,8 +18,7 @@ func checkID(id string) error {
 	return nil
 }
 
-// splitName takes apart <id>~<suffix>. No id has a '~', and no suffix is
-// empty.
+// splitName splits <id>~<suffix>. No id contains '~', and no suffix is empty.
 func splitName(name string) (id, suffix string, ok bool) {
 	id, suffix, ok = strings.Cut(name, "~")
 	return id, suffix, ok && sdk.ValidID(id) && suffix != ""

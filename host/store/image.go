@@ -10,15 +10,15 @@ import (
 	"time"
 )
 
-// Info describes an image. Without a block table that fits Meta is empty and
-// Verified false.
+// Info describes an image. Without a block table that fits, Meta is empty and
+// Verified is false.
 type Info struct {
 	ID      string
 	Size    int64     // bytes
 	ModTime time.Time // of the file: when its last byte was written
-	Inode   uint64    // of the file, which it keeps when it is changed or moved
+	Inode   uint64    // of the file; it stays the same when the file is changed or moved
 	Meta
-	Verified   bool  // a block table guards each read
+	Verified   bool  // each read is checked against a block table
 	Unreadable error // why a scan could not open an adopted image; nil: it could, or did not try
 }
 
@@ -43,8 +43,8 @@ func (s *Store) Stat(id string) (Info, error) {
 }
 
 // OpenImage opens an image for reading. The error is fs.ErrNotExist when
-// there is none, and wraps [ErrCorrupt] when its block table is damaged or it
-// has become longer or shorter. An open image stays readable when it is
+// there is none, and wraps [ErrCorrupt] when the block table is damaged or the
+// size of the image has changed. An open image stays readable when it is
 // replaced or leaves the cache.
 func (s *Store) OpenImage(id string) (*Image, error) {
 	if err := checkID(id); err != nil {
@@ -129,21 +129,20 @@ func (im *Image) ReadBlock(n int64, buf []byte) ([]byte, error) {
 	return buf, nil
 }
 
-// Check compares bytes from anywhere with what block n must be. The error
-// wraps [ErrCorrupt] when they differ. Without a block table it knows nothing
-// and is content.
+// Check compares bytes from any source with the checksum of block n. The error
+// wraps [ErrCorrupt] when they differ. Without a block table it returns nil.
 func (im *Image) Check(n int64, block []byte) error {
 	if im.table != nil && crc32.Checksum(block, castagnoli) != im.table.sums[n] {
-		return fmt.Errorf("%w: block %d of %s has another checksum", ErrCorrupt, n, im.info.ID)
+		return fmt.Errorf("%w: block %d of %s has the wrong checksum", ErrCorrupt, n, im.info.ID)
 	}
 	return nil
 }
 
-// Forget says that block n will not be read again soon, so that it need not
-// stay in memory.
+// Forget says that block n will not be read again soon and need not stay in
+// memory.
 func (im *Image) Forget(n int64) {
 	if f, ok := im.file.(forgetter); ok {
-		_ = f.Forget(n*BlockSize, BlockSize) // an attempt
+		_ = f.Forget(n*BlockSize, BlockSize) // only saves memory
 	}
 }
 

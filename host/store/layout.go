@@ -33,13 +33,13 @@ const (
 	instanceFile = privateDir + "/instance"
 )
 
-// upgrade turns a directory of one format into one of the next. It may be
+// upgrade changes a directory from one format to the next. It may be
 // interrupted, and is then called again.
 type upgrade func(FS) error
 
-// upgrades lead from format 1 to the present one, which is one more than their
-// number. The format rises when an older program would misread what is in the
-// private directory; there is one so far.
+// upgrades lead from format 1 to the current one, which is one more than their
+// number. The format rises when an older program would misread the private
+// directory. There is only one format so far.
 var upgrades []upgrade
 
 // Modes of what is created. The group may read, so that an operator or
@@ -62,7 +62,7 @@ func (e *NewerError) Error() string {
 	return fmt.Sprintf("the directory has format %d, this program knows formats up to %d: use the newer program", e.Format, e.Known)
 }
 
-// layout is a cache directory that is being opened.
+// layout prepares a cache directory while it is opened.
 type layout struct {
 	fs       FS
 	log      *slog.Logger
@@ -72,8 +72,9 @@ type layout struct {
 	instance string
 }
 
-// prepare checks the format, takes the lock, and makes what is missing, in an
-// order that changes nothing in a directory that is not ours to change.
+// prepare checks the format, takes the lock, and creates what is missing. The
+// order makes sure that it changes nothing in a directory of another process or
+// of a newer program.
 func (l *layout) prepare() error {
 	if _, err := l.readFormat(); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
@@ -117,7 +118,7 @@ func (l *layout) readFormat() (int, error) {
 	}
 	v, err := strconv.Atoi(strings.TrimSpace(string(b)))
 	if err != nil || v < 1 {
-		return 0, fmt.Errorf("%s holds %q, want the version of the format, %d", formatFile, b, l.format())
+		return 0, fmt.Errorf("%s contains %q; expected the version of the format, such as %d", formatFile, b, l.format())
 	}
 	if v > l.format() {
 		return 0, &NewerError{Format: v, Known: l.format()}
@@ -125,7 +126,7 @@ func (l *layout) readFormat() (int, error) {
 	return v, nil
 }
 
-// ensureFormat reads the format again, now under the lock, and brings the
+// ensureFormat reads the format again, now under the lock, and upgrades the
 // directory to the newest one. A directory without a format is new.
 func (l *layout) ensureFormat() error {
 	v, err := l.readFormat()
@@ -161,7 +162,7 @@ func (l *layout) ensureInstance() error {
 		if raw, err := hex.DecodeString(l.instance); err == nil && len(raw) == 16 {
 			return nil
 		}
-		l.log.Warn("the name of this cache is damaged, it gets a new one", "file", instanceFile)
+		l.log.Warn("the name of this cache is damaged; the cache gets a new one", "file", instanceFile)
 	} else if !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("read instance: %w", err)
 	}
@@ -172,7 +173,7 @@ func (l *layout) ensureInstance() error {
 	return nil
 }
 
-// smallFile bounds what is read of a file that holds a line.
+// smallFile bounds how much is read of a file that contains one line.
 const smallFile = 256
 
 func readSmall(fsys FS, op, name string) ([]byte, error) {
@@ -184,12 +185,12 @@ func readSmall(fsys FS, op, name string) ([]byte, error) {
 	return io.ReadAll(io.LimitReader(f, smallFile))
 }
 
-// writeSmall puts a line into a file, all of it or nothing.
+// writeSmall writes a line to a file, completely or not at all.
 func writeSmall(fsys FS, op, name, line string) error {
 	return replaceFile(fsys, op, name, append([]byte(line), '\n'))
 }
 
-// replaceFile makes or replaces a file durably, all of it or nothing.
+// replaceFile creates or replaces a file durably, completely or not at all.
 func replaceFile(fsys FS, op, name string, b []byte) error {
 	tmp := name + ".new"
 	if err := writeFile(fsys, op, tmp, b); err != nil {

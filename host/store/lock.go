@@ -22,9 +22,9 @@ func (e *LockedError) Error() string {
 	return fmt.Sprintf("in use by process %d", e.PID)
 }
 
-// takeLock locks the lock file and writes our process id into it. The file
-// stays for ever: were it removed, two processes could hold locks on two
-// files of the same name.
+// takeLock locks the lock file and writes our process id to it. The file is
+// never removed: otherwise two processes could hold locks on two files of the
+// same name.
 func (l *layout) takeLock() error {
 	f, err := l.fs.OpenFile("lock", lockFile, os.O_RDWR|os.O_CREATE, filePerm)
 	if err != nil {
@@ -46,11 +46,11 @@ func (l *layout) takeLock() error {
 func lock(f File) error {
 	l, ok := f.(locker)
 	if !ok {
-		return errors.New("lock: the file system has no locks")
+		return errors.New("lock: the file system does not support locks")
 	}
 	err := l.Lock()
 	if errors.Is(err, syscall.EWOULDBLOCK) {
-		b, _ := io.ReadAll(io.LimitReader(f, smallFile)) // for the message alone
+		b, _ := io.ReadAll(io.LimitReader(f, smallFile)) // only for the message
 		pid, _ := strconv.Atoi(strings.TrimSpace(string(b)))
 		return &LockedError{PID: pid}
 	}

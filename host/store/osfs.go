@@ -12,8 +12,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// errNotRegular says that a name is not that of a regular file. Nothing else
-// exists for this package.
+// errNotRegular says that a name does not belong to a regular file. For this
+// package nothing else exists.
 var errNotRegular = fmt.Errorf("not a regular file: %w", fs.ErrNotExist)
 
 // OpenFS returns the real operations on dir, which is made if it does not
@@ -67,9 +67,10 @@ func (o *osFS) OpenFile(_, name string, flag int, perm fs.FileMode) (File, error
 	return osFile{f}, nil
 }
 
-// openat2 opens without a way through links or out of the directory, in one
-// system call where [os.Root] needs one for each step of the path and cannot
-// refuse links. The error is errors.ErrUnsupported where it is not offered.
+// openat2 opens a file without following links or leaving the directory. It
+// needs one system call, where [os.Root] needs one for each step of the path and
+// cannot refuse links. The error is errors.ErrUnsupported where the kernel does
+// not offer it.
 func (o *osFS) openat2(name string, flag int, perm fs.FileMode) (*os.File, error) {
 	if o.noOpenat2.Load() {
 		return nil, errors.ErrUnsupported
@@ -98,8 +99,8 @@ func (o *osFS) openat2(name string, flag int, perm fs.FileMode) (*os.File, error
 	return nil, &fs.PathError{Op: "open", Path: name, Err: err}
 }
 
-// openInRoot is openat2 where there is none. As [os.Root] follows links that
-// stay inside, the name is looked at too.
+// openInRoot replaces openat2 where there is none. [os.Root] follows links that
+// stay inside, so it looks at the name too.
 func (o *osFS) openInRoot(name string, flag int, perm fs.FileMode) (*os.File, error) {
 	f, err := o.root.OpenFile(name, flag, perm)
 	if flag&os.O_EXCL != 0 {
@@ -138,8 +139,8 @@ func (o *osFS) Remove(_, name string) error             { return o.root.Remove(n
 
 func (o *osFS) Lstat(_, name string) (fs.FileInfo, error) { return o.root.Lstat(name) }
 
-// ReadDir reads names alone. What a name is, an entry finds out when asked:
-// the store looks at each file itself in any case.
+// ReadDir reads only names. An entry looks at its file when it is asked: the
+// store looks at each file itself anyway.
 func (o *osFS) ReadDir(_, name string) ([]fs.DirEntry, error) {
 	d, err := o.root.Open(name)
 	if err != nil {

@@ -16,7 +16,7 @@ type Partial struct {
 	ID      string // of the image; "" when the name gives none
 	Size    int64  // bytes
 	ModTime time.Time
-	Foreign bool // another program made it
+	Foreign bool // another program created it
 	Owned   bool // a [Staged] of this process writes it
 }
 
@@ -31,7 +31,7 @@ func (s *Store) Incomplete() ([]Partial, error) {
 	})
 }
 
-// Invalid lists the files in invalid/. Nothing tells foreign ones there.
+// Invalid lists the files in invalid/. Foreign files cannot be told apart there.
 func (s *Store) Invalid() ([]Partial, error) {
 	return s.partials("invalid", invalidDir, func(*Partial) {})
 }
@@ -63,7 +63,7 @@ func (s *Store) HasForeign(id string) bool {
 }
 
 // RemoveIncomplete unlinks a file in incomplete/, unless this process writes
-// it. An absent one is no error.
+// it. An absent file is not an error.
 func (s *Store) RemoveIncomplete(name string) error {
 	if s.owned(name) {
 		return fmt.Errorf("%s/%s is being written", incompleteDir, name)
@@ -72,21 +72,21 @@ func (s *Store) RemoveIncomplete(name string) error {
 		return err
 	}
 	if err := s.remove("incomplete.checkpoint", join(fillsDir, name)); err != nil {
-		s.log.Debug("remove checkpoint", "file", name, "error", err)
+		s.log.Debug("could not remove the checkpoint", "file", name, "error", err)
 	}
 	return nil
 }
 
-// RemoveInvalid unlinks a file in invalid/. An absent one is no error.
+// RemoveInvalid unlinks a file in invalid/. An absent file is not an error.
 func (s *Store) RemoveInvalid(name string) error {
 	return s.removePartial("invalid.remove", invalidDir, name)
 }
 
-// removePartial takes names that Incomplete and Invalid list, which need not
+// removePartial takes names as Incomplete and Invalid list them; they need not
 // be ids.
 func (s *Store) removePartial(op, dir, name string) error {
 	if name == "." || strings.Contains(name, "/") || !fs.ValidPath(name) {
-		return fmt.Errorf("%w: %q names no file in %s/", ErrBadID, name, dir)
+		return fmt.Errorf("%w: %q is not the name of a file in %s/", ErrBadID, name, dir)
 	}
 	if _, err := s.lstat(op+".lstat", join(dir, name)); errors.Is(err, fs.ErrNotExist) {
 		return nil

@@ -25,7 +25,7 @@ func (s *Store) Enqueue(id, note string) (bool, error) {
 	added, err := s.mark(name, note)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return true, nil // somebody took it out again at once
+		return true, nil // somebody removed it again at once
 	case err != nil && added:
 		err = errors.Join(err, s.remove("enqueue.undo", name))
 		fallthrough
@@ -35,8 +35,8 @@ func (s *Store) Enqueue(id, note string) (bool, error) {
 	return added, nil
 }
 
-// mark makes a marker, if there is none, with its time. After an error added
-// says that a marker exists that has no right time.
+// mark creates a marker with its time, unless there is one already. After an
+// error, added says that a marker was created but does not have the right time.
 func (s *Store) mark(name, note string) (added bool, err error) {
 	s.queueing.Lock()
 	defer s.queueing.Unlock()
@@ -56,7 +56,7 @@ func (s *Store) mark(name, note string) (added bool, err error) {
 	return true, errors.Join(err, f.Close(), s.stamp(name))
 }
 
-// QueueNote returns the note of a queued image; "" when there is none, or it
+// QueueNote returns the note of a queued image, or "" when there is none or it
 // cannot be read.
 func (s *Store) QueueNote(id string) string {
 	if !sdk.ValidID(id) {
@@ -92,9 +92,9 @@ func (s *Store) readNewest() error {
 	return err
 }
 
-// stamp gives a marker a time later than that of every other one: the clock
-// may stand still between two calls, or be behind that of an earlier run. A
-// file system that keeps coarse times, down to two seconds, gets a larger step.
+// stamp gives a marker a later time than every other marker: the clock may stand
+// still between two calls, or be behind that of an earlier run. A file system
+// with coarse times, of up to two seconds, gets a larger step.
 func (s *Store) stamp(name string) error {
 	for _, step := range []time.Duration{time.Nanosecond, time.Millisecond, 2 * time.Second} {
 		t := s.newest.Add(step)
@@ -113,7 +113,7 @@ func (s *Store) stamp(name string) error {
 			return nil
 		}
 	}
-	return fmt.Errorf("time of %s does not rise above %v", name, s.newest)
+	return fmt.Errorf("the time of %s cannot be set later than %v", name, s.newest)
 }
 
 // Queue lists the queued ids in the order in which they were queued.
@@ -158,7 +158,7 @@ func (s *Store) Queued(id string) bool {
 	return err == nil
 }
 
-// Dequeue removes an image from the queue. An absent one is no error.
+// Dequeue removes an image from the queue. An absent image is not an error.
 func (s *Store) Dequeue(id string) error {
 	if err := checkID(id); err != nil {
 		return err

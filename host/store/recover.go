@@ -17,15 +17,16 @@ type RecoverReport struct {
 	Trash        int          // files in trash, left for Reclaim
 }
 
-// Recover brings the directory into order after a crash. A partial file of
-// ours that has no owner becomes an image when its commit had been decided,
-// that is when a block table names exactly this file; it stays when it has a
-// checkpoint; otherwise it is removed. Files of other programs stay. Recover goes on after an error, and
+// Recover repairs the directory after a crash. A partial file of ours without
+// an owner becomes an image if its commit was decided, that is if a block table
+// names exactly this file. It stays if it has a checkpoint; otherwise it is
+// removed. Files of other programs stay. Recover continues after an error, and
 // can be called again at any time.
 func (s *Store) Recover() (RecoverReport, error) {
 	var r RecoverReport
 	var errs []error
-	// Second names first: once a commit is completed, they look like trash.
+	// Second names come first: after a commit is completed they would look like
+	// trash.
 	errs = append(errs, s.dropSecondNames())
 	partials, err := s.Incomplete()
 	errs = append(errs, err)
@@ -84,9 +85,9 @@ func (s *Store) recoverPartial(p Partial, r *RecoverReport) error {
 }
 
 // supersedes reports whether a partial file with a table may replace the
-// image id. It may not when it is that image already, under a second name
-// that a loss of power brought back, nor when the image is newer: then the
-// table is left over from a commit that failed.
+// image id. It may not when it is the same file, under a second name that came
+// back with a loss of power, nor when the image is newer: then the table is left
+// over from a commit that failed.
 func (s *Store) supersedes(fi fs.FileInfo, id string) (bool, error) {
 	image, err := s.lstat("recover.image", id)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -98,8 +99,8 @@ func (s *Store) supersedes(fi fs.FileInfo, id string) (bool, error) {
 	return !os.SameFile(fi, image) && !image.ModTime().After(fi.ModTime()), nil
 }
 
-// dropSecondNames removes files from trash that are still images, because the
-// commit that was to replace them did not come to its rename.
+// dropSecondNames removes from trash the names of files that are still images:
+// the commit that was to replace them ended before its rename.
 func (s *Store) dropSecondNames() error {
 	trash, err := s.Trashed()
 	errs := []error{err}
@@ -111,14 +112,14 @@ func (s *Store) dropSecondNames() error {
 	return errors.Join(errs...)
 }
 
-// dropSecondName looks and unlinks under the lock, so that no commit is just
-// between its link and its rename. To unlink one of two names is quick.
+// dropSecondName checks and unlinks under the lock, so that no commit is between
+// its link and its rename. Unlinking one of two names is quick.
 func (s *Store) dropSecondName(t Trashed) error {
 	s.publishing.Lock()
 	defer s.publishing.Unlock()
 	image, err := s.lstat("recover.image", t.ID)
 	if err != nil || inode(image) != t.inode {
-		return nil // or cannot be told: to reclaim it is right as well
+		return nil // or it is not known: reclaiming the file is right too
 	}
 	return s.remove("recover.unlink", t.path())
 }

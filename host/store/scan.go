@@ -12,8 +12,8 @@ import (
 )
 
 // scanners is how many images a scan looks at at once. On a cold disk each
-// block table is a read of its own, and a scan takes as long as they wait in
-// line: 100 000 took 40 s one by one.
+// block table is a separate read, and reads one by one are slow: 100 000 took
+// 40 s.
 const scanners = 16
 
 // scanChunk is how many names are looked at before yield is called for them.
@@ -21,12 +21,13 @@ const scanChunk = 1024
 
 // Scan calls yield for each image, one after the other and in no order, and
 // stops at its first error. It reads the block table of each image, because
-// the version in it is part of Info, and tries to open those that have none. A
-// file that vanishes meanwhile is left out, and one that appears may be. A file
-// that cannot be looked at is left out too, and is the error in the end.
+// the version in it is part of Info, and tries to open images without a table.
+// It leaves out files that vanish meanwhile, and perhaps files that appear. It
+// leaves out files that it cannot look at, and returns an error about them.
 //
-// An image without a block table gets one that lies there for it, as after the
-// directory was copied. Afterwards tables whose image is gone are removed.
+// If an image has no block table of its own but one that belongs to it, as
+// after the directory was copied, it gets that one. At the end tables whose
+// image is gone are removed.
 func (s *Store) Scan(yield func(Info) error) error {
 	tables, err := s.tables()
 	if err != nil {
@@ -41,7 +42,7 @@ func (s *Store) Scan(yield func(Info) error) error {
 	for chunk := range slices.Chunk(entries, scanChunk) {
 		for _, f := range s.inspect(chunk, byID) {
 			switch {
-			case errors.Is(f.err, fs.ErrNotExist): // or no image
+			case errors.Is(f.err, fs.ErrNotExist): // it is gone, or not an image
 				continue
 			case f.err != nil:
 				unread = f.err
@@ -65,7 +66,7 @@ func (s *Store) Scan(yield func(Info) error) error {
 // found is what a scan finds under one name.
 type found struct {
 	info  Info
-	table string // where its table is, if it has one
+	table string // name of its table; empty: it has none
 	err   error
 }
 
@@ -94,7 +95,7 @@ func (s *Store) inspectFile(id string, tables func() map[string][]string) found 
 	}
 	t, err := s.loadTable(id, fi)
 	if err != nil {
-		s.log.Warn("block table is of no use", "image", id, "error", err)
+		s.log.Warn("the block table cannot be used", "image", id, "error", err)
 	} else if t == nil {
 		t = s.claim(id, fi, tables()[id])
 	}
@@ -105,8 +106,8 @@ func (s *Store) inspectFile(id string, tables func() map[string][]string) found 
 	return found{info: info, table: tableName(id, inode(fi))}
 }
 
-// tryOpen says why this process may not read an image that another program
-// stored, perhaps as another user.
+// tryOpen returns the error if this process may not read an image that another
+// program stored, perhaps as another user.
 func (s *Store) tryOpen(id string) error {
 	f, err := s.fs.OpenFile("scan.open", id, os.O_RDONLY, 0)
 	if err != nil {
@@ -128,8 +129,8 @@ func (s *Store) tables() (map[string]bool, error) {
 	return names, nil
 }
 
-// writes reports whether a file that may become the image id is being
-// written.
+// writes reports whether this process is writing a file that may become the
+// image id.
 func (s *Store) writes(id string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()

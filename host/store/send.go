@@ -2,10 +2,9 @@ package store
 
 import "io"
 
-// Send lets w take n bytes from off on, unverified. A w that is a connection
-// has the kernel send them, so that they do not pass through this process. It
-// returns fewer bytes than n where the file ends before. One goroutine at a
-// time may send.
+// Send writes n bytes from off on to w, unverified. If w is a connection, the
+// kernel sends them, and they do not pass through this process. It returns
+// fewer than n when the file ends before. One goroutine at a time may send.
 func (im *Image) Send(w io.ReaderFrom, off, n int64) (int64, error) {
 	f, ok := im.file.(io.ReadSeeker)
 	if !ok {

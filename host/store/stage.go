@@ -7,7 +7,7 @@ import (
 	"sync/atomic"
 )
 
-// Staged is a file that is being written and is no image yet. One goroutine
+// Staged is a file that is being written and is not an image yet. One goroutine
 // at a time writes, commits, keeps and removes; others may call ReadAt and
 // Size meanwhile, until Release.
 type Staged struct {
@@ -17,9 +17,9 @@ type Staged struct {
 	file File
 
 	size      atomic.Int64
-	allocated int64 // blocks are reserved for so many bytes
+	allocated int64 // bytes for which blocks are reserved
 	sums      summer
-	notes     *checkpoint // nil: a later run cannot go on with the file
+	notes     *checkpoint // nil: a later run cannot continue the file
 }
 
 // Stage begins a file that may become the image id. Its name is unique, so
@@ -43,7 +43,7 @@ func (s *Store) Stage(id string) (*Staged, error) {
 
 func (st *Staged) path() string { return join(incompleteDir, st.name) }
 
-// disown says that no file of this name in incomplete/ is ours any more.
+// disown notes that the file of this name in incomplete/ is no longer ours.
 func (st *Staged) disown() {
 	st.s.mu.Lock()
 	delete(st.s.staged, st.name)
@@ -62,8 +62,8 @@ func (st *Staged) ID() string { return st.id }
 // Size is the number of bytes written so far, all of which ReadAt can read.
 func (st *Staged) Size() int64 { return st.size.Load() }
 
-// Write appends p. After an error the bytes that n counts are part of the
-// file, and it is for the caller to write the rest or to give up.
+// Write appends p. After an error n bytes are part of the file, and the caller
+// may write the rest or give up.
 func (st *Staged) Write(p []byte) (n int, err error) {
 	n, err = st.file.WriteAt(p, st.size.Load())
 	if n > 0 {
@@ -105,9 +105,9 @@ func (st *Staged) Absorb(p []byte) (n int, err error) {
 // ReadAt reads what was written.
 func (st *Staged) ReadAt(p []byte, off int64) (int, error) { return st.file.ReadAt(p, off) }
 
-// Preallocate reserves disk blocks for a file of size bytes, so that it is
-// written in one piece. It is an attempt: on a file system that cannot do it,
-// or is full, nothing happens, and a write will tell.
+// Preallocate reserves disk blocks for a file of size bytes, so that the file
+// is stored in one piece. Nothing happens on a file system that cannot do it or
+// is full; a later write reports that.
 func (st *Staged) Preallocate(size int64) {
 	a, ok := st.file.(allocator)
 	if !ok || size <= 0 {
@@ -120,12 +120,11 @@ func (st *Staged) Preallocate(size int64) {
 	st.allocated = size
 }
 
-// Allocated is how many bytes have disk blocks, written or not, as far as is
-// known.
+// Allocated is the number of bytes that are known to have disk blocks, written
+// or not.
 func (st *Staged) Allocated() int64 { return st.allocated }
 
-// Keep moves the file to invalid/<id> for inspection, in place of an older
-// one there.
+// Keep moves the file to invalid/<id> for inspection, replacing an older one.
 func (st *Staged) Keep() error {
 	if err := st.s.fs.Rename("keep.rename", st.path(), join(invalidDir, st.id)); err != nil {
 		return fmt.Errorf("move staged file to %s/: %w", invalidDir, err)
@@ -135,8 +134,8 @@ func (st *Staged) Keep() error {
 	return nil
 }
 
-// Remove takes the name of the file away. The bytes stay on disk until
-// Release. A file that has no name any more is no error.
+// Remove unlinks the file. The bytes stay on disk until Release. A file that
+// was unlinked before is not an error.
 func (st *Staged) Remove() error {
 	if !st.s.owned(st.name) {
 		return nil
@@ -149,9 +148,8 @@ func (st *Staged) Remove() error {
 	return nil
 }
 
-// Release closes the file. One that was neither committed, kept nor removed
-// has no owner from now on; if it has a checkpoint, [Store.Resume] can go on
-// with it.
+// Release closes the file. A file that was not committed, kept or removed has
+// no owner from now on; if it has a checkpoint, [Store.Resume] can continue it.
 func (st *Staged) Release() error {
 	st.disown()
 	st.notes.close()

@@ -1,14 +1,14 @@
 // Package store keeps image files in the cache directory.
 //
 // The directory has the layout of Glance's image cache, so that an operator
-// can hand a cache over in both directions. What Glance does not know of lies
-// in one directory that no id can name:
+// can hand a cache over in both directions. What Glance does not know is in one
+// directory that no id can name:
 //
 //	<id>                        an image: whole, verified, ready to be served
-//	incomplete/<id>~<nonce>     a file that this process writes ([Store.Stage]) or may go on with
-//	incomplete/<id>             a foreign one: Glance writes it, or died over it
+//	incomplete/<id>~<nonce>     a file that this process writes ([Store.Stage]) or may continue
+//	incomplete/<id>             a foreign file: Glance writes it, or crashed while it did
 //	invalid/<id>                a file that failed, kept for inspection
-//	queue/<id>                  a marker, empty or with a note: the image shall be fetched
+//	queue/<id>                  a marker, empty or with a note: the image is to be fetched
 //	.imgcache/lock              held by the process that owns the directory
 //	.imgcache/format            version of everything below .imgcache
 //	.imgcache/instance          random name of this cache, for ever
@@ -17,18 +17,18 @@
 //	.imgcache/trash/<id>~<...>  an image on its way out, not unlinked yet
 //
 // The files are the truth: an image is cached when its file is in the base
-// directory. It comes there by one rename, after its bytes were synced, so
-// that neither a crash nor a loss of power can leave a part of it.
+// directory. One rename puts it there, after its bytes were synced, so neither
+// a crash nor a loss of power can leave a part of it.
 //
 // The block table of an image holds the CRC32C of each of its blocks and what
-// the origin said of it. A table belongs to one inode. When it is damaged, or
-// the file has another size than it was written for, nothing vouches for the
-// file, which is then corrupt. An image without a table, as one that Glance
-// stored, is served, but is not verified while it is read; [Image.Vouch] gives
-// it one. The time of a table's file is that of the last check of the image.
+// the origin said about it. A table belongs to one inode. If the table is
+// damaged, or the file does not have the size in the table, the image counts as
+// corrupt. An image without a table, such as one that Glance stored, is served,
+// but is not verified while it is read; [Image.Vouch] gives it a table. The
+// modification time of a table is the time of the last check of the image.
 //
-// Only regular files are images. A symbolic link, directory, FIFO or device
-// that bears the name of one does not exist for this package.
+// Only regular files are images. For this package a symbolic link, directory,
+// FIFO or device with the name of an image does not exist.
 //
 // All methods may be called by several goroutines at once, except those of
 // [Staged] and [Image], which say so themselves.
@@ -46,7 +46,7 @@ import (
 	"time"
 )
 
-// ErrBadID says that an id does not follow the grammar of [ValidID].
+// ErrBadID says that [ValidID] is false for an id.
 var ErrBadID = errors.New("bad image id")
 
 // ErrCorrupt says that bytes of an image cannot be read, or are not those
@@ -116,12 +116,12 @@ func newStore(cfg Config, upgrades []upgrade) *Store {
 	if s.now == nil {
 		s.now = time.Now
 	}
-	s.fs.shut(errors.New("nobody has opened it"))
+	s.fs.shut(errors.New("it was not opened yet"))
 	return s
 }
 
-// Open opens the directory: see the function of this name. It can be tried
-// again after an error, and does nothing when the directory is open.
+// Open opens the directory like the function [Open]. It can be tried again after
+// an error, and does nothing when the directory is open.
 func (s *Store) Open() error {
 	s.opening.Lock()
 	defer s.opening.Unlock()
@@ -165,12 +165,12 @@ func (s *Store) Close() error {
 	return l.release(s.closer)
 }
 
-// FS returns the operations on the cache directory, for those who keep files
+// FS returns the operations on the cache directory, for callers that keep files
 // of their own in PrivateDir.
 func (s *Store) FS() FS { return s.fs }
 
-// PrivateDir is the directory, relative to the cache directory, that holds
-// what is not an image. No id can name it.
+// PrivateDir is the directory, relative to the cache directory, for everything
+// that is not an image. No id can name it.
 func (s *Store) PrivateDir() string { return privateDir }
 
 // Instance is the random name, 32 hexadecimal digits, that the cache got when
@@ -191,7 +191,7 @@ func (s *Store) Free() (int64, error) {
 	return free, nil
 }
 
-// lstat is Lstat of a name that counts only as a regular file.
+// lstat is Lstat where only a regular file counts as existing.
 func (s *Store) lstat(op, name string) (fs.FileInfo, error) {
 	fi, err := s.fs.Lstat(op, name)
 	if err == nil && !fi.Mode().IsRegular() {
@@ -203,7 +203,7 @@ func (s *Store) lstat(op, name string) (fs.FileInfo, error) {
 	return fi, nil
 }
 
-// remove is Remove, for which an absent file is no error.
+// remove is Remove, where an absent file is not an error.
 func (s *Store) remove(op, name string) error {
 	err := s.fs.Remove(op, name)
 	if errors.Is(err, fs.ErrNotExist) {

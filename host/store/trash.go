@@ -20,10 +20,10 @@ func (t Trashed) path() string { return join(trashDir, t.Name) }
 // trashName is a name that no other file in trash has.
 func trashName(id string) string { return id + "~" + randomHex(8) }
 
-// Trash takes an image out of the cache by a rename, which is quick; Reclaim
+// Trash removes an image from the cache by a rename, which is quick; Reclaim
 // then frees its space. The error is fs.ErrNotExist when there is no such
-// image. The removal is not synced: after a loss of power the image may be
-// there again.
+// image. The removal is not synced: the image may come back after a loss of
+// power.
 func (s *Store) Trash(id string) (Trashed, error) {
 	if err := checkID(id); err != nil {
 		return Trashed{}, err
@@ -37,9 +37,9 @@ func (s *Store) Trash(id string) (Trashed, error) {
 	return t, nil
 }
 
-// Quarantine moves an image to invalid/<id>, in place of an older file there.
-// It takes only the file that info describes, whatever happened to its bytes.
-// The error is fs.ErrNotExist when that is not the image, or no more.
+// Quarantine moves an image to invalid/<id>, replacing an older file there. It
+// moves only the file that info describes, whatever happened to its bytes. The
+// error is fs.ErrNotExist when that file is not, or no longer, the image.
 func (s *Store) Quarantine(info Info) error {
 	if err := checkID(info.ID); err != nil {
 		return err
@@ -51,7 +51,7 @@ func (s *Store) Quarantine(info Info) error {
 	if err != nil {
 		return fmt.Errorf("quarantine image: %w", err)
 	}
-	// Else the rename would unlink the older file, under the lock.
+	// Otherwise the rename would unlink the older file while the lock is held.
 	if err := s.remove("quarantine.older", join(invalidDir, info.ID)); err != nil {
 		return fmt.Errorf("remove older file from %s/: %w", invalidDir, err)
 	}
@@ -61,11 +61,11 @@ func (s *Store) Quarantine(info Info) error {
 	return nil
 }
 
-// describes reports whether a file is the one that i was made of, though it may
-// have been changed since.
+// describes reports whether a file is the one that i describes, even if it was
+// changed since.
 func (i Info) describes(fi fs.FileInfo) bool { return inode(fi) == i.Inode }
 
-// withdraw renames an image away and drops its table, if it is the one that
+// withdraw renames an image away and drops its table, if it is the file that
 // the caller means.
 func (s *Store) withdraw(op, id, newname string, meant func(fs.FileInfo) bool) (fs.FileInfo, error) {
 	s.publishing.Lock()
@@ -84,7 +84,7 @@ func (s *Store) withdraw(op, id, newname string, meant func(fs.FileInfo) bool) (
 	return fi, nil
 }
 
-// Trashed lists what waits in trash to be unlinked.
+// Trashed lists the files in trash, which wait to be unlinked.
 func (s *Store) Trashed() ([]Trashed, error) {
 	var list []Trashed
 	err := s.files("trashed", trashDir, func(fi fs.FileInfo) error {
@@ -99,7 +99,7 @@ func (s *Store) Trashed() ([]Trashed, error) {
 	return list, nil
 }
 
-// Reclaim unlinks a file in trash. An absent one is no error.
+// Reclaim unlinks a file in trash. An absent file is not an error.
 func (s *Store) Reclaim(t Trashed) error {
 	if id, _, ok := splitName(t.Name); !ok || id != t.ID {
 		return &fs.PathError{Op: "reclaim", Path: t.Name, Err: syscall.EINVAL}
