@@ -126,7 +126,7 @@ func TestSwapPolicy(t *testing.T) {
 	} {
 		x.rejected(broken.what, readFile(t, filepath.Join("../../testdata/wasm", broken.module+".wasm")), broken.why)
 	}
-	x.rejected("is no module", []byte("no module"), "no WebAssembly module")
+	x.rejected("is no module", []byte("no module"), "not a WebAssembly module")
 	x.accepted(modules[0])
 	stop()
 	stopSteady()

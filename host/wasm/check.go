@@ -12,7 +12,7 @@ import (
 	"github.com/imgcache/imgcache-host/sdk"
 )
 
-// memoryName is the name under which a module exports its memory.
+// memoryName is the name of a module's exported memory.
 const memoryName = "memory"
 
 // The types of the exports, as signature writes them.
@@ -43,8 +43,8 @@ func signature(f api.FunctionDefinition) string {
 	return list(f.ParamTypes()) + " -> " + list(f.ResultTypes())
 }
 
-// checkModule reports what every module must have and lacks, and exports of
-// the ABI that have another type than it says.
+// checkModule reports a missing export that every module must have, and exports
+// of the ABI whose type is wrong.
 func checkModule(c wazero.CompiledModule) error {
 	if c.ExportedMemories()[memoryName] == nil {
 		return fmt.Errorf("%w: the module does not export its memory as %q", sdk.ErrInvalid, memoryName)
@@ -52,14 +52,15 @@ func checkModule(c wazero.CompiledModule) error {
 	have := c.ExportedFunctions()
 	for name, want := range types {
 		if f, ok := have[name]; ok && signature(f) != want {
-			return fmt.Errorf("%w: the module's %s has the type %s, want %s", sdk.ErrInvalid, name, signature(f), want)
+			return fmt.Errorf("%w: the module's %s has the type %s; expected %s", sdk.ErrInvalid, name, signature(f), want)
 		}
 	}
 	return checkNames(have, "", abi.FuncVersion, abi.FuncAlloc, abi.FuncFree)
 }
 
 // checkForm reports an export that the manifest promises and the module lacks.
-// What it does not promise is not called: a Go guest exports all forms.
+// Exports that it does not promise are never called: a Go guest exports all
+// forms.
 func checkForm(c wazero.CompiledModule, m sdk.Manifest) error {
 	if m.Kind == sdk.KindDriver {
 		return checkNames(c.ExportedFunctions(), ", and its manifest says that it is a driver", abi.FuncApply, abi.FuncList)
@@ -97,7 +98,7 @@ func checkNames(have map[string]api.FunctionDefinition, why string, names ...str
 func (m *Module) offer(ctx context.Context) error {
 	for _, memory := range m.compiled.ImportedMemories() {
 		module, name, _ := memory.Import()
-		return fmt.Errorf("%w: the module imports the memory %s.%s, want its own", sdk.ErrInvalid, module, name)
+		return fmt.Errorf("%w: the module imports the memory %s.%s; expected a memory of its own", sdk.ErrInvalid, module, name)
 	}
 	offered := map[string]wazero.CompiledModule{}
 	for _, f := range m.compiled.ImportedFunctions() {

@@ -52,11 +52,11 @@ func TestLoadRefuses(t *testing.T) {
 		"missing":    {misbehaved(t, "missing"), "does not export imgcache_score"},
 		"oldabi":     {misbehaved(t, "oldabi"), "version 99"},
 		"import":     {misbehaved(t, "import"), "imports imgcache.open"},
-		"wrong":      {misbehaved(t, "wrong"), "imgcache_score has the type (i32, i32) -> (i64), want (i32, i32) -> (i32)"},
+		"wrong":      {misbehaved(t, "wrong"), "imgcache_score has the type (i32, i32) -> (i64); expected (i32, i32) -> (i32)"},
 		"wide":       {misbehaved(t, "wide"), "more than 1048576 elements"},
 		"huge":       {huge, "at most 33554432"},
-		"empty":      {nil, "no WebAssembly module"},
-		"text":       {[]byte("#!/bin/sh"), "no WebAssembly module"},
+		"empty":      {nil, "not a WebAssembly module"},
+		"text":       {[]byte("#!/bin/sh"), "not a WebAssembly module"},
 		"no memory":  {[]byte(preamble), `memory as "memory"`},
 		"half of it": {misbehaved(t, "trap")[:100], "middle of a section"},
 		"damaged":    {damaged, "compile"},
@@ -230,8 +230,8 @@ func TestDamagedCache(t *testing.T) {
 // loaded.
 func TestBadAddresses(t *testing.T) {
 	for name, want := range map[string]string{
-		"pointer": "imgcache_alloc: answered the address 4294967288, beyond the module's memory",
-		"crooked": "imgcache_alloc: answered the address 1027, which is not aligned to 8",
+		"pointer": "imgcache_alloc: returned the address 4294967288, which is outside of the module's memory",
+		"crooked": "imgcache_alloc: returned the address 1027, which is not aligned to 8",
 	} {
 		if _, err := Load(t.Context(), misbehaved(t, name), Options{}); !errors.Is(err, sdk.ErrUnavailable) || !strings.Contains(fmt.Sprint(err), want) {
 			t.Errorf("%s: Load() = %v, want %q", name, err, want)
@@ -301,13 +301,13 @@ func TestBoast(t *testing.T) {
 	open := func() sdk.Stateful {
 		return load(t, misbehaved(t, "boast"), Options{}).Plugin().(sdk.Stateful)
 	}
-	if keys, err := open().Select(t.Context(), time.Now(), 1, 7); !errors.Is(err, sdk.ErrUnavailable) || !strings.Contains(fmt.Sprint(err), "8 keys, at most 7") {
+	if keys, err := open().Select(t.Context(), time.Now(), 1, 7); !errors.Is(err, sdk.ErrUnavailable) || !strings.Contains(fmt.Sprint(err), "8 keys; expected at most 7") {
 		t.Errorf("Select() = %d keys, %v", len(keys), err)
 	}
-	if b, err := open().(sdk.Snapshotter).Snapshot(t.Context()); !errors.Is(err, sdk.ErrUnavailable) || !strings.Contains(fmt.Sprint(err), "wants more room each time") {
+	if b, err := open().(sdk.Snapshotter).Snapshot(t.Context()); !errors.Is(err, sdk.ErrUnavailable) || !strings.Contains(fmt.Sprint(err), "asks for a larger buffer each time") {
 		t.Errorf("Snapshot() = %d bytes, %v", len(b), err)
 	}
-	if err := open().Observe(t.Context(), make([]sdk.Event, 1)); !errors.Is(err, sdk.ErrUnavailable) || !strings.Contains(fmt.Sprint(err), "log of memory that the module does not have") {
+	if err := open().Observe(t.Context(), make([]sdk.Event, 1)); !errors.Is(err, sdk.ErrUnavailable) || !strings.Contains(fmt.Sprint(err), "log with an address outside of the module's memory") {
 		t.Errorf("Observe() = %v", err)
 	}
 }

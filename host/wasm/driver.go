@@ -12,12 +12,12 @@ import (
 // pageRoom is the room for a page of a list in bytes: some thousand records.
 const pageRoom = 256 << 10
 
-// driver is a module that keeps records. What it is to remember it puts into
-// the store of keys and values, which outlives its instances.
+// driver is a module that keeps records. It stores them as keys and values,
+// which outlive its instances.
 type driver struct{ *Module }
 
-// List implements [sdk.Driver]. The module is free between two pages, so a
-// batch that is applied meanwhile waits for one page at most.
+// List implements [sdk.Driver]. Between two pages other calls get their turn, so
+// a batch waits for one page at most.
 func (d driver) List(ctx context.Context, yield func([]sdk.Entry) error) error {
 	after := ""
 	for {
@@ -53,8 +53,8 @@ func (g *guest) apply(ctx context.Context, frame []byte) error {
 	return g.status(ctx, abi.FuncApply, in, uint64(len(frame)))
 }
 
-// page asks for the entries that come after an id, as many as there is room
-// for. None is the end.
+// page asks for the entries after an id, as many as there is room for. An empty
+// page is the end.
 func (g *guest) page(ctx context.Context, after string) ([]sdk.Entry, error) {
 	in, err := g.give(ctx, []byte(after))
 	if err != nil {
@@ -69,13 +69,13 @@ func (g *guest) page(ctx context.Context, after string) ([]sdk.Entry, error) {
 		err = checkPage(page, after)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("%w: %s answered a page that makes no sense: %w", sdk.ErrUnavailable, abi.FuncList, err)
+		return nil, fmt.Errorf("%w: %s returned an impossible page: %w", sdk.ErrUnavailable, abi.FuncList, err)
 	}
 	return page, nil
 }
 
-// checkPage holds a page to the order that keeps a list from going round in
-// circles and from naming an image twice.
+// checkPage checks that the ids of a page rise, so that a list cannot run for
+// ever or name an image twice.
 func checkPage(page []sdk.Entry, after string) error {
 	for i, e := range page {
 		switch {

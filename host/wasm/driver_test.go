@@ -108,10 +108,10 @@ func TestHostileDriver(t *testing.T) {
 	}
 	d := m.Plugin().(sdk.Driver)
 	for seq, want := range map[uint64]string{
-		1: "kv_get of memory that the module does not have",
-		2: "kv_get of memory that the module does not have",
-		3: "kv_scan of memory that the module does not have",
-		4: "kv_write of memory that the module does not have",
+		1: "kv_get with an address outside of the module's memory",
+		2: "kv_get with an address outside of the module's memory",
+		3: "kv_scan with an address outside of the module's memory",
+		4: "kv_write with an address outside of the module's memory",
 		5: "invalid",
 		6: "not found",
 	} {
@@ -130,8 +130,8 @@ func TestHostileDriver(t *testing.T) {
 // TestDriverManifests: what a module cannot be is said when it is loaded.
 func TestDriverManifests(t *testing.T) {
 	for text, want := range map[string]string{
-		`{"name":"x","kind":"driver","capabilities":["nodes"]}`:                      "reaches no other node",
-		`{"name":"x","kind":"driver","capabilities":["heartbeat"]}`:                  "reaches no other node",
+		`{"name":"x","kind":"driver","capabilities":["nodes"]}`:                      "a module cannot reach other nodes",
+		`{"name":"x","kind":"driver","capabilities":["heartbeat"]}`:                  "a module cannot reach other nodes",
 		`{"name":"x","kind":"policy","capabilities":["score"],"requests":["kv"]}`:    "",
 		`{"name":"x","kind":"driver","requests":["kv","something later"]}`:           "",
 		`{"name":"x","kind":"policy","capabilities":["score"],"requests":["clock"]}`: "",

@@ -39,7 +39,7 @@ func (g *guest) call(ctx context.Context, name string, args ...uint64) (uint32, 
 	return uint32(results[0]), nil
 }
 
-// status calls an export that answers a status.
+// status calls an export that returns a status.
 func (g *guest) status(ctx context.Context, name string, args ...uint64) error {
 	result, err := g.call(ctx, name, args...)
 	if err != nil {
@@ -48,8 +48,8 @@ func (g *guest) status(ctx context.Context, name string, args ...uint64) error {
 	return g.failure(name, abi.Status(result))
 }
 
-// number calls an export that answers a number, or a status with its sign
-// turned.
+// number calls an export that returns a number, or a status with its sign
+// changed.
 func (g *guest) number(ctx context.Context, name string, args ...uint64) (int, error) {
 	result, err := g.call(ctx, name, args...)
 	if err != nil {
@@ -126,7 +126,7 @@ func (g *guest) choose(ctx context.Context, now time.Time, need uint64, limit in
 		return nil, err
 	}
 	if n > limit {
-		return nil, fmt.Errorf("%w: %s answered %d keys, at most %d were asked for", sdk.ErrUnavailable, abi.FuncSelect, n, limit)
+		return nil, fmt.Errorf("%w: %s returned %d keys; expected at most %d", sdk.ErrUnavailable, abi.FuncSelect, n, limit)
 	}
 	b := g.taken(8 * n)
 	keys := make([]sdk.Key, n)
@@ -146,12 +146,12 @@ func (g *guest) manifest(ctx context.Context) ([]byte, error) {
 
 // text calls an export that fills a buffer.
 func (g *guest) text(ctx context.Context, name string) ([]byte, error) {
-	const usual = 4 << 10 // fits most manifests
+	const usual = 4 << 10 // enough for most manifests
 	return g.fill(ctx, usual, name)
 }
 
-// fill calls an export whose last arguments are a buffer and its size, and
-// calls it again with more room when there was too little.
+// fill calls an export whose last arguments are a buffer and its size. If the
+// buffer is too small, it calls the export again with a larger one.
 func (g *guest) fill(ctx context.Context, usual int, name string, args ...uint64) ([]byte, error) {
 	size := max(usual, int(g.out.size))
 	for range 2 {
@@ -168,7 +168,7 @@ func (g *guest) fill(ctx context.Context, usual int, name string, args ...uint64
 		}
 		size = n
 	}
-	return nil, fmt.Errorf("%w: %s wants more room each time", sdk.ErrUnavailable, name)
+	return nil, fmt.Errorf("%w: %s asks for a larger buffer each time", sdk.ErrUnavailable, name)
 }
 
 func (g *guest) restore(ctx context.Context, snapshot []byte) error {

@@ -22,7 +22,7 @@ func (m *Module) offers() map[string]func(wazero.Runtime) wazero.HostModuleBuild
 	}
 }
 
-// offerWASI offers what language runtimes want. The configuration of the
+// offerWASI offers what language runtimes need. The configuration of the
 // instance gives it no files, arguments or environment.
 func offerWASI(r wazero.Runtime) wazero.HostModuleBuilder {
 	b := r.NewHostModuleBuilder(wasi_snapshot_preview1.ModuleName)
@@ -40,15 +40,15 @@ func (m *Module) offerOwn(r wazero.Runtime) wazero.HostModuleBuilder {
 		NewFunctionBuilder().WithFunc(m.kvWrite).Export(abi.ImportKVWrite)
 }
 
-// view is the memory at an address that a module has given. What it does not
-// have is a trap.
+// view returns the memory at an address from a module. An address outside of
+// its memory is a trap.
 func view(mod api.Module, name string, at, size uint32) []byte {
 	if size == 0 {
 		return nil // the address has no meaning
 	}
 	b, ok := mod.Memory().Read(at, size)
 	if !ok {
-		panic(fmt.Errorf("%s.%s of memory that the module does not have", abi.Module, name))
+		panic(fmt.Errorf("%s.%s with an address outside of the module's memory", abi.Module, name))
 	}
 	return b
 }

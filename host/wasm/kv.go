@@ -22,7 +22,7 @@ func (m *Module) openStore(ctx context.Context, dir string) error {
 		return nil
 	}
 	if dir == "" {
-		return fmt.Errorf("%w: the module asks for %q, and has no directory of its own", sdk.ErrUnavailable, sdk.GrantKV)
+		return fmt.Errorf("%w: the module requests %q, but has no directory of its own", sdk.ErrUnavailable, sdk.GrantKV)
 	}
 	store, aside, err := kv.Open(ctx, filepath.Join(dir, storeName), m.opts.State)
 	if err != nil {
@@ -48,8 +48,8 @@ func (m *Module) kvGet(_ context.Context, mod api.Module, key, keyLen, buf, room
 	return m.kvAnswer(abi.ImportKVGet, size, err)
 }
 
-// kvScan writes as many pairs as there is room for. When there is none for the
-// first, it answers how much that one needs.
+// kvScan writes as many pairs as there is room for. If even the first does not
+// fit, it returns the size of that pair.
 func (m *Module) kvScan(_ context.Context, mod api.Module, prefix, prefixLen, after, afterLen, buf, room uint32) int32 {
 	out := view(mod, abi.ImportKVScan, buf, room)[:0:room]
 	from, start := view(mod, abi.ImportKVScan, prefix, prefixLen), view(mod, abi.ImportKVScan, after, afterLen)
@@ -78,13 +78,13 @@ func (m *Module) kvWrite(_ context.Context, mod api.Module, pairs, size uint32) 
 
 func (m *Module) withStore(f func(*kv.Store) error) error {
 	if m.store == nil {
-		return fmt.Errorf("%w: keys and values are for drivers whose manifest requests %q, from imgcache_configure on", sdk.ErrUnsupported, sdk.GrantKV)
+		return fmt.Errorf("%w: keys and values can be used from imgcache_configure on, by drivers whose manifest requests %q", sdk.ErrUnsupported, sdk.GrantKV)
 	}
 	return f(m.store)
 }
 
-// kvAnswer is what a function answers: a size, or a status with its sign
-// turned. Why it failed, which a status cannot say, is logged.
+// kvAnswer is the result of a function: a size, or a status with its sign
+// changed. It logs the reason of a failure, which a status cannot express.
 func (m *Module) kvAnswer(name string, size int, err error) int32 {
 	if err == nil {
 		return int32(size)

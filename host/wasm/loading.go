@@ -6,15 +6,15 @@ import (
 	"time"
 )
 
-// maxLoading is the memory in bytes that a runner may have while it compiles a
-// module: half as much again as the largest module of a usual kind takes. A
-// small one that is made for it takes any amount.
+// maxLoading is the memory in bytes that a runner may use while it compiles a
+// module: one and a half times what the largest ordinary module takes. A small
+// module written for the purpose can take any amount.
 const maxLoading = 1 << 30
 
-// boundMemory calls over when this process has more memory than limit, until it
-// is stopped.
+// boundMemory calls over when this process uses more memory than limit, until
+// the returned function is called.
 func boundMemory(limit uint64, over func()) (stop func()) {
-	const often = 50 * time.Millisecond // in which a compiler gets a few megabytes
+	const often = 50 * time.Millisecond // a compiler allocates a few megabytes in that time
 	ended := make(chan struct{})
 	var wg sync.WaitGroup
 	wg.Go(func() {

@@ -33,7 +33,7 @@ func parseManifest(text []byte) (sdk.Manifest, error) {
 	}
 	for _, c := range []sdk.Capability{sdk.CapNodes, sdk.CapHeartbeat} {
 		if m.Has(c) {
-			return m, fmt.Errorf("%w: manifest: the capability %q is for programs, for a module reaches no other node", sdk.ErrInvalid, c)
+			return m, fmt.Errorf("%w: manifest: only a program can have the capability %q, because a module cannot reach other nodes", sdk.ErrInvalid, c)
 		}
 	}
 	return m, nil
@@ -41,14 +41,14 @@ func parseManifest(text []byte) (sdk.Manifest, error) {
 
 var errSection = fmt.Errorf("%w: the module ends in the middle of a section", sdk.ErrInvalid)
 
-// preamble begins a core module: the magic number and version 1.
+// preamble is the beginning of a core module: the magic number and version 1.
 const preamble = "\x00asm\x01\x00\x00\x00"
 
 // manifestSection returns the contents of the custom section that holds the
 // manifest, and whether there is one.
 func manifestSection(code []byte) (text []byte, ok bool, err error) {
 	if len(code) < len(preamble) || string(code[:len(preamble)]) != preamble {
-		return nil, false, fmt.Errorf("%w: this is no WebAssembly module", sdk.ErrInvalid)
+		return nil, false, fmt.Errorf("%w: this is not a WebAssembly module", sdk.ErrInvalid)
 	}
 	for rest := code[len(preamble):]; len(rest) > 0; {
 		const custom = 0

@@ -88,7 +88,7 @@ func TestRunnerSaysWhy(t *testing.T) {
 		{nil, "", 2, "path of one module"},
 		{[]string{"a", "b"}, "", 2, "path of one module"},
 		{[]string{"/nonexistent.wasm"}, "", 1, "no such file"},
-		{[]string{text}, "", 1, "no WebAssembly module"},
+		{[]string{text}, "", 1, "not a WebAssembly module"},
 		{[]string{huge}, "", 1, "at most 33554432"},
 		{[]string{trap}, "64MiB", 1, memoryEnv},
 		{[]string{trap}, "-1", 1, memoryEnv},

@@ -7,11 +7,11 @@ import (
 	"github.com/imgcache/imgcache-host/pluginproto/abi"
 )
 
-// block is room in the module's memory that the host asked for. It is used
-// again by later calls.
+// block is a part of the module's memory that the host asked for. Later calls
+// use it again.
 type block struct{ ptr, size uint32 }
 
-// reserve gives b at least n bytes. What was in it is lost when it grows.
+// reserve gives b at least n bytes. When it grows, its content is lost.
 func (g *guest) reserve(ctx context.Context, b *block, n int) error {
 	if n <= int(b.size) {
 		return nil
@@ -23,7 +23,7 @@ func (g *guest) reserve(ctx context.Context, b *block, n int) error {
 			return err
 		}
 	}
-	const unit = 4 << 10 // batches of nearly the same size fit again
+	const unit = 4 << 10 // so that a slightly larger batch still fits
 	size := (uint32(n) + unit - 1) / unit * unit
 	result, err := g.call(ctx, abi.FuncAlloc, uint64(size))
 	if err != nil {
@@ -34,9 +34,9 @@ func (g *guest) reserve(ctx context.Context, b *block, n int) error {
 	case ptr == 0:
 		return g.output.trap(abi.FuncAlloc, fmt.Errorf("the module has no memory for %d bytes", size))
 	case ptr%8 != 0:
-		return g.output.trap(abi.FuncAlloc, fmt.Errorf("answered the address %d, which is not aligned to 8", ptr))
+		return g.output.trap(abi.FuncAlloc, fmt.Errorf("returned the address %d, which is not aligned to 8", ptr))
 	case uint64(ptr)+uint64(size) > uint64(g.mod.Memory().Size()):
-		return g.output.trap(abi.FuncAlloc, fmt.Errorf("answered the address %d, beyond the module's memory", ptr))
+		return g.output.trap(abi.FuncAlloc, fmt.Errorf("returned the address %d, which is outside of the module's memory", ptr))
 	}
 	*b = block{ptr, size}
 	return nil
@@ -47,7 +47,7 @@ func (g *guest) give(ctx context.Context, p []byte) (uint64, error) {
 	if err := g.reserve(ctx, &g.in, max(1, len(p))); err != nil {
 		return 0, err
 	}
-	g.mod.Memory().Write(g.in.ptr, p) // a memory never shrinks: the block is there
+	g.mod.Memory().Write(g.in.ptr, p) // cannot fail: a memory never shrinks
 	return uint64(g.in.ptr), nil
 }
 

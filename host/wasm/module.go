@@ -1,13 +1,13 @@
 // Package wasm runs plugins that are WebAssembly modules, on wazero.
 //
 // In the service a module runs in the runner, a child process that the
-// supervisor can kill: compiled guest code cannot be interrupted without a
-// price, and while it runs, the garbage collector of its process waits. Tools
-// that run a module in their own process set Options.Interruptible.
+// supervisor can kill. Code that can be interrupted is slower, and while other
+// code runs, the garbage collector of its process waits. Tools that run a module
+// in their own process set Options.Interruptible.
 //
 // A module gets no files, no network, no arguments and no environment. Unless
-// more is granted it has a clock that only ticks, and random numbers that
-// repeat. A driver has a store of keys and values if it asks for one.
+// it is granted more, it has a clock that only ticks, and random numbers that
+// repeat. A driver gets a store of keys and values if it requests one.
 package wasm
 
 import (
@@ -51,12 +51,12 @@ type Options struct {
 	State    int64        // limit of what a driver stores in bytes; 0: kv.DefaultQuota
 	Grants   []sdk.Grant  // of sdk.GrantClock and sdk.GrantRandom
 
-	// Interruptible makes calls end with their context, and 3 to 20 times as
-	// slow. Without it a call ends when the module likes.
+	// Interruptible makes calls end with their context. It also makes them 3
+	// to 20 times slower. Without it a call ends when the module returns.
 	Interruptible bool
 
 	// OnLostState is called when an instance of a stateful policy has
-	// trapped, before the call answers its error. May be nil.
+	// trapped, before the call returns its error. It may be nil.
 	OnLostState func()
 }
 
@@ -71,18 +71,18 @@ type Module struct {
 
 	mu       sync.Mutex
 	guest    *guest     // nil after a trap
-	options  sdk.Config // of Configure, for the instances to come; nil: not configured
-	lostWhat error      // the trap that took the state of a stateful policy
-	store    *kv.Store  // of a driver; nil: it asks for none, or is not configured
+	options  sdk.Config // from Configure, for later instances; nil: not configured
+	lostWhat error      // the trap that cost a stateful policy its state
+	store    *kv.Store  // of a driver; nil: it requests none, or is not configured
 }
 
 // Load compiles a module, checks that it is a plugin that this host can run,
-// and makes an instance of it. What is wrong with the module wraps
-// sdk.ErrInvalid and names the export, import or field of the manifest; a
-// trap before the first call is sdk.ErrUnavailable.
+// and makes an instance of it. An error of the module wraps sdk.ErrInvalid and
+// names the export, import or field of the manifest; a trap before the first
+// call wraps sdk.ErrUnavailable.
 func Load(ctx context.Context, code []byte, o Options) (*Module, error) {
 	if len(code) > maxModule {
-		return nil, fmt.Errorf("%w: the module is too large, at most %d bytes are loaded", sdk.ErrInvalid, maxModule)
+		return nil, fmt.Errorf("%w: the module is too large; expected at most %d bytes", sdk.ErrInvalid, maxModule)
 	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
@@ -129,8 +129,8 @@ func (m *Module) open(ctx context.Context, declared bool) (err error) {
 	return checkForm(m.compiled, m.manifest)
 }
 
-// compile compiles the module with the cache of compiled code, and when that
-// fails without: a cache that is full or damaged must not stop a policy.
+// compile compiles the module with the cache of compiled code. If that fails,
+// it compiles without: a full or damaged cache must not stop a policy.
 func (m *Module) compile(ctx context.Context, code []byte) error {
 	ctx = experimental.WithCompilationWorkers(ctx, runtime.GOMAXPROCS(0))
 	if m.opts.CacheDir != "" {
@@ -178,8 +178,8 @@ func (m *Module) config() wazero.RuntimeConfig {
 		WithCloseOnContextDone(m.opts.Interruptible)
 }
 
-// openCache opens the directory of compiled code. It holds machine code that
-// will be run, so nobody else may write there.
+// openCache opens the directory of compiled code. The machine code in it will be
+// run, so nobody else may write there.
 func openCache(dir string) (wazero.CompilationCache, error) {
 	const private = 0o700
 	if err := os.MkdirAll(dir, private); err != nil {
@@ -193,8 +193,8 @@ func openCache(dir string) (wazero.CompilationCache, error) {
 	return wazero.NewCompilationCacheWithDir(dir)
 }
 
-// versioning is held where wazero may be looking for its own version, which it
-// keeps without a lock: modules are loaded at the same time.
+// versioning is held where wazero may look up its own version, which it stores
+// without a lock, while modules are loaded at the same time.
 var versioning sync.Mutex
 
 // instantiate makes an instance and asks for its version.
@@ -207,7 +207,7 @@ func (m *Module) instantiate(ctx context.Context) (*guest, error) {
 	g := &guest{mod: mod, output: m.output}
 	version, err := g.call(ctx, abi.FuncVersion)
 	if err == nil && version != abi.Version {
-		err = fmt.Errorf("%w: the module is built for version %d of the ABI, this host speaks version %d",
+		err = fmt.Errorf("%w: the module is built for version %d of the ABI; this host speaks version %d",
 			sdk.ErrInvalid, version, abi.Version)
 	}
 	if err != nil {
@@ -219,7 +219,7 @@ func (m *Module) instantiate(ctx context.Context) (*guest, error) {
 
 func (m *Module) instanceConfig() wazero.ModuleConfig {
 	c := wazero.NewModuleConfig().
-		WithName(""). // instances of one name would exclude each other
+		WithName(""). // two instances cannot have the same name
 		WithStartFunctions("_initialize").
 		WithStdout(m.output).WithStderr(m.output)
 	if slices.Contains(m.opts.Grants, sdk.GrantClock) {
@@ -234,9 +234,9 @@ func (m *Module) instanceConfig() wazero.ModuleConfig {
 // Manifest returns what the module says of itself.
 func (m *Module) Manifest() sdk.Manifest { return m.manifest }
 
-// Plugin returns the module as what its manifest declares: a value that
-// implements sdk.Configurer and sdk.Noter, and sdk.Driver, or sdk.Scorer, or
-// sdk.Stateful, the latter with sdk.Snapshotter if it is declared.
+// Plugin returns the module in the form that its manifest declares: a value that
+// implements sdk.Configurer and sdk.Noter, and one of sdk.Driver, sdk.Scorer and
+// sdk.Stateful, the last with sdk.Snapshotter if the manifest declares it.
 func (m *Module) Plugin() any {
 	switch {
 	case m.manifest.Kind == sdk.KindDriver:
@@ -249,8 +249,8 @@ func (m *Module) Plugin() any {
 	return stateful{m}
 }
 
-// Configure gives the module its options; each later instance gets them too. A
-// driver's store is in s.StateDir.
+// Configure passes options to the module, and to each later instance. The store
+// of a driver is in s.StateDir.
 func (m *Module) Configure(ctx context.Context, s sdk.Settings) error {
 	if err := m.openStore(ctx, s.StateDir); err != nil {
 		return err
@@ -264,8 +264,8 @@ func (m *Module) Configure(ctx context.Context, s sdk.Settings) error {
 	})
 }
 
-// Notes implements [sdk.Noter]: it says what the module asks for and does not
-// have.
+// Notes implements [sdk.Noter]: it says what the module requests but was not
+// granted.
 func (m *Module) Notes() []string {
 	var notes []string
 	if m.manifest.Kind == sdk.KindPolicy && m.manifest.Asks(sdk.GrantKV) {
@@ -291,9 +291,10 @@ func (m *Module) Close(ctx context.Context) error {
 	return err
 }
 
-// use runs f with the instance, a new one if the last has trapped. A scoring
-// policy does not notice, nor does a driver, whose records are in its store. A
-// stateful policy has lost its state: every call fails from then on.
+// use runs f with the instance, or with a new one if the last has trapped. That
+// makes no difference to a scoring policy, or to a driver, whose records are in
+// its store. A stateful policy has lost its state: from then on every call
+// fails.
 func (m *Module) use(ctx context.Context, f func(*guest) error) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -331,7 +332,7 @@ func (m *Module) renew(ctx context.Context) error {
 	return nil
 }
 
-// drop throws the instance away: a trap leaves its memory in any state.
+// drop discards the instance: after a trap its memory may be in any state.
 func (m *Module) drop(ctx context.Context, why error) {
 	m.guest.close(ctx)
 	m.guest = nil

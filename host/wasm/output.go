@@ -12,7 +12,7 @@ import (
 )
 
 const (
-	// maxLine is what is kept of a line that a module logs or prints, in
+	// maxLine is how much is kept of a line that a module logs or prints, in
 	// bytes.
 	maxLine = 1 << 10
 
@@ -31,9 +31,9 @@ type output struct {
 	log *slog.Logger
 	now func() time.Time
 
-	second  time.Time // begin of the second that is counted
-	lines   int       // logged in it
-	dropped int       // not logged
+	second  time.Time // beginning of the current second
+	lines   int       // logged in that second
+	dropped int       // not logged in that second
 
 	partial []byte // printed, without an end of line so far
 	printed []byte // lines of this call
@@ -58,7 +58,7 @@ func (o *output) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// print takes a line that was printed.
+// print handles a line that was printed.
 func (o *output) print(line []byte) {
 	if len(bytes.TrimSpace(line)) == 0 {
 		return
@@ -69,7 +69,7 @@ func (o *output) print(line []byte) {
 	o.line(slog.LevelInfo, line)
 }
 
-// line logs a line, unless this second has seen too many.
+// line logs a line, unless too many were logged in this second.
 func (o *output) line(level slog.Level, text []byte) {
 	if now := o.now(); now.Sub(o.second) >= time.Second || now.Before(o.second) {
 		if o.dropped > 0 {
@@ -87,7 +87,7 @@ func (o *output) line(level slog.Level, text []byte) {
 }
 
 // trap says that the instance cannot be used any more: it trapped, exited, was
-// interrupted, or answered an address outside of its memory.
+// interrupted, or returned an address outside of its memory.
 type trap struct {
 	text  string
 	cause error
@@ -95,8 +95,8 @@ type trap struct {
 
 func (t *trap) Error() string { return fmt.Sprintf("%v: %s", sdk.ErrUnavailable, t.text) }
 
-// Unwrap makes the error one of the closed set, and lets errors.Is find the
-// end of a context.
+// Unwrap makes the error sdk.ErrUnavailable, and lets errors.Is find the end of
+// a context.
 func (t *trap) Unwrap() []error { return []error{sdk.ErrUnavailable, t.cause} }
 
 // trap shortens wazero's error, which has a stack, to its first line, and adds
@@ -113,8 +113,8 @@ func (o *output) trap(step string, cause error) *trap {
 	return &trap{text: step + ": " + text, cause: cause}
 }
 
-// lastWords is the line that tells most of what was printed during the call:
-// that with which a Go panic begins, or else the last.
+// lastWords is the most useful line that was printed during the call: the first
+// of a Go panic, or else the last.
 func (o *output) lastWords() string {
 	last := ""
 	for line := range strings.Lines(string(o.printed)) {

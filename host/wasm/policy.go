@@ -23,7 +23,7 @@ func (p scorer) ScoreFrame(ctx context.Context, frame []byte, scores []float64) 
 		return err
 	}
 	if len(scores) != int(h.Count) {
-		return fmt.Errorf("%w: room for %d scores of %d records", sdk.ErrInvalid, len(scores), h.Count)
+		return fmt.Errorf("%w: expected room for %d scores, got room for %d", sdk.ErrInvalid, h.Count, len(scores))
 	}
 	return p.use(ctx, func(g *guest) error { return g.score(ctx, frame, scores) })
 }

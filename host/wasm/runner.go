@@ -16,7 +16,7 @@ import (
 
 // The variables by which the host tells the runner how to run a module.
 const (
-	moduleEnv = "IMGCACHE_WASM_MODULE" // where the module is read from: the file that was hashed; empty: at its path
+	moduleEnv = "IMGCACHE_WASM_MODULE" // the file that was hashed, from which the module is read; empty: read it at its path
 	cacheEnv  = "IMGCACHE_WASM_CACHE"  // directory of compiled modules
 	memoryEnv = "IMGCACHE_WASM_MEMORY" // limit in bytes
 	stateEnv  = "IMGCACHE_WASM_STATE"  // limit of a driver's keys and values in bytes
@@ -24,7 +24,7 @@ const (
 )
 
 // RunnerEnv returns the variables that tell the runner to run a module with
-// these options; module is where it is read from, empty for its own path.
+// these options; module is the file to read, empty for the module's own path.
 func RunnerEnv(module string, o Options) map[string]string {
 	grants := make([]string, len(o.Grants))
 	for i, g := range o.Grants {
@@ -39,12 +39,13 @@ func RunnerEnv(module string, o Options) map[string]string {
 	return env
 }
 
-// RunnerMain loads the module that the only argument names and serves it as a
+// RunnerMain loads the module that its only argument names and serves it as a
 // process plugin until the host goes away, which ends the process. It returns
-// only when it cannot start, with the exit code, after a line on stderr.
+// only when it cannot start: it writes a line to stderr and returns the exit
+// code.
 func RunnerMain(args []string, stderr io.Writer) int {
 	if len(args) != 1 {
-		fmt.Fprintln(stderr, "wasm-runner: want the path of one module")
+		fmt.Fprintln(stderr, "wasm-runner: expected the path of one module")
 		return 2
 	}
 	stop := boundMemory(maxLoading, func() {
@@ -82,7 +83,8 @@ func loadFile(ctx context.Context, path string) (*Module, error) {
 	return Load(ctx, code, o)
 }
 
-// readModule reads no more of a file than a module may have.
+// readModule reads at most one byte more than a module may have: [Load] refuses
+// that.
 func readModule(path string) ([]byte, error) {
 	f, err := os.Open(path)
 	if err != nil {
@@ -93,8 +95,8 @@ func readModule(path string) ([]byte, error) {
 }
 
 // exitSoon ends the runner after a stateful policy has lost its state, so that
-// the supervisor starts a new one and rebuilds the policy. The answer that
-// carries the error is on its way first.
+// the supervisor starts a new one and rebuilds the policy. It waits until the
+// answer with the error has been sent.
 func exitSoon() {
 	const onItsWay = 100 * time.Millisecond
 	time.AfterFunc(onItsWay, func() { os.Exit(1) })

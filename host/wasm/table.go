@@ -7,18 +7,17 @@ import (
 	"github.com/imgcache/imgcache-host/sdk"
 )
 
-// maxElements bounds with how many elements the tables of a module begin, and
-// how many they grow by; each takes eight bytes outside the module's memory. A
-// Go guest has some ten thousand.
+// maxElements bounds the elements that the tables of a module have at first, and
+// how many they may grow by. Each takes eight bytes outside the module's memory.
+// A Go guest has some ten thousand.
 const maxElements = 1 << 20
 
 // errTables says that a module has too many elements from the beginning.
 var errTables = fmt.Errorf("%w: the module's tables have more than %d elements", sdk.ErrInvalid, maxElements)
 
-// boundTables returns the module with a maximum for each of its tables, for
-// which the runtime has no limit as it has for memories. A module that wants
-// more later is told that there is no room; one that begins with more is an
-// error, which wraps sdk.ErrInvalid.
+// boundTables returns the module with a maximum for each of its tables, because
+// the runtime limits only memories. If a module asks for more later, growing
+// fails; if it begins with more, the error wraps sdk.ErrInvalid.
 func boundTables(code []byte) ([]byte, error) {
 	bounded := append(make([]byte, 0, len(code)+len(preamble)), preamble...)
 	for rest := code[len(preamble):]; len(rest) > 0; {
@@ -40,9 +39,9 @@ func boundTables(code []byte) ([]byte, error) {
 	return bounded, nil
 }
 
-// boundSection bounds what a section of tables declares: their number, and of
-// each the type of its elements, whether there is a maximum, the minimum, and
-// the maximum if there is one.
+// boundSection bounds the tables that a section declares. The section has their
+// number, and for each table the type of its elements, whether there is a
+// maximum, the minimum, and the maximum if there is one.
 func boundSection(section []byte) ([]byte, error) {
 	const funcref, externref = 0x70, 0x6f
 	r := numbers{rest: section}
@@ -58,7 +57,7 @@ func boundSection(section []byte) ([]byte, error) {
 			most = min(most, r.next())
 		}
 		if element != funcref && element != externref || bound > 1 {
-			r.bad = true // later WebAssembly has more forms
+			r.bad = true // a later version of WebAssembly
 		}
 		if least > room {
 			return nil, errTables
@@ -69,13 +68,13 @@ func boundSection(section []byte) ([]byte, error) {
 		}
 	}
 	if r.bad || len(r.rest) > 0 {
-		return nil, fmt.Errorf("%w: the module's tables are of no form that WebAssembly 2.0 has", sdk.ErrInvalid)
+		return nil, fmt.Errorf("%w: the tables of the module do not follow WebAssembly 2.0", sdk.ErrInvalid)
 	}
 	return bounded, nil
 }
 
-// numbers reads a section that is made of them. After the end it is bad, and
-// they are 0.
+// numbers reads a section that consists of numbers. After its end, bad is true
+// and each number is 0.
 type numbers struct {
 	rest []byte
 	bad  bool

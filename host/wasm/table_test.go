@@ -26,11 +26,11 @@ func TestBoundTables(t *testing.T) {
 		"too full":         {"\x01\x70\x00" + more, "", "elements"},
 		"too full as two":  {"\x02\x70\x00" + million + "\x70\x00\x01", "", "elements"},
 		"too many":         {"\xff\xff\xff\xff\x0f", "", "elements"},
-		"another type":     {"\x01\x7f\x00\x05", "", "no form"},
-		"shared":           {"\x01\x70\x02\x05", "", "no form"},
-		"with an initial":  {"\x01\x40\x00\x70\x00\x05\xd0\x70\x0b", "", "no form"},
-		"cut":              {"\x02\x70\x00\x05", "", "no form"},
-		"with a remainder": {"\x01\x70\x00\x05\x00", "", "no form"},
+		"another type":     {"\x01\x7f\x00\x05", "", "do not follow WebAssembly 2.0"},
+		"shared":           {"\x01\x70\x02\x05", "", "do not follow WebAssembly 2.0"},
+		"with an initial":  {"\x01\x40\x00\x70\x00\x05\xd0\x70\x0b", "", "do not follow WebAssembly 2.0"},
+		"cut":              {"\x02\x70\x00\x05", "", "do not follow WebAssembly 2.0"},
+		"with a remainder": {"\x01\x70\x00\x05\x00", "", "do not follow WebAssembly 2.0"},
 	} {
 		got, err := boundTables(section(c.tables))
 		if c.err == "" && (err != nil || !bytes.Equal(got, section(c.want))) {
