@@ -100,11 +100,11 @@ func (h *Host) openPeers() (*origin.Peers, error) {
 }
 
 // nodes returns the nodes that hold an image. The error wraps
-// sdk.ErrUnsupported when the driver knows no nodes, or does not run.
+// sdk.ErrUnsupported when the driver does not know other nodes, or does not run.
 func (h *Host) nodes(ctx context.Context, id string) ([]sdk.Node, error) {
 	d, ok := h.driver.Load().Driver().(sdk.NodeLister)
 	if !ok {
-		return nil, fmt.Errorf("%w: the driver %s knows of no nodes", sdk.ErrUnsupported, h.cfg.Cache.Driver.Plugin)
+		return nil, fmt.Errorf("%w: the driver %s does not know other nodes", sdk.ErrUnsupported, h.cfg.Cache.Driver.Plugin)
 	}
 	return d.Nodes(ctx, id)
 }
@@ -128,8 +128,8 @@ func validators(words []string) (list []origin.Validator) {
 	return list
 }
 
-// engineConfig says in the engine's words what the configuration sets. What
-// the engine works with is added by the caller.
+// engineConfig translates the configuration for the engine. The caller adds the
+// store, the plugins and the origins.
 func engineConfig(cfg *config.Config) cache.Config {
 	c := cfg.Cache
 	return cache.Config{
@@ -138,8 +138,8 @@ func engineConfig(cfg *config.Config) cache.Config {
 	}
 }
 
-// pins says of each image how long it is pinned, and where that stands. The
-// engine knows what to do with an image of several blocks.
+// pins lists each pinned image with the end of its pin and the block that pins
+// it. An image in several blocks is for the engine to resolve.
 func pins(blocks []config.Pin) []cache.Pin {
 	var list []cache.Pin
 	for _, b := range blocks {
@@ -150,7 +150,7 @@ func pins(blocks []config.Pin) []cache.Pin {
 	return list
 }
 
-// service makes what all listeners serve.
+// service makes the service that all listeners serve.
 func (h *Host) service() *httpd.Service {
 	return httpd.New(httpd.Config{
 		Downloads: h.cache, Images: h.cache, Queue: h.cache, Pins: h.cache, Upkeep: h.cache, Writes: h.cache,
@@ -168,7 +168,7 @@ func (h *Host) service() *httpd.Service {
 	})
 }
 
-// peerStats counts what other nodes sent; nothing when they are not asked.
+// peerStats counts what other nodes sent; it is zero when they are not asked.
 func (h *Host) peerStats() origin.PeerStats {
 	if h.peers == nil {
 		return origin.PeerStats{}
@@ -193,7 +193,7 @@ func (h *Host) handlers() error {
 	return nil
 }
 
-// ready says what keeps the service from doing all that it is configured for.
+// ready says what keeps the service from doing all that it is configured to do.
 // Images are served all the same.
 func (h *Host) ready() (bool, []string) {
 	var reasons []string
@@ -205,7 +205,7 @@ func (h *Host) ready() (bool, []string) {
 		reasons = append(reasons, "disk: "+u.Disk)
 	}
 	if u.PinsFull {
-		reasons = append(reasons, "pins: pinned images fill the cache, others are not stored")
+		reasons = append(reasons, "pins: pinned images fill the cache, so other images are not stored")
 	}
 	if u.Records != "ready" || u.RecordsError != "" {
 		reasons = append(reasons, strings.TrimSuffix("records: "+u.Records+": "+u.RecordsError, ": "))

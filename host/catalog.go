@@ -15,20 +15,20 @@ import (
 	"github.com/imgcache/imgcache-host/sdk"
 )
 
-// Catalog looks at the plugins of a configuration beside a service, whether
-// that runs or not.
+// Catalog looks at the plugins of a configuration for one command, whether the
+// service runs or not.
 type Catalog struct{ host *Host }
 
-// OpenCatalog opens the plugins of a configuration; that without any option
-// has those that ship. They are run only as far as it takes to hear what they
-// are, if admit lets them.
+// OpenCatalog opens the plugins of a configuration; an empty configuration has
+// the plugins that ship. A plugin is started only to read its manifest, and only
+// if admit allows it.
 func OpenCatalog(cfg *config.Config, log *slog.Logger, admit func(lock.Guard, plugin.Candidate) (string, error)) (*Catalog, error) {
 	h := &Host{log: log, admit: admit}
 	own, err := h.apart(cfg)
 	if err != nil {
 		return nil, err
 	}
-	own.Node.DataDir = own.Node.RunDir // compiled modules of another user are none that the service may trust
+	own.Node.DataDir = own.Node.RunDir // the service must not trust modules that another user compiled
 	h.cfg = own
 	if err := h.openPlugins(); err != nil {
 		return nil, errors.Join(err, h.Close())
@@ -39,8 +39,8 @@ func OpenCatalog(cfg *config.Config, log *slog.Logger, admit func(lock.Guard, pl
 // Close stops what runs.
 func (c *Catalog) Close() error { return c.host.Close() }
 
-// Info returns what a plugin says of itself. It is named by the path of its
-// file, or as the configuration does.
+// Info returns the manifest of a plugin. The plugin is named by the path of its
+// file, or by its name in the configuration.
 func (c *Catalog) Info(ctx context.Context, target string) (plugin.Info, error) {
 	spec, err := c.spec(target)
 	if err != nil {
@@ -63,17 +63,17 @@ func (c *Catalog) spec(target string) (plugin.Spec, error) {
 	policy, noPolicy := c.host.plugins.Find(sdk.KindPolicy, target)
 	switch {
 	case noDriver == nil && noPolicy == nil:
-		return plugin.Spec{}, fmt.Errorf("a driver and a policy are called %s: name %s or %s", target, driver.Path, policy.Path)
+		return plugin.Spec{}, fmt.Errorf("%s is a driver and also a policy; give the path: %s or %s", target, driver.Path, policy.Path)
 	case noDriver == nil:
 		return driver, nil
 	case noPolicy == nil:
 		return policy, nil
 	}
-	return plugin.Spec{}, fmt.Errorf("there is no file %s and no such plugin: %w; %w", target, noDriver, noPolicy)
+	return plugin.Spec{}, fmt.Errorf("there is no file %s and no plugin of that name: %w; %w", target, noDriver, noPolicy)
 }
 
-// Lock returns the lock that lets those plugins run, as they are now, which the
-// configuration names.
+// Lock returns a lock that lets the plugins run that the configuration names, as
+// they are now.
 func (c *Catalog) Lock(ctx context.Context) (lock.Lock, error) {
 	var l lock.Lock
 	for _, p := range c.named() {
@@ -95,8 +95,8 @@ func (c *Catalog) Lock(ctx context.Context) (lock.Lock, error) {
 	return l, nil
 }
 
-// named returns the plugins that the configuration names, some of them several
-// times.
+// named returns the plugins that the configuration names; it may list a plugin
+// several times.
 func (c *Catalog) named() []config.PluginConfig {
 	cfg := c.host.cfg
 	list := append([]config.PluginConfig{cfg.Cache.Driver, cfg.Cache.Policy}, cfg.Drivers...)

@@ -11,23 +11,23 @@ import (
 )
 
 const (
-	// beatEvery is how often a driver that wants heartbeats gets one: a node
-	// counts as away after several are missing.
+	// beatEvery is the time between two heartbeats: a node counts as away after
+	// several are missing.
 	beatEvery = 10 * time.Second
-	// beatTimeout bounds one; the next comes soon.
+	// beatTimeout bounds one heartbeat; the next comes soon.
 	beatTimeout = 5 * time.Second
 )
 
-// heartbeat tells a driver that several nodes share that this one lives.
+// heartbeat tells a driver which several nodes share that this node is alive.
 type heartbeat struct {
-	driver  func() sdk.Heartbeater // nil: it wants none, or has never run
+	driver  func() sdk.Heartbeater // returns nil if the driver wants none, or has never run
 	log     *slog.Logger
-	failing atomic.Pointer[error] // why the last one did not get through; nil: it did
+	failing atomic.Pointer[error] // why the last heartbeat failed; nil: it did not
 }
 
-// run beats until the context ends, at times that differ between nodes which
-// were started together. It says once that it does not get through, and once
-// that it does again.
+// run sends heartbeats until the context ends, at random times, so that nodes
+// which were started together do not send at once. It logs once that heartbeats
+// fail, and once that they succeed again.
 func (h *heartbeat) run(ctx context.Context) {
 	for {
 		if d := h.driver(); d != nil {
@@ -54,7 +54,7 @@ func (h *heartbeat) beat(ctx context.Context, d sdk.Heartbeater) {
 	switch {
 	case err != nil:
 		if !failing {
-			h.log.Warn("heartbeats do not reach the driver's store; other nodes will take this one for away", "error", err)
+			h.log.Warn("heartbeats do not reach the driver's store; other nodes will think that this one is down", "error", err)
 		}
 		h.failing.Store(&err)
 	case failing:
@@ -63,8 +63,8 @@ func (h *heartbeat) beat(ctx context.Context, d sdk.Heartbeater) {
 	}
 }
 
-// trouble returns why heartbeats do not get through; nil: they do, or nobody
-// wants any.
+// trouble returns why heartbeats fail; nil if they do not, or if the driver
+// wants none.
 func (h *heartbeat) trouble() error {
 	if err := h.failing.Load(); err != nil {
 		return *err

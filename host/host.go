@@ -81,9 +81,9 @@ func Run(ctx context.Context, cfg *config.Config, log *slog.Logger, version stri
 	return errors.Join(h.Serve(ctx), h.Close())
 }
 
-// New opens the cache directory, lets the plugins start and opens the
-// listeners. It does not wait for plugins that are slow to start, or cannot.
-// Errors that come from the configuration show where in it.
+// New opens the cache directory, starts the plugins and opens the listeners. It
+// does not wait long for plugins that are slow to start, or cannot. Errors in
+// the configuration show the place in it.
 func New(ctx context.Context, cfg *config.Config, log *slog.Logger, version string) (h *Host, err error) {
 	h = &Host{cfg: cfg, log: log, version: version, typos: make(chan error, 1)}
 	h.heart.driver, h.heart.log = h.heartbeater, log
@@ -112,8 +112,8 @@ func New(ctx context.Context, cfg *config.Config, log *slog.Logger, version stri
 	return h, h.handlers()
 }
 
-// assemble makes the engine, with settings that are complete but for what is
-// opened here, and finds the plugins.
+// assemble makes the engine and finds the plugins. It adds to the settings what
+// it opens.
 func (h *Host) assemble(settings cache.Config) error {
 	if err := h.openStore(); err != nil {
 		return err
@@ -145,9 +145,9 @@ func (h *Host) assemble(settings cache.Config) error {
 	return nil
 }
 
-// openStore opens the cache directory. One that belongs to another process, or
-// to a newer program, is an error. Any other trouble is none: the engine passes
-// images through, says why, and tries again.
+// openStore opens the cache directory. It is an error if the directory belongs
+// to another process, or to a newer program. No other trouble is an error: the
+// engine passes images through, says why, and tries again.
 func (h *Host) openStore() error {
 	h.store = store.New(store.Config{Dir: h.cfg.Cache.Dir, Logger: h.log})
 	h.closers = append(h.closers, h.store.Close)
@@ -197,9 +197,9 @@ func (h *Host) listen(ctx context.Context) error {
 	return nil
 }
 
-// Serve answers requests until the context ends and the running ones have
-// ended or were cut. The engine's background work begins here. An error in the
-// options of a plugin that was slow to start ends it too.
+// Serve answers requests until the context ends and the running requests have
+// ended or were cut. The engine's background work begins here. If a plugin was
+// slow to start and has an error in its options, that ends Serve too.
 func (h *Host) Serve(ctx context.Context) error {
 	h.cache.Start()
 	group, ctx := errgroup.WithContext(ctx)

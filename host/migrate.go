@@ -21,8 +21,8 @@ func (h *Host) DriverStatus() httpd.DriverStatus {
 }
 
 // Migrate implements [httpd.Drivers]: it starts the plugin of the other driver
-// beside the one that runs, and stops whichever does not keep the records
-// afterwards.
+// beside the running one, and at the end stops the one that does not keep the
+// records.
 func (h *Host) Migrate(ctx context.Context, o httpd.MigrateOptions, tell func(records.Progress)) (records.Report, error) {
 	if !h.migrating.TryLock() {
 		return records.Report{}, fmt.Errorf("%w: the records are being moved already", cache.ErrConflict)
@@ -49,24 +49,24 @@ func (h *Host) Migrate(ctx context.Context, o httpd.MigrateOptions, tell func(re
 	return report, errors.Join(err, stopped)
 }
 
-// target finds the driver to which the records shall move.
+// target finds the driver to which the records are to move.
 func (h *Host) target(o httpd.MigrateOptions) (config.PluginConfig, error) {
 	now := h.cache.RecordsWith()
 	if o.From != "" && o.From != now {
-		return config.PluginConfig{}, fmt.Errorf("%w: the service keeps its records with %s, so they cannot be moved from %s while it runs: stop it, and give the same command", cache.ErrConflict, now, o.From)
+		return config.PluginConfig{}, fmt.Errorf("%w: the running service keeps its records with %s, so they cannot be moved from %s; stop the service and repeat the command", cache.ErrConflict, now, o.From)
 	}
 	if o.To == now {
 		return config.PluginConfig{}, fmt.Errorf("%w: %s keeps the records already", cache.ErrConflict, now)
 	}
 	to, err := h.cfg.Driver(o.To)
 	if err != nil {
-		return to, fmt.Errorf("%w: %w It was read when the service was started", sdk.ErrInvalid, err)
+		return to, fmt.Errorf("%w: %w The configuration was read when the service was started", sdk.ErrInvalid, err)
 	}
 	return to, nil
 }
 
-// startDriver starts the plugin of a driver. One that does not run at once is
-// not kept.
+// startDriver starts the plugin of a driver. If the first start fails, the
+// plugin is stopped.
 func (h *Host) startDriver(ctx context.Context, c config.PluginConfig) (*plugin.Plugin, error) {
 	p, err := h.newDriver(c)
 	if err != nil {
@@ -88,7 +88,7 @@ func (h *Host) startDriver(ctx context.Context, c config.PluginConfig) (*plugin.
 	return nil, errors.Join(fmt.Errorf("%w: %s does not start: %w", kind, c, err), h.plugins.Stop(p))
 }
 
-// newDriver returns the plugin of a driver, which does not run yet.
+// newDriver returns the plugin of a driver, not started yet.
 func (h *Host) newDriver(c config.PluginConfig) (*plugin.Plugin, error) {
 	spec, err := h.spec(c)
 	if err != nil {
@@ -97,8 +97,8 @@ func (h *Host) newDriver(c config.PluginConfig) (*plugin.Plugin, error) {
 	return h.plugins.Plugin(spec, h.setup(c, func() (sdk.Settings, error) { return h.driverSettings(c) })), nil
 }
 
-// bare reports whether a driver works on the records of Glance, which lack some
-// of what ours have.
+// bare reports whether a driver works on the records of Glance, which have fewer
+// fields than ours.
 func bare(c config.PluginConfig, m sdk.Manifest) bool {
 	options, err := c.Decode(m.Options)
 	return err == nil && (options.Text("format") == "glance" || options.Bool("glance_tables"))

@@ -19,12 +19,12 @@ import (
 )
 
 // offlinePatience is how long a command waits for the plugins and the records
-// before it goes on without them: more than a driver on this machine takes,
-// and less than the patience of whoever typed the command.
+// before it goes on without them: more than a driver on this machine takes, and
+// less than a person is willing to wait.
 const offlinePatience = 5 * time.Second
 
-// Offline is the service for a single command while no other one runs: the
-// cache directory, under its lock, with the native API on a connection in
+// Offline is the service for a single command while the real one does not run:
+// the cache directory, under its lock, with the native API on a connection in
 // memory. It fetches nothing and prunes nothing by itself.
 type Offline struct {
 	host   *Host
@@ -33,15 +33,15 @@ type Offline struct {
 	done   chan struct{} // closed when the server has ended
 }
 
-// LockedError says that another process has the cache directory.
+// LockedError says that another process uses the cache directory.
 type LockedError = store.LockedError
 
 // OpenOffline opens the directory of a configuration, which must exist, and
-// starts its driver, so that hits and times are those of the records and the
-// driver learns what the command does. With advice it starts the policy too.
-// When they are not there in time it says so in the log and goes on without:
-// the changes wait in the record log for the next start. Another process that
-// has the directory is a [*LockedError].
+// starts its driver, so that hits and times come from the records and the driver
+// learns what the command does. With advice it starts the policy too. If a
+// plugin is not up in time, it says so in the log and goes on without: the
+// changes wait in the record log for the next start. If another process uses the
+// directory, the error is a [*LockedError].
 func OpenOffline(ctx context.Context, cfg *config.Config, log *slog.Logger, version string, advice bool) (o *Offline, err error) {
 	if _, err := os.Stat(cfg.Cache.Dir); errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("there is no cache directory %s: %w", cfg.Cache.Dir, fs.ErrNotExist)
@@ -60,7 +60,7 @@ func OpenOffline(ctx context.Context, cfg *config.Config, log *slog.Logger, vers
 	if err := h.assemble(settings); err != nil {
 		return nil, err
 	}
-	if err := h.store.Open(); err != nil { // which the engine can do without, and a command cannot
+	if err := h.store.Open(); err != nil { // the engine can do without, but not a command
 		return nil, err
 	}
 	if err := h.settle(ctx, advice); err != nil {
@@ -76,8 +76,8 @@ func OpenOffline(ctx context.Context, cfg *config.Config, log *slog.Logger, vers
 	return o, nil
 }
 
-// apart returns a configuration with a run directory of its own, since that of
-// the service may not be this user's to make.
+// apart returns a configuration with a run directory of its own, because this
+// user may not be allowed to create that of the service.
 func (h *Host) apart(cfg *config.Config) (*config.Config, error) {
 	base := os.TempDir()
 	if len(base) > 30 {
@@ -93,8 +93,8 @@ func (h *Host) apart(cfg *config.Config) (*config.Config, error) {
 	return &own, nil
 }
 
-// settle starts the plugins and the engine, and waits for both: for all files
-// to be known, and for the records to be merged.
+// settle starts the plugins and the engine, and waits until all files are known
+// and the records are merged.
 func (h *Host) settle(ctx context.Context, advice bool) error {
 	wanted := []*plugin.Plugin{h.driver.Load()}
 	if advice {
@@ -115,10 +115,10 @@ func (h *Host) settle(ctx context.Context, advice bool) error {
 		return err
 	}
 	if h.driver.Load().Epoch() > 0 {
-		_ = h.cache.Merged(limited) // if not, the warning below says so
+		_ = h.cache.Merged(limited) // if it fails, the warning below says so
 	}
 	if u := h.cache.Usage(); u.Records != "ready" {
-		h.log.Warn("the driver's records are not there: hits and times are those of the record log and of the files")
+		h.log.Warn("the driver's records are not available: hits and times come from the record log and the files")
 	}
 	for _, p := range h.plugins.List() {
 		if p.State != "running" {
@@ -131,8 +131,8 @@ func (h *Host) settle(ctx context.Context, advice bool) error {
 // Dial connects to the native API.
 func (o *Offline) Dial(ctx context.Context) (net.Conn, error) { return o.pipe.dial(ctx) }
 
-// Close ends the service. What the driver did not take waits in the record
-// log.
+// Close ends the service. Changes that the driver did not take wait in the
+// record log.
 func (o *Offline) Close() error {
 	err := o.server.Close()
 	<-o.done

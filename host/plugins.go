@@ -17,13 +17,13 @@ import (
 	"github.com/imgcache/imgcache-host/sdk/serve"
 )
 
-// firstStartPatience is how long the first starts of the plugins are waited
-// for before anything is served, so that a misspelt option is found first. A
-// driver is there after some 50 ms, a compiled module after 100 ms; one that
-// hangs costs no more than this.
+// firstStartPatience is how long New waits for the first starts of the plugins
+// before it opens the listeners, so that a misspelt option stops the service at
+// once. A driver is up after some 50 ms, a compiled module after 100 ms; a
+// plugin that hangs delays the start by this time and no more.
 const firstStartPatience = 500 * time.Millisecond
 
-// openPlugins prepares what plugins need, and starts none.
+// openPlugins prepares what plugins need, and starts no plugin.
 func (h *Host) openPlugins() error {
 	executable, err := os.Executable()
 	if err != nil {
@@ -57,9 +57,9 @@ func (h *Host) openPlugins() error {
 	return nil
 }
 
-// reattach returns the plugins that run already because somebody debugs them.
-// Where the configuration promises what cannot be kept for these, or does not
-// use one, it is an error.
+// reattach returns the plugins that run already because somebody debugs them. It
+// is an error if the configuration does not use one of them, or promises
+// something that cannot be kept for them.
 func (h *Host) reattach(text string) (map[string]serve.Reattach, error) {
 	list, err := plugin.ParseReattach(text)
 	if len(list) == 0 || err != nil {
@@ -68,28 +68,27 @@ func (h *Host) reattach(text string) (map[string]serve.Reattach, error) {
 	promised := ""
 	switch {
 	case h.cfg.Locked:
-		promised = "the lock file " + h.cfg.PluginLock + " lets nothing run that it does not hold"
+		promised = "the lock file " + h.cfg.PluginLock + " allows only the plugins in it"
 	case len(h.cfg.TrustedKeys) > 0:
-		promised = "trusted_keys let nothing run that is not signed"
+		promised = "trusted_keys allow only signed plugins"
 	case plugin.Confinement(h.cfg.Confinement) == plugin.Required:
-		promised = `confinement = "required" lets nothing run without walls`
+		promised = `confinement = "required" allows no plugin without walls`
 	}
 	if promised != "" {
 		return nil, fmt.Errorf("%w: %s is set, and %s: unset it, or debug with another configuration", sdk.ErrInvalid, plugin.ReattachEnv, promised)
 	}
 	for name, r := range list {
 		if name != h.cfg.Cache.Driver.Plugin && name != h.cfg.Cache.Policy.Plugin {
-			return nil, fmt.Errorf("%w: %s names %q, and this configuration uses the driver %s and the policy %s",
+			return nil, fmt.Errorf("%w: %s names %q, but this configuration uses the driver %s and the policy %s",
 				sdk.ErrInvalid, plugin.ReattachEnv, name, h.cfg.Cache.Driver.Plugin, h.cfg.Cache.Policy.Plugin)
 		}
-		h.log.Warn("the plugin is one that somebody debugs: no sums, no walls, no deadlines", "plugin", name, "pid", r.Pid)
+		h.log.Warn("the plugin was started for debugging: it has no checksums, no walls and no deadlines", "plugin", name, "pid", r.Pid)
 	}
 	return list, nil
 }
 
-// findPlugins finds the driver and the policy that the configuration names.
-// That there is no such plugin is an error with its place in the
-// configuration.
+// findPlugins finds the driver and the policy that the configuration names. If
+// there is no such plugin, the error has the place in the configuration.
 func (h *Host) findPlugins() error {
 	driver, err := h.newDriver(h.cfg.Cache.Driver)
 	if err != nil {
@@ -104,8 +103,8 @@ func (h *Host) findPlugins() error {
 	return nil
 }
 
-// driverSettings are those that do not come from the driver's block. There are
-// none while the cache directory is not open.
+// driverSettings returns the settings that do not come from the driver's block.
+// It fails while the cache directory is not open.
 func (h *Host) driverSettings(c config.PluginConfig) (sdk.Settings, error) {
 	if !h.store.IsOpen() {
 		return sdk.Settings{}, store.ErrNotOpen
@@ -117,8 +116,8 @@ func (h *Host) driverSettings(c config.PluginConfig) (sdk.Settings, error) {
 	}, nil
 }
 
-// runPlugins lets plugins start. The engine hears of each that is up, and typos
-// of what the first starts show.
+// runPlugins starts plugins. The engine is told of each that is up, and
+// typos gets the result of the first starts.
 func (h *Host) runPlugins(list ...*plugin.Plugin) {
 	for _, p := range list {
 		switch p {
@@ -126,14 +125,15 @@ func (h *Host) runPlugins(list ...*plugin.Plugin) {
 			p.Run(h.cache.DriverUp)
 		case h.policy:
 			p.Run(func() { h.cache.SetPolicy(h.policyForm(h.policy)) })
-		default: // one that is tried
+		default: // a shadow policy
 			p.Run(nil)
 		}
 	}
 	go func() { h.typos <- firstStarts(list) }()
 }
 
-// policyForm returns a plugin as the policy, in the form that it says it has.
+// policyForm returns a plugin as the policy, in the form that its manifest
+// declares.
 func (h *Host) policyForm(p *plugin.Plugin) evict.Policy {
 	form, m := evict.Policy{Name: h.cfg.Cache.Policy.Plugin, Epoch: p.Epoch}, p.Manifest()
 	if !m.Has(sdk.CapStateful) {
@@ -147,8 +147,8 @@ func (h *Host) policyForm(p *plugin.Plugin) evict.Policy {
 	return form
 }
 
-// setup gives a plugin the options of its block, as it declares them at each
-// start.
+// setup passes a plugin the options of its block, checked against the options
+// that it declares at each start.
 func (h *Host) setup(c config.PluginConfig, settings func() (sdk.Settings, error)) plugin.Setup {
 	return func(m sdk.Manifest, configure func(sdk.Settings) error) error {
 		options, err := c.Decode(m.Options)
@@ -169,11 +169,11 @@ func (h *Host) setup(c config.PluginConfig, settings func() (sdk.Settings, error
 	}
 }
 
-// objection is an error in the options of a plugin. In a line of a log or a
-// list it is brief; it unwraps to all of it.
+// objection is an error in the options of a plugin. Its text is brief, for a
+// line of a log or a list; it unwraps to the whole.
 type objection struct {
 	diags *config.Diagnostics
-	typo  bool // by the plugin's declaration; else the plugin itself refuses
+	typo  bool // found by the host, against the declared options; false: the plugin itself refuses
 }
 
 func (o *objection) Error() string { return o.diags.Brief() }
@@ -188,9 +188,9 @@ func objectionTo(err error, typo bool) error {
 }
 
 // firstStarts waits for the first start of each plugin to succeed or fail. The
-// error says that a plugin does not have the options that it is given. That it
-// cannot start, or refuses what it is given, is no error: the supervisor goes
-// on trying.
+// error says that a plugin does not have the options in the configuration. A
+// plugin that cannot start, or refuses its options, is not an error: the
+// supervisor keeps trying.
 func firstStarts(list []*plugin.Plugin) error {
 	for _, p := range list {
 		var o *objection
@@ -201,8 +201,8 @@ func firstStarts(list []*plugin.Plugin) error {
 	return nil
 }
 
-// spec joins what the plugin's own block says, if it has one, with where its
-// file is found.
+// spec combines the settings in the plugin's own block, if it has one, with the
+// path of its file.
 func (h *Host) spec(c config.PluginConfig) (plugin.Spec, error) {
 	if at, ok := h.debugged[c.Plugin]; ok {
 		return plugin.Spec{Name: c.Plugin, Kind: c.Kind, Path: at.Addr.String, Reattach: &at}, nil

@@ -30,7 +30,7 @@ func (h *Host) Reload(ctx context.Context, name string) (plugin.Status, error) {
 	case len(tried) > 0:
 		p, err = tried[0], reloadTried(ctx, tried)
 	default:
-		return plugin.Status{}, fmt.Errorf("%w: no plugin %s runs", cache.ErrNotFound, name)
+		return plugin.Status{}, fmt.Errorf("%w: no plugin %s is running", cache.ErrNotFound, name)
 	}
 	switch {
 	case err == nil:
@@ -45,7 +45,7 @@ func (h *Host) Reload(ctx context.Context, name string) (plugin.Status, error) {
 	return plugin.Status{}, fmt.Errorf("%w: %w", kind, err)
 }
 
-// triedAs returns the policies of a name that are tried.
+// triedAs returns the shadow policies of that name.
 func (h *Host) triedAs(name string) (list []*plugin.Plugin) {
 	for _, p := range h.tried {
 		if p.Name() == name {
@@ -55,8 +55,8 @@ func (h *Host) triedAs(name string) (list []*plugin.Plugin) {
 	return list
 }
 
-// reloadTried starts policies anew that are tried. They begin with an empty cache,
-// as after each start.
+// reloadTried restarts shadow policies. They begin with an empty cache, as after
+// each start.
 func reloadTried(ctx context.Context, list []*plugin.Plugin) error {
 	for _, p := range list {
 		if err := p.Reload(ctx, func(context.Context, *plugin.Plugin, func()) error { return nil }); err != nil {
@@ -66,9 +66,9 @@ func reloadTried(ctx context.Context, list []*plugin.Plugin) error {
 	return nil
 }
 
-// reloadPolicy gives the new process the state of the old one. One that does
-// not take its snapshot, as that of another version, is started once more and
-// sees the images replayed.
+// reloadPolicy gives the new process the state of the old one. If the new one
+// refuses the snapshot, as another version may, it is started once more and the
+// images are replayed to it.
 func (h *Host) reloadPolicy(ctx context.Context) error {
 	swap := func(replay bool) error {
 		return h.policy.Reload(ctx, func(ctx context.Context, next *plugin.Plugin, take func()) error {
@@ -88,7 +88,7 @@ func (h *Host) reloadPolicy(ctx context.Context) error {
 	return err
 }
 
-// reloadDriver wants the new process to list all records.
+// reloadDriver requires that the new process lists all records.
 func (h *Host) reloadDriver(ctx context.Context, p *plugin.Plugin) error {
 	if !h.migrating.TryLock() {
 		return fmt.Errorf("%w: the records are being moved", plugin.ErrBusy)

@@ -15,7 +15,7 @@ import (
 	"github.com/imgcache/imgcache-host/host/schedule"
 )
 
-// upkeep is the work of the engine that can be done at its time.
+// upkeep is the work of the engine that a schedule can do.
 type upkeep interface {
 	Prune(ctx context.Context, o cache.PruneOptions) (cache.Result, error)
 	Clean(ctx context.Context, stall *time.Duration) (cache.Result, error)
@@ -24,8 +24,8 @@ type upkeep interface {
 	Scrub(ctx context.Context) (cache.ScrubReport, error)
 }
 
-// newSchedules makes the schedules of the configuration. When they last ran is
-// not kept in the cache directory, which may be bad or not mounted.
+// newSchedules makes the schedules of the configuration. Their last runs are
+// not stored in the cache directory, which may be bad or not mounted.
 func newSchedules(cfg *config.Config, u upkeep, log *slog.Logger) *schedule.Scheduler {
 	c := schedule.Config{State: filepath.Join(cfg.Node.DataDir, "schedules"), Log: log}
 	for _, s := range cfg.Schedules {
@@ -61,8 +61,8 @@ func work(u upkeep, task config.Task, images []string) func(context.Context) (st
 	}
 }
 
-// scrubbed says what a scrub found. Which images are bad, and why, is in the
-// log and in what is told of each.
+// scrubbed says what a scrub found. The log and the history of each image say
+// which images are bad, and why.
 func scrubbed(r cache.ScrubReport) string {
 	return fmt.Sprintf("%d right, %d bad, %d not readable, %s read", r.Images, len(r.Bad), len(r.Unread), humanize.IBytes(uint64(r.Bytes)))
 }
@@ -71,7 +71,7 @@ func removed(r cache.Result) string {
 	return fmt.Sprintf("%d files removed, %s", r.Files, humanize.IBytes(uint64(r.Bytes)))
 }
 
-// prefetch queues images, or has those tried again that are queued.
+// prefetch queues images, or retries the queued images.
 func prefetch(u upkeep, images []string) (string, error) {
 	if len(images) == 0 {
 		n, err := u.RetryQueued()

@@ -12,8 +12,8 @@ import (
 	"github.com/imgcache/imgcache-host/sdk"
 )
 
-// openWatchers makes those who are told of each request: the trace, and the
-// policies in the shadow. A single command has none.
+// openWatchers makes the watchers, which see each request: the trace and the
+// shadow policies. A single command has none.
 func (h *Host) openWatchers() error {
 	if h.offline {
 		return nil
@@ -41,33 +41,34 @@ func (h *Host) openWatchers() error {
 	return nil
 }
 
-// shadowPlugin returns a plugin that is tried, which is never one that advises.
+// shadowPlugin returns the plugin of a shadow policy, which is always separate
+// from that of the active policy.
 func (h *Host) shadowPlugin(c config.PluginConfig) (*plugin.Plugin, error) {
 	spec, err := h.spec(c)
 	if err != nil {
 		return nil, err
 	}
 	if spec.Reattach != nil {
-		return nil, fmt.Errorf("%w: policy %s is being debugged, and cannot be in two places: leave out shadow meanwhile", sdk.ErrInvalid, c.Plugin)
+		return nil, fmt.Errorf("%w: the policy %s is being debugged and cannot run twice; leave out shadow for now", sdk.ErrInvalid, c.Plugin)
 	}
 	spec.Shadow = true
 	return h.plugins.Plugin(spec, h.setup(c, func() (sdk.Settings, error) { return sdk.Settings{}, nil })), nil
 }
 
-// opened returns a plugin in the form that it says it has, nil while it does
-// not run.
+// opened returns a plugin in the form that its manifest declares, nil while it
+// does not run.
 func (h *Host) opened(p *plugin.Plugin) (policy any, start uint64) {
 	start = p.Epoch()
 	switch {
 	case !p.Running():
 		return nil, start
 	case p.Manifest().Has(sdk.CapStateful):
-		return struct{ sdk.Stateful }{p.Stateful()}, start // and no sdk.Scorer, which the client of any plugin is
+		return struct{ sdk.Stateful }{p.Stateful()}, start // hides sdk.Scorer, which the client of every plugin implements
 	}
 	return p.Scorer(), start
 }
 
-// watch tells all watchers; nil: there are none.
+// watch returns a function that tells all watchers; nil: there are none.
 func (h *Host) watch() func(trace.Access) {
 	switch {
 	case h.trace != nil && h.shadow != nil:
