@@ -37,21 +37,21 @@ type Host struct {
 	version string
 	offline bool // for one command, without listeners
 
-	store    *store.Store
-	plugins  *plugin.Supervisor
-	admit    func(lock.Guard, plugin.Candidate) (string, error) // which plugins may run; nil: lock.Guard.Admit
-	debugged map[string]serve.Reattach                          // plugins that run already because somebody debugs them, by name
-	driver   atomic.Pointer[plugin.Plugin]                      // the one that keeps the records
-	policy   *plugin.Plugin
-	typos    chan error // what the first starts of the plugins say of their options
-	origins  *origin.Set
-	peers    *origin.Peers // nil: other nodes are not asked
-	heart    heartbeat     // of this node, to the driver
-	cache    *cache.Cache
-	trace    *trace.Recorder // nil: requests are not recorded
-	shadow   *shadow.Set     // nil: no policies are tried
-	tried    []*plugin.Plugin
-	faces    []face // opened listeners
+	store        *store.Store
+	plugins      *plugin.Supervisor
+	admit        func(lock.Guard, plugin.Candidate) (string, error) // decides which plugins may run; nil: lock.Guard.Admit
+	debugged     map[string]serve.Reattach                          // plugins that somebody debugs and has started, by name
+	driver       atomic.Pointer[plugin.Plugin]                      // the one that keeps the records
+	policy       *plugin.Plugin
+	optionErrors chan error // from the first starts of the plugins: options that they do not have
+	origins      *origin.Set
+	peers        *origin.Peers // nil: other nodes are not asked
+	heart        heartbeat     // of this node, to the driver
+	cache        *cache.Cache
+	trace        *trace.Recorder // nil: requests are not recorded
+	shadow       *shadow.Set     // nil: no policies are tried
+	tried        []*plugin.Plugin
+	faces        []face // opened listeners
 
 	schedules *schedule.Scheduler
 	migrating sync.Mutex // held while records move to another driver
@@ -85,7 +85,7 @@ func Run(ctx context.Context, cfg *config.Config, log *slog.Logger, version stri
 // does not wait long for plugins that are slow to start, or cannot. Errors in
 // the configuration show the place in it.
 func New(ctx context.Context, cfg *config.Config, log *slog.Logger, version string) (h *Host, err error) {
-	h = &Host{cfg: cfg, log: log, version: version, typos: make(chan error, 1)}
+	h = &Host{cfg: cfg, log: log, version: version, optionErrors: make(chan error, 1)}
 	h.heart.driver, h.heart.log = h.heartbeater, log
 	defer func() {
 		if err != nil {
@@ -98,7 +98,7 @@ func New(ctx context.Context, cfg *config.Config, log *slog.Logger, version stri
 	}
 	h.runPlugins(append([]*plugin.Plugin{h.driver.Load(), h.policy}, h.tried...)...)
 	select {
-	case err := <-h.typos:
+	case err := <-h.optionErrors:
 		if err != nil {
 			return h, err
 		}
@@ -213,7 +213,7 @@ func (h *Host) Serve(ctx context.Context) error {
 	})
 	group.Go(func() error {
 		select {
-		case err := <-h.typos:
+		case err := <-h.optionErrors:
 			return err
 		case <-ctx.Done():
 			return nil

@@ -46,7 +46,7 @@ func OpenOffline(ctx context.Context, cfg *config.Config, log *slog.Logger, vers
 	if _, err := os.Stat(cfg.Cache.Dir); errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("there is no cache directory %s: %w", cfg.Cache.Dir, fs.ErrNotExist)
 	}
-	h := &Host{log: log, version: version, offline: true, typos: make(chan error, 1)}
+	h := &Host{log: log, version: version, offline: true, optionErrors: make(chan error, 1)}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, h.Close())
@@ -104,7 +104,7 @@ func (h *Host) settle(ctx context.Context, advice bool) error {
 	limited, cancel := context.WithTimeout(ctx, offlinePatience)
 	defer cancel()
 	select {
-	case err := <-h.typos:
+	case err := <-h.optionErrors:
 		if err != nil {
 			return err
 		}

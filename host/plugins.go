@@ -117,7 +117,7 @@ func (h *Host) driverSettings(c config.PluginConfig) (sdk.Settings, error) {
 }
 
 // runPlugins starts plugins. The engine is told of each that is up, and
-// typos gets the result of the first starts.
+// optionErrors gets the result of the first starts.
 func (h *Host) runPlugins(list ...*plugin.Plugin) {
 	for _, p := range list {
 		switch p {
@@ -129,7 +129,7 @@ func (h *Host) runPlugins(list ...*plugin.Plugin) {
 			p.Run(nil)
 		}
 	}
-	go func() { h.typos <- firstStarts(list) }()
+	go func() { h.optionErrors <- firstStarts(list) }()
 }
 
 // policyForm returns a plugin as the policy, in the form that its manifest
@@ -173,18 +173,18 @@ func (h *Host) setup(c config.PluginConfig, settings func() (sdk.Settings, error
 // line of a log or a list; it unwraps to the whole.
 type objection struct {
 	diags *config.Diagnostics
-	typo  bool // found by the host, against the declared options; false: the plugin itself refuses
+	host  bool // found by the host, against the declared options; false: the plugin itself refuses
 }
 
 func (o *objection) Error() string { return o.diags.Brief() }
 func (o *objection) Unwrap() error { return o.diags }
 
-func objectionTo(err error, typo bool) error {
+func objectionTo(err error, host bool) error {
 	var diags *config.Diagnostics
 	if !errors.As(err, &diags) {
 		return err
 	}
-	return &objection{diags, typo}
+	return &objection{diags, host}
 }
 
 // firstStarts waits for the first start of each plugin to succeed or fail. The
@@ -194,7 +194,7 @@ func objectionTo(err error, typo bool) error {
 func firstStarts(list []*plugin.Plugin) error {
 	for _, p := range list {
 		var o *objection
-		if errors.As(<-p.First(), &o) && o.typo {
+		if errors.As(<-p.First(), &o) && o.host {
 			return o.diags
 		}
 	}
