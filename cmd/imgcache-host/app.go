@@ -13,7 +13,7 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// app is one run of the command: its streams and the flags that all verbs
+// app is one run of the command: its streams and the flags that all commands
 // share.
 type app struct {
 	stdin          *os.File
@@ -49,14 +49,14 @@ func (a *app) run(ctx context.Context, args []string) int {
 func (a *app) root() *cobra.Command {
 	root := &cobra.Command{
 		Use:   "imgcache-host",
-		Short: "A cache of machine images, with plugins for its records and its eviction",
+		Short: "A cache for machine images, with plugins for its records and its eviction",
 		Long: "imgcache-host stands in front of a slow or far origin of machine images, streams each image\n" +
 			"through once, keeps a verified copy, and serves every later request from it.",
 		SilenceErrors: true, // run reports them
-		SilenceUsage:  true, // a wrong word should not scroll the reason away
+		SilenceUsage:  true, // the usage would scroll the error away
 		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error {
 			if a.output.svg && cmd.Annotations[draws] == "" {
-				return fmt.Errorf(`--output: "svg" is neither table nor json`)
+				return fmt.Errorf(`--output: expected table or json, got "svg"`)
 			}
 			a.begun = true
 			return nil
@@ -64,7 +64,7 @@ func (a *app) root() *cobra.Command {
 	}
 	flags := root.PersistentFlags()
 	flags.StringArrayVar(&a.configs, "config", nil, "configuration `file or directory`; may be repeated")
-	flags.StringVar(&a.socket, "socket", "", "admin `socket` of the service (default: of the configuration, else $IMGCACHE_SOCKET, else of "+defaultConfig+", else "+defaultSocket()+")")
+	flags.StringVar(&a.socket, "socket", "", "admin `socket` of the service (default: from the configuration, else $IMGCACHE_SOCKET, else from "+defaultConfig+", else "+defaultSocket()+")")
 	flags.Var(&a.output, "output", "`format` of the answer: table or json")
 	flags.BoolVar(&a.yes, "yes", false, "do not ask before something is removed or replaced")
 	root.AddCommand(
@@ -86,7 +86,7 @@ func defaultSocket() string {
 // load reads the configuration in the files and directories of paths.
 func (a *app) load(paths []string) (*config.Config, error) {
 	if len(paths) == 0 {
-		return nil, configError{fmt.Errorf("no configuration: name a file or directory with --config")}
+		return nil, configError{fmt.Errorf("no configuration; name a file or directory with --config")}
 	}
 	c, err := config.Load(paths)
 	if err != nil {
@@ -95,8 +95,8 @@ func (a *app) load(paths []string) (*config.Config, error) {
 	return c, nil
 }
 
-// loadAloud is load for the commands that are about the configuration: they
-// show its warnings.
+// loadAloud is load for commands about the configuration, which show its
+// warnings.
 func (a *app) loadAloud(paths []string) (*config.Config, error) {
 	c, err := a.load(paths)
 	if err == nil && c.Warnings != nil {
@@ -127,10 +127,10 @@ func (a *app) service() (*client.Client, *config.Config, error) {
 	return client.New(defaultSocket()), nil, nil // there is no such file, or it is not ours to read
 }
 
-// defaultConfig is where the unit of the service has its configuration.
+// defaultConfig is the configuration of the service's systemd unit.
 const defaultConfig = "/etc/imgcache"
 
-// order is what a command does, through the native API.
+// order is the work of a command, done through the native API.
 type order func(ctx context.Context, c *client.Client, args []string) error
 
 // call makes the RunE of a command that talks to the service, or works on the
@@ -139,8 +139,8 @@ func (a *app) call(do order) func(*cobra.Command, []string) error {
 	return a.callAs(func(cfg *config.Config) (*config.Config, error) { return cfg, nil }, do)
 }
 
-// callAs is call for a command that opens the cache directory by a
-// configuration of its own.
+// callAs is call for a command that changes the configuration with which it
+// opens the cache directory.
 func (a *app) callAs(adapt func(*config.Config) (*config.Config, error), do order) func(*cobra.Command, []string) error {
 	return func(cmd *cobra.Command, args []string) error {
 		c, cfg, err := a.service()
@@ -161,7 +161,8 @@ func (a *app) callAs(adapt func(*config.Config) (*config.Config, error), do orde
 	}
 }
 
-// callRunning is call for a command that is of use only while the service runs.
+// callRunning is call for a command that makes sense only while the service
+// runs.
 func (a *app) callRunning(do order) func(*cobra.Command, []string) error {
 	return func(cmd *cobra.Command, args []string) error {
 		c, _, err := a.service()

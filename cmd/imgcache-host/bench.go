@@ -18,8 +18,8 @@ func (a *app) pluginBench() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "bench PATH",
 		Short: "Measure how fast a plugin answers",
-		Long: "Starts the plugin in the file as the service would, and measures its calls from there.\n\n" +
-			"--config names a file with what stands in the plugin's config block. A store that it names is written to.",
+		Long: "Starts the plugin in the file as the service would, and measures its calls as the service sees them.\n\n" +
+			"--config names a file with the content of the plugin's config block. The plugin writes to the store in it.",
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := a.locate(&c, args[0]); err != nil {
@@ -38,9 +38,9 @@ func (a *app) pluginBench() *cobra.Command {
 		},
 	}
 	flags := cmd.Flags()
-	flags.StringVar(&c.Dir, "dir", "", "`directory` in which the plugin's store is made (default: that for temporary files)")
+	flags.StringVar(&c.Dir, "dir", "", "`directory` in which the plugin's store is created (default: that for temporary files)")
 	flags.IntVar(&c.Entries, "entries", 100_000, "`number` of records of a driver")
-	flags.DurationVar(&c.Timeout, "time", time.Second, "how long each thing is measured")
+	flags.DurationVar(&c.Timeout, "time", time.Second, "how long each measurement takes")
 	return cmd
 }
 
@@ -53,7 +53,7 @@ func rounded(d time.Duration) time.Duration {
 	return d.Round(unit)
 }
 
-// locate says which plugin is checked, by which program.
+// locate says which plugin is checked, and with which program.
 func (a *app) locate(c *conformance.Check, path string) (err error) {
 	if c.Options, err = a.pluginOptions(); err != nil {
 		return err

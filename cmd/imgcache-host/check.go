@@ -22,11 +22,11 @@ func (a *app) pluginCheck() *cobra.Command {
 	var c conformance.Check
 	cmd := &cobra.Command{
 		Use:   "check PATH",
-		Short: "Hold a plugin to every sentence of its contract",
-		Long: "Starts the plugin in the file, a driver or a policy, over and over, each time with an empty cache directory,\n" +
-			"and says of every sentence of the contract whether it holds. The exit code is 1 when one does not.\n\n" +
-			"--config names a file with what stands in the plugin's config block. A store that it names is written to:\n" +
-			"take one that is there for the check.",
+		Short: "Check a plugin against every sentence of its contract",
+		Long: "Starts the plugin in the file, a driver or a policy, many times, each time with an empty cache directory,\n" +
+			"and shows for every sentence of the contract whether the plugin keeps it. The exit code is 1 if it breaks one.\n\n" +
+			"--config names a file with the content of the plugin's config block. The plugin writes to the store in it, so\n" +
+			"use one that exists only for the check.",
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := a.locate(&c, args[0]); err != nil {
@@ -61,7 +61,7 @@ func (a *app) pluginCheck() *cobra.Command {
 	flags := cmd.Flags()
 	flags.BoolVar(&loud, "log", false, "show on standard error what the plugin writes")
 	flags.StringVar(&c.Only, "only", "", "run only the cases whose name contains this `text`")
-	flags.StringVar(&c.Dir, "dir", "", "`directory` in which cache directories are made (default: that for temporary files)")
+	flags.StringVar(&c.Dir, "dir", "", "`directory` in which cache directories are created (default: that for temporary files)")
 	flags.IntVar(&c.Entries, "entries", 100_000, "`number` of records in the largest case of a driver")
 	flags.DurationVar(&c.Budget, "budget", conformance.Budget, "how long a policy may take for the largest batch")
 	flags.DurationVar(&c.Timeout, "timeout", conformance.Timeout, "how long a case may take")
@@ -81,12 +81,12 @@ func (a *app) pluginOptions() (func([]sdk.Option) (sdk.Config, error), error) {
 			return nil, configError{err}
 		}
 	default:
-		return nil, fmt.Errorf("--config names one file for a plugin")
+		return nil, fmt.Errorf("--config takes one file here")
 	}
 	return c.Decode, nil
 }
 
-// checkReport is what a check has found.
+// checkReport is the result of a check.
 type checkReport struct {
 	path   string
 	cases  []conformance.Case
@@ -118,7 +118,7 @@ func (r *checkReport) print(w io.Writer, c conformance.Case) {
 
 func (r *checkReport) verdict() error {
 	if len(r.cases) == 0 {
-		return errors.New("no case has such a name")
+		return errors.New("no case has a name that contains the text of --only")
 	}
 	if r.failed > 0 {
 		return fmt.Errorf("%s breaks the contract: %d of %s failed", r.path, r.failed, english.Plural(len(r.cases), "case", ""))

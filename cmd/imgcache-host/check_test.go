@@ -177,7 +177,7 @@ func TestCheckSaysWhatIsBroken(t *testing.T) {
 		t.Errorf("exit code %d: %s", code, errs)
 	}
 	code, out, errs = check(t, path, "--only", "no such case")
-	if code != exitError || out != "" || !strings.Contains(errs, "no case has such a name") {
+	if code != exitError || out != "" || !strings.Contains(errs, "no case has a name that contains the text of --only") {
 		t.Errorf("exit code %d, %s %s", code, out, errs)
 	}
 }

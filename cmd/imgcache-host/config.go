@@ -10,14 +10,14 @@ import (
 	"github.com/spf13/cobra"
 )
 
-var errNoCommand = errors.New("this needs one more word")
+var errNoCommand = errors.New("a command is missing")
 
 func (a *app) config() *cobra.Command {
 	group := &cobra.Command{Use: "config", Short: "Work with configuration files", Args: cobra.NoArgs, RunE: needsCommand}
 	group.AddCommand(&cobra.Command{
 		Use:   "validate [FILE|DIR...]",
 		Short: "Check a configuration without starting anything",
-		Long: "Check the configuration files and directories that are named, or those of --config, as serve would.\n" +
+		Long: "Check the named configuration files and directories, or those of --config, as serve would.\n" +
 			"The options of plugins are checked when the service starts, because the plugins declare them.",
 		RunE: func(_ *cobra.Command, args []string) error {
 			c, err := a.loadAloud(append(args, a.configs...))
@@ -32,10 +32,10 @@ func (a *app) config() *cobra.Command {
 	})
 	group.AddCommand(&cobra.Command{
 		Use:   "from-glance FILE...",
-		Short: "Write the configuration that takes over the image cache of a Glance",
+		Short: "Write a configuration that takes over the image cache of a Glance",
 		Long: "Read the configuration files of Glance, such as /etc/glance/glance-api.conf, as Glance does (later ones win),\n" +
 			"and write to standard output a configuration of this service for the same cache, records and images.\n" +
-			"Each line says which option it comes from. What is left to do is written to standard error. A password never is.",
+			"Each line names the option that it comes from. Remaining steps go to standard error. Passwords are never written.",
 		Args: cobra.MinimumNArgs(1),
 		RunE: func(_ *cobra.Command, files []string) error { return a.fromGlance(files) },
 	})

@@ -112,7 +112,7 @@ func TestReattachIsRefused(t *testing.T) {
 		"no process":   {fmt.Sprintf(form, "sqlite", 1, 0), "", "sqlite: want the protocol grpc"},
 		"version":      {fmt.Sprintf(form, "sqlite", 2, 1), "", "speaks version 2 of the contract"},
 		"unknown name": {fmt.Sprintf(form, "sqlight", 1, 1), "", `names "sqlight", but this configuration uses the driver sqlite and the policy lru`},
-		"walls":        {fmt.Sprintf(form, "sqlite", 1, 1), "confinement = \"required\"\n", "lets nothing run without walls"},
+		"walls":        {fmt.Sprintf(form, "sqlite", 1, 1), "confinement = \"required\"\n", "allows no plugin without walls"},
 	} {
 		d := prepare(t, setup{more: c.more, env: plugin.ReattachEnv + "=" + c.text})
 		d.spawn()

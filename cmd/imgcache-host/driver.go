@@ -14,7 +14,7 @@ import (
 )
 
 func (a *app) driver() *cobra.Command {
-	group := &cobra.Command{Use: "driver", Short: "Look at the driver that keeps the records, and change it", Args: cobra.NoArgs, RunE: needsCommand}
+	group := &cobra.Command{Use: "driver", Short: "Show the driver that keeps the records, or move them to another", Args: cobra.NoArgs, RunE: needsCommand}
 	group.AddCommand(a.showDriver(), a.migrate())
 	return group
 }
@@ -30,8 +30,8 @@ func (a *app) showDriver() *cobra.Command {
 				return err
 			}
 			return a.answer(s, func(w io.Writer) {
-				row(w, "records with", s.Driver)
-				row(w, "after a restart with", s.Configured)
+				row(w, "driver", s.Driver)
+				row(w, "driver after a restart", s.Configured)
 				if s.Migration != nil {
 					row(w, "moving", moving(*s.Migration))
 				}
@@ -52,28 +52,28 @@ func (a *app) migrate() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "migrate --to DRIVER [--from DRIVER]",
 		Short: "Move the records to another driver, and check that they are there",
-		Long: "Move the records to another driver, while the service runs or while it does not, and read them back.\n" +
-			"A driver is named as in the configuration: driver.NAME for the block driver \"PLUGIN\" \"NAME\". The names\n" +
+		Long: "Move the records to another driver, and read them back. The service may run or not.\n" +
+			"Name a driver as in the configuration: driver.NAME for the block driver \"PLUGIN\" \"NAME\". The names\n" +
 			"glance-sqlite and glance-xattr mean the records of Glance in the cache directory: to give the directory\n" +
 			"back to it, or to take over what it recorded.\n\n" +
-			"Whatever records the other driver has are replaced. When this is interrupted, or fails, the records are\n" +
-			"where they were; the same command begins anew.",
+			"All records that the other driver has are replaced. If the move is interrupted or fails, the records are still\n" +
+			"where they were; repeat the command to start again.",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if m.To == "" {
-				return usageError{errors.New("--to is missing: the driver that shall have the records"), cmd.CommandPath()}
+				return usageError{errors.New("--to is missing; name the driver to which the records are to move"), cmd.CommandPath()}
 			}
 			return run(cmd, args)
 		},
 	}
-	cmd.Flags().StringVar(&m.From, "from", "", "`driver` that has the records (default: the one that keeps them)")
-	cmd.Flags().StringVar(&m.To, "to", "", "`driver` that shall have them")
-	cmd.Flags().BoolVar(&m.DryRun, "dry-run", false, "only say what would be done")
+	cmd.Flags().StringVar(&m.From, "from", "", "`driver` that has the records (default: the one that keeps them now)")
+	cmd.Flags().StringVar(&m.To, "to", "", "`driver` to which they are to move")
+	cmd.Flags().BoolVar(&m.DryRun, "dry-run", false, "only show what would be done")
 	return cmd
 }
 
-// offline returns the configuration with which the cache directory is opened:
-// with the driver that is left.
+// offline returns the configuration with which the cache directory is opened: its
+// driver is the one that the records leave.
 func (m *migration) offline(cfg *config.Config) (*config.Config, error) {
 	m.configured = cfg.Cache.Driver.String()
 	if m.From == "" {
@@ -94,10 +94,10 @@ func (m *migration) offline(cfg *config.Config) (*config.Config, error) {
 	return &own, nil
 }
 
-// move has the records moved and says what came of it.
+// move moves the records and shows the result.
 func (a *app) move(ctx context.Context, c *client.Client, m *migration) error {
 	if !m.DryRun {
-		if err := a.confirm("Replace whatever records %s has?", m.To); err != nil {
+		if err := a.confirm("Replace all records that %s has?", m.To); err != nil {
 			return err
 		}
 	}
@@ -127,7 +127,7 @@ func showMove(w io.Writer, r records.Report, next string) {
 	records := func(n int) string { return english.Plural(n, "record", "") }
 	row(w, verb, fmt.Sprintf("%s, %s, from %s to %s", records(r.Records), english.Plural(int(r.Hits), "hit", ""), r.From, r.To))
 	if r.Replaced+r.Removed > 0 {
-		row(w, "older in "+r.To, fmt.Sprintf("%s replaced, %d of no image removed", records(r.Replaced), r.Removed))
+		row(w, "older in "+r.To, fmt.Sprintf("%s replaced, %d without an image removed", records(r.Replaced), r.Removed))
 	}
 	if !r.DryRun {
 		row(w, "verified", records(r.Verified))
@@ -150,26 +150,26 @@ func nextStep(r records.Report, offline bool) string {
 	case !r.Moved:
 		return ""
 	case glance && offline:
-		return "start Glance on the directory; .imgcache in it may stay"
+		return "start Glance on the directory; it ignores .imgcache"
 	case glance:
-		return "stop the service, which sends the last hits, and start Glance on the directory; .imgcache in it may stay"
+		return "stop the service, which sends the last hits, and start Glance on the directory; it ignores .imgcache"
 	case r.To == r.Configured:
 		return ""
 	case offline:
-		return fmt.Sprintf("write driver = %s into the cache block before the service starts", r.To)
+		return fmt.Sprintf("write driver = %s in the cache block before the service starts", r.To)
 	}
-	return fmt.Sprintf("write driver = %s into the cache block; a restart before that goes back to %s", r.To, r.Configured)
+	return fmt.Sprintf("write driver = %s in the cache block; a restart before that goes back to %s", r.To, r.Configured)
 }
 
-// moveComplaint is an error if the records are not where they should be.
+// moveComplaint is an error unless the records are where they should be.
 func moveComplaint(r records.Report) error {
 	if r.Different == 0 {
 		return nil
 	}
-	return fmt.Errorf("%s of %s read back otherwise than written, so the records stay with %s", english.Plural(r.Different, "record", ""), r.To, r.From)
+	return fmt.Errorf("read back %s from %s with different content than was written; %s still keeps the records", english.Plural(r.Different, "record", ""), r.To, r.From)
 }
 
-// moving says in a line how far a migration is.
+// moving describes the progress of a migration in a line.
 func moving(p records.Progress) string {
 	text := fmt.Sprintf("to %s, %s: %d of %s", p.To, p.Phase, p.Records, english.Plural(p.Total, "record", ""))
 	if p.Error != "" {

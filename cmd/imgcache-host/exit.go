@@ -39,7 +39,7 @@ func (e configError) Unwrap() error { return e.error }
 func exitCode(err error) int {
 	var usage usageError
 	var cfg configError
-	var diags *config.Diagnostics // also from a plugin's options, once the service starts
+	var diags *config.Diagnostics // includes options of plugins, which are checked when the service starts
 	switch {
 	case errors.As(err, &usage), errors.As(err, &cfg), errors.As(err, &diags):
 		return exitUsage
@@ -54,8 +54,8 @@ func exitCode(err error) int {
 	}
 }
 
-// report writes an error for people: what and where, and what to do if that
-// is known.
+// report writes an error for people: what is wrong, where, and what to do if
+// that is known.
 func report(w io.Writer, err error) {
 	var diags *config.Diagnostics
 	if errors.As(err, &diags) {

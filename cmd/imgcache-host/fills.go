@@ -19,7 +19,7 @@ func (a *app) fills() *cobra.Command {
 	var watch bool
 	cmd := &cobra.Command{
 		Use:   "fills",
-		Short: "Show which images are being fetched, and how far they are",
+		Short: "Show which images are being fetched, and their progress",
 		Args:  cobra.NoArgs,
 		RunE: a.call(func(ctx context.Context, c *client.Client, _ []string) error {
 			for drawn := 0; ; {
@@ -38,11 +38,11 @@ func (a *app) fills() *cobra.Command {
 			}
 		}),
 	}
-	cmd.Flags().BoolVar(&watch, "watch", false, "show them again every second until none runs")
+	cmd.Flags().BoolVar(&watch, "watch", false, "show them again every second until no transfer runs")
 	return cmd
 }
 
-// over reports whether nothing will change by itself.
+// over reports whether nothing will change any more.
 func over(list []cache.FillInfo) bool {
 	for _, f := range list {
 		if f.Phase != cache.Interrupted {
@@ -80,7 +80,7 @@ func (a *app) drawFills(list []cache.FillInfo, drawn int) (lines int, err error)
 	return lines, err
 }
 
-// progress shows how much of an image is here, with a bar on a terminal.
+// progress shows how much of an image has arrived, with a bar on a terminal.
 func progress(f cache.FillInfo, terminal bool) string {
 	if f.Size <= 0 {
 		return ""
@@ -92,7 +92,7 @@ func progress(f cache.FillInfo, terminal bool) string {
 	return bar(share)
 }
 
-// bar draws a share of one.
+// bar draws a share from 0 to 1.
 func bar(share float64) string {
 	const width = 24
 	done := int(share * width)
@@ -106,7 +106,7 @@ func perSecond(f cache.FillInfo) string {
 	return humanBytes(f.Rate) + "/s"
 }
 
-// left estimates the time that the rest takes.
+// left estimates the remaining time.
 func left(f cache.FillInfo) string {
 	if f.Rate <= 0 || f.Size < 0 || f.Phase == cache.Interrupted {
 		return ""
@@ -114,7 +114,7 @@ func left(f cache.FillInfo) string {
 	return (time.Duration(float64(f.Size-f.Written)/float64(f.Rate)) * time.Second).String()
 }
 
-// isTerminal reports whether w shows a person what is written to it.
+// isTerminal reports whether w is a terminal.
 func isTerminal(w io.Writer) bool {
 	f, ok := w.(*os.File)
 	if !ok {

@@ -15,13 +15,13 @@ import (
 func (a *app) status() *cobra.Command {
 	return &cobra.Command{
 		Use:   "status",
-		Short: "Show how full the cache is and how it does",
+		Short: "Show how full the cache is and how it is doing",
 		Args:  cobra.NoArgs,
 		RunE: a.call(func(ctx context.Context, c *client.Client, _ []string) error {
 			var s struct {
 				cache.Usage
-				Lacks []string `json:"lacks"` // what keeps the service from doing all it is configured for
-				Notes []string `json:"notes"` // what plugins say of how they work as they are configured
+				Lacks []string `json:"lacks"` // what keeps the service from doing all it is configured to do
+				Notes []string `json:"notes"` // remarks of plugins about their configuration
 			}
 			var err error
 			if s.Usage, err = c.Usage(ctx); err == nil {
@@ -75,11 +75,11 @@ func notes(ctx context.Context, c *client.Client) ([]string, error) {
 	return all, err
 }
 
-// pinned says what may not be evicted, and whether that is too much.
+// pinned says how much is pinned, and whether that is too much.
 func pinned(u cache.Usage) string {
 	text := fmt.Sprintf("%s, %s", english.Plural(u.Pinned, "image", ""), humanBytes(u.PinnedBytes))
 	if u.PinsFull {
-		text += ": they fill the cache, and other images are passed through"
+		text += ": they fill the cache, so other images are passed through"
 	}
 	return text
 }
@@ -96,8 +96,8 @@ func unsent(u cache.Usage) string {
 	return text
 }
 
-// freeOf says how much the file system has left, and how much of that is not
-// for images.
+// freeOf says how much space the file system has left, and how much of that
+// stays free.
 func freeOf(u cache.Usage) string {
 	if u.MinFree > 0 {
 		return fmt.Sprintf("%s, of which %s stay free", humanBytes(u.Free), humanBytes(u.MinFree))
@@ -136,7 +136,7 @@ func stateOf(i cache.ImageInfo) string {
 func (a *app) show() *cobra.Command {
 	return &cobra.Command{
 		Use:   "show ID",
-		Short: "Show everything that is known of an image",
+		Short: "Show everything that is known about an image",
 		Args:  cobra.ExactArgs(1),
 		RunE: a.call(func(ctx context.Context, c *client.Client, args []string) error {
 			i, err := c.Image(ctx, args[0])
@@ -157,7 +157,7 @@ func (a *app) show() *cobra.Command {
 func (a *app) nodes() *cobra.Command {
 	return &cobra.Command{
 		Use:   "nodes ID",
-		Short: "List the nodes that hold an image, where several share records",
+		Short: "List the nodes that hold an image, for nodes that share records",
 		Args:  cobra.ExactArgs(1),
 		RunE: a.call(func(ctx context.Context, c *client.Client, args []string) error {
 			nodes, err := c.Nodes(ctx, args[0])
@@ -181,7 +181,7 @@ func because(reason string) string {
 	return "; the last thing that happened: " + reason
 }
 
-// reserved says that an image that is absent is pinned.
+// reserved says that an absent image is pinned.
 func reserved(i cache.ImageInfo) string {
 	if !i.Pinned {
 		return ""
@@ -189,8 +189,8 @@ func reserved(i cache.ImageInfo) string {
 	return "; it is pinned " + pinUntil(i.PinnedUntil)
 }
 
-// showImage writes what is known of an image; of an absent one that is its
-// history.
+// showImage writes what is known about an image; of an absent image only its
+// history is known.
 func showImage(w io.Writer, i cache.ImageInfo) {
 	if i.State != cache.StateAbsent {
 		showState(w, i)
@@ -239,7 +239,7 @@ func (a *app) victims() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:         "victims",
 		Annotations: asksPolicy,
-		Short:       "Show which images would leave next, and why",
+		Short:       "Show which images would be evicted next, and why",
 		Args:        cobra.NoArgs,
 		RunE: a.call(func(ctx context.Context, c *client.Client, _ []string) error {
 			victims, err := c.Victims(ctx, limit)
@@ -254,6 +254,6 @@ func (a *app) victims() *cobra.Command {
 			})
 		}),
 	}
-	cmd.Flags().IntVar(&limit, "limit", 10, "most images to show")
+	cmd.Flags().IntVar(&limit, "limit", 10, "maximum number of images to show")
 	return cmd
 }

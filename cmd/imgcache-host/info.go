@@ -18,8 +18,8 @@ func (a *app) pluginInfo() *cobra.Command {
 	var keys []string
 	cmd := &cobra.Command{
 		Use:   "info PATH|NAME",
-		Short: "Show what a plugin says of itself, its sum and its signature",
-		Long: "Shows the manifest of a plugin with the sum and the signature of its file. It is named by the path of the file\n" +
+		Short: "Show a plugin's manifest, checksum and signature",
+		Long: "Shows the manifest of a plugin, and the SHA-256 and signature of its file. Name it by the path of its file\n" +
 			"or by its name in the configuration. A module that has its manifest in a custom section is not run; any other\n" +
 			"plugin is started for the moment that the answer takes, without any settings.",
 		Args: cobra.ExactArgs(1),
@@ -45,7 +45,7 @@ func (a *app) pluginInfo() *cobra.Command {
 	return cmd
 }
 
-// perhapsLoad reads the configuration for a command that can do without.
+// perhapsLoad reads the configuration for a command that also works without.
 func (a *app) perhapsLoad() (*config.Config, error) {
 	if len(a.configs) > 0 {
 		return a.load(a.configs)

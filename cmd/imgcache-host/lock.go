@@ -17,11 +17,11 @@ func (a *app) pluginLock() *cobra.Command {
 	var keys []string
 	cmd := &cobra.Command{
 		Use:   "lock",
-		Short: "Write down the sums of the plugins that may run",
+		Short: "Write the lock file: the checksums of the plugins that may run",
 		Long: "Writes the lock file with name, kind, version and SHA-256 of each plugin that the configuration names, as it is now.\n" +
-			"From then on no other bytes are started. The lock file is plugin_lock of the configuration, else plugins.lock.json\n" +
-			"beside it. To learn their versions the plugins are started for a moment, without any settings.\n\n" +
-			"With trusted_keys in the configuration, or --key, a plugin that none of these keys has signed is not locked.",
+			"From then on only these files are started. The lock file is plugin_lock of the configuration, else plugins.lock.json\n" +
+			"beside it. The plugins are started for a moment, without any settings, to ask for their versions.\n\n" +
+			"With trusted_keys in the configuration, or --key, only plugins signed with one of these keys are locked.",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			configs := a.configs
@@ -44,7 +44,7 @@ func (a *app) pluginLock() *cobra.Command {
 			defer c.Close()
 			made, err := c.Lock(cmd.Context())
 			if err != nil {
-				return fmt.Errorf("the lock file stays as it is: %w", err)
+				return fmt.Errorf("the lock file was not changed: %w", err)
 			}
 			if err := made.Write(cfg.PluginLock); err != nil {
 				return err
@@ -58,6 +58,6 @@ func (a *app) pluginLock() *cobra.Command {
 			})
 		},
 	}
-	cmd.Flags().StringArrayVar(&keys, "key", nil, "`file` with a public key, one of which must have signed each plugin; may be repeated")
+	cmd.Flags().StringArrayVar(&keys, "key", nil, "`file` with a trusted public key; each plugin must be signed with one of them; may be repeated")
 	return cmd
 }

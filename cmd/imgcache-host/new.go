@@ -17,9 +17,9 @@ func (a *app) pluginNew() *cobra.Command {
 	var kind string
 	cmd := &cobra.Command{
 		Use:   "new NAME",
-		Short: "Begin a plugin: a small one that works, in a new directory",
-		Long: "Makes the directory NAME with a plugin of that name, which is complete: source, Makefile, README.\n" +
-			"make builds it, and make check holds it to its contract. There is:\n  " + strings.Join(scaffold.Choices(), "\n  "),
+		Short: "Start a new plugin: a small one that works, in a new directory",
+		Long: "Creates the directory NAME with a complete plugin of that name: source, Makefile, README.\n" +
+			"make builds it, and make check checks it against its contract. The choices are:\n  " + strings.Join(scaffold.Choices(), "\n  "),
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			p.Name, p.Kind = args[0], sdk.Kind(kind)
@@ -28,10 +28,10 @@ func (a *app) pluginNew() *cobra.Command {
 				return usageError{err, cmd.CommandPath()}
 			}
 			if err != nil {
-				return fmt.Errorf("begin %s: %w", p.Name, err)
+				return fmt.Errorf("create %s: %w", p.Name, err)
 			}
 			return a.answer(map[string]string{"dir": p.Name}, func(w io.Writer) {
-				row(w, p.Name+" is there. Build and check it: make -C "+p.Name+" check")
+				row(w, "created "+p.Name+"; build and check it with: make -C "+p.Name+" check")
 			})
 		},
 	}

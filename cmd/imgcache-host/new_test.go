@@ -66,8 +66,8 @@ func TestNewRefuses(t *testing.T) {
 	for _, tt := range []struct{ lang, kind, name, why string }{
 		{"rust", "driver", "mine", `no template for a driver in "rust"; the choices are go policy, go driver, c policy`},
 		{"cobol", "policy", "mine", `"cobol"`},
-		{"go", "policy", "../mine", "a plugin's is a lower-case letter"},
-		{"go", "policy", "there", "there already"},
+		{"go", "policy", "../mine", "expected a lower-case letter"},
+		{"go", "policy", "there", "exists already"},
 	} {
 		var out, errs strings.Builder
 		a := &app{stdin: os.Stdin, stdout: &out, stderr: &errs}

@@ -28,7 +28,7 @@ func (a *app) offline(cmd *cobra.Command, cfg *config.Config, away error, do ord
 	var locked *host.LockedError
 	switch {
 	case errors.As(err, &locked), errors.Is(err, fs.ErrNotExist):
-		return fmt.Errorf("%w; %w", away, err) // somebody has the directory and does not answer, or there is none
+		return fmt.Errorf("%w; %w", away, err) // another process uses the directory and does not answer, or there is no directory
 	case errors.Is(err, fs.ErrPermission):
 		return fmt.Errorf("%w: the service does not run, and %w", client.ErrDenied, err)
 	case err != nil:
@@ -40,8 +40,8 @@ func (a *app) offline(cmd *cobra.Command, cfg *config.Config, away error, do ord
 	return do(cmd.Context(), c, args)
 }
 
-// becomeOwner gives up the rights of root for those of the owner of the cache
-// directory, so that the service can use what the command leaves in it.
+// becomeOwner changes from root to the owner of the cache directory, so that the
+// service can use the files that the command creates in it.
 func becomeOwner(dir string) error {
 	var st syscall.Stat_t
 	if os.Geteuid() != 0 || syscall.Stat(dir, &st) != nil || st.Uid == 0 {

@@ -38,7 +38,7 @@ func (f *format) Set(s string) error {
 		f.json, f.svg = s == "json", s == "svg"
 		return nil
 	default:
-		return fmt.Errorf("%q is neither table nor json", s)
+		return fmt.Errorf("expected table or json, got %q", s)
 	}
 }
 

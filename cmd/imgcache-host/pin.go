@@ -19,8 +19,8 @@ func (a *app) pin() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "pin ID...",
 		Short: "Keep images from being evicted",
-		Long: "Keep images from being evicted, for ever or until a time. An image may be pinned before it is cached.\n" +
-			"delete removes a pinned image all the same; its pin stays.",
+		Long: "Keep images from being evicted, for ever or until a time. You can pin an image before it is cached.\n" +
+			"The command delete removes a pinned image too, but not its pin.",
 		Example: "  imgcache-host pin debian-12.qcow2 --for 72h\n  imgcache-host pin debian-12.qcow2 --until 2027-01-31",
 		Args:    cobra.MinimumNArgs(1),
 	}
@@ -43,7 +43,7 @@ func (a *app) pin() *cobra.Command {
 	})
 	cmd.AddCommand(&cobra.Command{
 		Use:   "list",
-		Short: "List the pins, and who wants them",
+		Short: "List the pins, and who set them",
 		Args:  cobra.NoArgs,
 		RunE: a.call(func(ctx context.Context, c *client.Client, _ []string) error {
 			pins, err := c.Pins(ctx)
@@ -60,9 +60,9 @@ func (a *app) pin() *cobra.Command {
 func pinEnd(until string, span time.Duration, spanGiven bool) (time.Time, error) {
 	switch {
 	case spanGiven && until != "":
-		return time.Time{}, errors.New("--until and --for are two ways to say one thing: give one of them")
+		return time.Time{}, errors.New("--until and --for cannot be used together")
 	case spanGiven && span <= 0:
-		return time.Time{}, fmt.Errorf("--for: %v is not a duration that has still to pass", span)
+		return time.Time{}, fmt.Errorf("--for: expected a duration above zero, got %v", span)
 	case spanGiven:
 		return time.Now().Add(span), nil
 	case until == "":
@@ -73,7 +73,7 @@ func pinEnd(until string, span time.Duration, spanGiven bool) (time.Time, error)
 			return end, nil
 		}
 	}
-	return time.Time{}, fmt.Errorf("--until: %q is not a time such as 2027-01-31, \"2027-01-31 18:00\" or 2027-01-31T18:00:00Z", until)
+	return time.Time{}, fmt.Errorf("--until: expected a time such as 2027-01-31, \"2027-01-31 18:00\" or 2027-01-31T18:00:00Z, got %q", until)
 }
 
 func showPins(w io.Writer, pins []cache.PinInfo) {

@@ -12,11 +12,11 @@ import (
 )
 
 func (a *app) plugin() *cobra.Command {
-	group := &cobra.Command{Use: "plugin", Short: "Look at the plugins", Args: cobra.NoArgs, RunE: needsCommand}
+	group := &cobra.Command{Use: "plugin", Short: "List, inspect, check or write plugins", Args: cobra.NoArgs, RunE: needsCommand}
 	group.AddCommand(&cobra.Command{
 		Use:         "list",
 		Annotations: asksPolicy,
-		Short:       "List the plugins that run, and how they do",
+		Short:       "List the running plugins and how they are doing",
 		Args:        cobra.NoArgs,
 		RunE: a.call(func(ctx context.Context, c *client.Client, _ []string) error {
 			plugins, err := c.Plugins(ctx)
@@ -43,7 +43,7 @@ func runtimeOf(p plugin.Status) string {
 	return p.Runtime
 }
 
-// wallsOf says how many of the walls around a plugin hold.
+// wallsOf says how many of the walls around a plugin are in force.
 func wallsOf(p plugin.Status) string {
 	if len(p.Walls) == 0 {
 		return "none"
@@ -63,10 +63,10 @@ func seconds(s float64) string { return time.Duration(s * float64(time.Second)).
 func (a *app) pluginReload() *cobra.Command {
 	return &cobra.Command{
 		Use:   "reload NAME",
-		Short: "Start a plugin anew from its file, without a failed request",
-		Long: "Start a plugin anew from its file as it is now, without a failed request. A policy hands its state on;\n" +
-			"calls of a driver wait for the moment of the exchange. When the new one does not start, refuses its\n" +
-			"configuration or fails when it is tried, the old one stays, and the error says why.",
+		Short: "Restart a plugin from its file, without a failed request",
+		Long: "Restart a plugin from its current file, without a failed request. A policy hands on its state;\n" +
+			"calls of a driver wait during the exchange. If the new plugin does not start, refuses its\n" +
+			"configuration or fails when it is tried, the old one keeps running, and the error says why.",
 		Args: cobra.ExactArgs(1),
 		RunE: a.call(func(ctx context.Context, c *client.Client, names []string) error {
 			p, err := c.Reload(ctx, names[0])
@@ -78,7 +78,7 @@ func (a *app) pluginReload() *cobra.Command {
 	}
 }
 
-// needsCommand is the RunE of a command that only groups others.
+// needsCommand is the RunE of a command that only groups other commands.
 func needsCommand(cmd *cobra.Command, _ []string) error {
 	return usageError{errNoCommand, cmd.CommandPath()}
 }

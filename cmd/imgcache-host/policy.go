@@ -25,10 +25,10 @@ func (a *app) policy() *cobra.Command {
 	return group
 }
 
-// draws marks the commands whose answer can be a picture.
+// draws marks the commands that can answer with a picture.
 const draws = "draws"
 
-// simulation is what `policy simulate` is asked to do.
+// simulation holds the arguments of `policy simulate`.
 type simulation struct {
 	trace    string
 	format   string
@@ -43,12 +43,12 @@ func (a *app) policySimulate() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "simulate --trace FILE --policy NAME|FILE.wasm[?OPTION=VALUE&...] ... --size SIZE[,SIZE...] ...",
 		Short: "Replay a trace of requests through policies, and compare their misses",
-		Long: "Replays a trace through each policy, with each size of the cache, and through Belady's rule, which knows the\n" +
-			"future: a reference, the best there can be where all objects have one size. An object is admitted on a miss,\n" +
-			"and objects leave only as needed to fit it; one that is larger than the cache is not admitted.\n\n" +
-			"Traces are those that the service records, CSV files (see --columns; times in seconds, sizes in bytes), and\n" +
+		Long: "Replays a trace through each policy, with each size of the cache, and through Belady's rule as a reference. That\n" +
+			"rule knows the future, and nothing beats it where all objects have the same size. A miss admits the object, and\n" +
+			"others leave only to make room for it. An object larger than the cache is not admitted.\n\n" +
+			"A trace is one that the service records, a CSV file (see --columns; times in seconds, sizes in bytes), or\n" +
 			"libCacheSim's oracleGeneral; each may be compressed with zstd. A policy is a module that ships with this\n" +
-			"program, lies in the plugin_dir of --config, or is named by its file; sizes among its options are bytes.",
+			"program, a module in the plugin_dir of --config, or the path of a module. Sizes in its options are in bytes.",
 		Example: "  imgcache-host policy simulate --trace requests.csv --columns time=2,id=5,size=4 \\\n" +
 			"    --policy lru --policy sieve --policy ./mine.wasm --size 10GiB,20GiB,40GiB",
 		Args:        cobra.NoArgs,
@@ -63,8 +63,8 @@ func (a *app) policySimulate() *cobra.Command {
 	}
 	flags := cmd.Flags()
 	flags.StringVar(&s.trace, "trace", "", "`file` with the requests")
-	flags.StringVar(&s.format, "format", "", "`form` of the trace: own, csv or oraclegeneral (default: found by its beginning and its name)")
-	flags.Var(&s.columns, "columns", "places of the fields in a line of a CSV file")
+	flags.StringVar(&s.format, "format", "", "`format` of the trace: own, csv or oraclegeneral (default: found out from its first bytes and its name)")
+	flags.Var(&s.columns, "columns", "columns of the fields in a CSV file")
 	flags.StringArrayVar(&s.policies, "policy", nil, "`policy` to try; may be repeated")
 	flags.StringSliceVar(&s.sizes, "size", nil, "`size` of the cache, such as 10GiB; may be repeated")
 	flags.DurationVar(&s.timeout, "timeout", time.Minute, "how long a policy may take for one request, and to be loaded")
@@ -83,20 +83,20 @@ func watch(ctx context.Context, args []string, limit time.Duration) error {
 
 func (a *app) simulate(ctx context.Context, s simulation, command string, alive func()) error {
 	if s.timeout <= 0 {
-		return usageError{errors.New("--timeout: want a time, such as 1m"), command}
+		return usageError{errors.New("--timeout: expected a duration above zero, such as 1m"), command}
 	}
 	if s.trace == "" || len(s.policies) == 0 || len(s.sizes) == 0 {
-		return usageError{errors.New("--trace, --policy and --size are needed"), command}
+		return usageError{errors.New("--trace, --policy and --size are required"), command}
 	}
 	format := trace.Format(strings.ToLower(s.format))
 	if format != "" && !slices.Contains(trace.Formats, format) {
-		return usageError{fmt.Errorf("--format: %q is none of own, csv and oraclegeneral", s.format), command}
+		return usageError{fmt.Errorf("--format: expected own, csv or oraclegeneral, got %q", s.format), command}
 	}
 	var sizes []uint64
 	for _, text := range s.sizes {
 		n, err := parseBytes(text)
 		if err != nil || n <= 0 {
-			return usageError{fmt.Errorf("--size: %q is no size of a cache; write such as 10GiB", text), command}
+			return usageError{fmt.Errorf("--size: expected a size such as 10GiB, got %q", text), command}
 		}
 		sizes = append(sizes, uint64(n))
 	}

@@ -115,16 +115,16 @@ func TestSimulateShows(t *testing.T) {
 		code int
 		want string
 	}{
-		{nil, exitUsage, "--trace, --policy and --size are needed"},
-		{[]string{"--policy", "lru", "--size", "much"}, exitUsage, `"much" is no size of a cache`},
-		{[]string{"--policy", "lru", "--size", "1KiB", "--format", "xml"}, exitUsage, `"xml" is none of own, csv and oraclegeneral`},
+		{nil, exitUsage, "--trace, --policy and --size are required"},
+		{[]string{"--policy", "lru", "--size", "much"}, exitUsage, `expected a size such as 10GiB, got "much"`},
+		{[]string{"--policy", "lru", "--size", "1KiB", "--format", "xml"}, exitUsage, `expected own, csv or oraclegeneral, got "xml"`},
 		{[]string{"--policy", "lru", "--size", "1KiB", "--columns", "time=1"}, exitUsage, "expected all of time, id and size"},
 		{[]string{"--policy", "lur", "--size", "1KiB"}, exitNotFound, "no lur.wasm in "},
 		{[]string{"--policy", "lru?speed=1", "--size", "1KiB"}, exitError, `it has no option "speed"`},
 		{[]string{"--policy", "../../testdata/wasm/trap.wasm", "--size", "200B"}, exitError, "policy trap: request "},
 		{[]string{"--policy", "../../testdata/wasm/calls.wasm", "--size", "200B", "--timeout", "2s"}, exitError, "a policy does not answer"},
 		{[]string{"--policy", "../../testdata/wasm/spin.wasm", "--policy", "lru", "--size", "200B", "--timeout", "2s"}, exitError, "for 2s"},
-		{[]string{"--policy", "lru", "--size", "1KiB", "--timeout", "0s"}, exitUsage, "--timeout: want a time"},
+		{[]string{"--policy", "lru", "--size", "1KiB", "--timeout", "0s"}, exitUsage, "--timeout: expected a duration above zero"},
 		{[]string{"--policy", "lru", "--size", "1KiB", "--columns", "time=2,id=1,size=3"}, exitError, `line 2: expected the time as a number of seconds, got "b"`},
 	} {
 		_, err := runBuilt(t, append(common, test.args...)...)

@@ -34,7 +34,7 @@ func (a *app) queue() *cobra.Command {
 					if queued[id] {
 						row(w, id, "queued")
 					} else {
-						row(w, id, "not queued: it is cached, filling or queued already")
+						row(w, id, "not queued: it is already cached, filling or queued")
 					}
 				}
 			})

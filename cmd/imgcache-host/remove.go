@@ -19,8 +19,8 @@ import (
 
 var errDeclined = errors.New("nothing was changed")
 
-// confirm asks before something is removed. Without a terminal there is
-// nobody to ask, and a script means what it says.
+// confirm asks before something is removed. Without a terminal there is nobody
+// to ask, so it does not.
 func (a *app) confirm(format string, args ...any) error {
 	if a.yes {
 		return nil
@@ -62,14 +62,15 @@ func (a *app) remove() *cobra.Command {
 			return a.answer(map[string]any{"deleted": ids, "pinned": pinned}, func(w io.Writer) {
 				row(w, "deleted", strings.Join(ids, " "))
 				if len(pinned) > 0 {
-					row(w, "still pinned", strings.Join(pinned, " ")+" (imgcache-host unpin ends that)")
+					row(w, "still pinned", strings.Join(pinned, " ")+" (to end that: imgcache-host unpin)")
 				}
 			})
 		}),
 	}
 }
 
-// stillPinned returns those of ids that will be kept again once they are back.
+// stillPinned returns the ids that are still pinned, and will be kept when they
+// are cached again.
 func stillPinned(ctx context.Context, c *client.Client, ids []string) ([]string, error) {
 	pins, err := c.Pins(ctx)
 	pinned := []string{}
@@ -93,7 +94,7 @@ func (t *target) Set(s string) error {
 		*t = target(s)
 		return nil
 	default:
-		return fmt.Errorf("%q is none of cache, queue and both", s)
+		return fmt.Errorf("expected cache, queue or both, got %q", s)
 	}
 }
 
@@ -109,7 +110,7 @@ func (a *app) clear() *cobra.Command {
 			}
 			var images, entries int
 			var err error
-			if what != "cache" { // first the queue, lest it fills the cache again
+			if what != "cache" { // first the queue, or it would fill the cache again
 				entries, err = c.UnqueueAll(ctx)
 			}
 			if err == nil && what != "queue" {
@@ -158,13 +159,13 @@ func (a *app) prune() *cobra.Command {
 			return a.answerRemoved(r, o.DryRun)
 		}),
 	}
-	cmd.Flags().StringVar(&maxSize, "max-size", "", "`size` to come down to, such as 5GiB, or a number of bytes")
-	cmd.Flags().BoolVar(&o.DryRun, "dry-run", false, "only say what would be removed")
+	cmd.Flags().StringVar(&maxSize, "max-size", "", "`size` to reach, such as 5GiB, or a number of bytes")
+	cmd.Flags().BoolVar(&o.DryRun, "dry-run", false, "only show what would be removed")
 	return cmd
 }
 
-// parseBytes reads a size of the command line, where a bare number cannot be
-// mistaken for anything but bytes.
+// parseBytes reads a size on the command line, where a number without a unit
+// counts bytes.
 func parseBytes(s string) (int64, error) {
 	if n, err := strconv.ParseInt(s, 10, 64); err == nil && n >= 0 {
 		return n, nil
@@ -179,7 +180,7 @@ func (a *app) clean() *cobra.Command {
 		Short: "Remove stalled and invalid files",
 		Args:  cobra.NoArgs,
 	}
-	cmd.Flags().DurationVar(&stall, "stall-time", 0, "a partial file without growth for so long is stalled (default: as configured)")
+	cmd.Flags().DurationVar(&stall, "stall-time", 0, "remove partial files that have not grown for this long (default: as configured)")
 	cmd.RunE = a.call(func(ctx context.Context, c *client.Client, _ []string) error {
 		var given *time.Duration
 		if cmd.Flags().Changed("stall-time") {

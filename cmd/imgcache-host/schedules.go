@@ -13,7 +13,7 @@ import (
 func (a *app) schedules() *cobra.Command {
 	return &cobra.Command{
 		Use:   "schedules",
-		Short: "List the schedules: what they do, how the last run went, when the next one is",
+		Short: "List the schedules, the result of the last run and the time of the next",
 		Args:  cobra.NoArgs,
 		RunE: a.callRunning(func(ctx context.Context, c *client.Client, _ []string) error {
 			list, err := c.Schedules(ctx)
@@ -30,7 +30,7 @@ func (a *app) schedules() *cobra.Command {
 	}
 }
 
-// outcome says how the last run of a schedule went, on one line.
+// outcome is the result of the last run of a schedule, on one line.
 func outcome(s schedule.Status) string {
 	if s.Error == "" {
 		return s.Result

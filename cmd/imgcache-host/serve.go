@@ -15,8 +15,8 @@ func (a *app) serve() *cobra.Command {
 	return &cobra.Command{
 		Use:   "serve --config FILE|DIR",
 		Short: "Run the service until SIGTERM or Ctrl-C",
-		Long: "Run the service. SIGTERM or Ctrl-C lets running transfers end, for at most the drain_timeout\n" +
-			"of the configuration; a second signal ends it at once. Logs go to standard error.",
+		Long: "Run the service. After SIGTERM or Ctrl-C running transfers may end within the drain_timeout\n" +
+			"of the configuration; a second signal ends the service at once. Logs go to standard error.",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := a.loadAloud(a.configs)

@@ -17,9 +17,9 @@ func (a *app) policyShadow() *cobra.Command {
 	return &cobra.Command{
 		Use:   "shadow",
 		Short: "Compare the policies that the service tries beside the active one",
-		Long: "Compares the policies that the service tries beside the active one: those that the option shadow of the\n" +
-			"block cache names. Each runs a cache without bytes on the requests of the service, the active one too; only\n" +
-			"these are alike. The first line is the real cache, which also has what was prefetched, written or pinned.",
+		Long: "Compares the policies in the option shadow of the cache block with the active one. Each policy, also the active\n" +
+			"one, runs a cache without bytes on the requests of the service. Compare these with each other, not with the\n" +
+			"real cache in the first line, which also has images that were prefetched, written or pinned.",
 		Args: cobra.NoArgs,
 		RunE: a.callRunning(func(ctx context.Context, c *client.Client, _ []string) error {
 			report, err := c.Policies(ctx)
@@ -33,7 +33,7 @@ func (a *app) policyShadow() *cobra.Command {
 
 func showShadow(w io.Writer, r shadow.Report) {
 	if len(r.Policies) == 0 {
-		fmt.Fprintln(w, "no policy is tried: name some in the option shadow of the block cache")
+		fmt.Fprintln(w, "no policies are being tried; name some in the option shadow of the cache block")
 		return
 	}
 	row(w, "POLICY", "PLUGIN", "STATE", "REQUESTS", "HITS", "HIT RATIO", "BYTE HIT RATIO", "IMAGES", "BYTES", "EVICTIONS", "WOULD HAVE EVICTED", "SINCE")
@@ -60,16 +60,16 @@ func showShadow(w io.Writer, r shadow.Report) {
 	}
 }
 
-// remarks say what is particular to a policy, one line each.
+// remarks are what is unusual about a policy, one line each.
 func remarks(p shadow.Status) (list []string) {
 	if p.Lost > 0 {
 		list = append(list, fmt.Sprintf("lost events: %d; figures are no longer exact", p.Lost))
 	}
 	if p.Restarts > 0 {
-		list = append(list, fmt.Sprintf("failed %d times, its figures began anew; the last time: %s", p.Restarts, strings.ReplaceAll(p.LastError, "\n", "; ")))
+		list = append(list, fmt.Sprintf("failed %d times, and its figures started again from zero; the last failure: %s", p.Restarts, strings.ReplaceAll(p.LastError, "\n", "; ")))
 	}
 	if p.Foreign > 0 || p.Helped > 0 {
-		list = append(list, fmt.Sprintf("it named %d images that were not in its cache, and least recently used decided %d evictions for it", p.Foreign, p.Helped))
+		list = append(list, fmt.Sprintf("it proposed %d images that were not in its cache, and least-recently-used order decided %d evictions for it", p.Foreign, p.Helped))
 	}
 	if len(p.Departed.IDs) > 0 {
 		list = append(list, "would have evicted "+strings.Join(p.Departed.IDs, ", "))

@@ -18,10 +18,10 @@ func (a *app) verify() *cobra.Command {
 	return &cobra.Command{
 		Use:   "verify [ID...]",
 		Short: "Read cached images and check each block of them",
-		Long: "Read images, all or those named, and check each block. An image that is wrong leaves the cache;\n" +
-			"its file is kept in invalid/ until the next clean. One that another program stored is compared\n" +
+		Long: "Read all images, or the named ones, and check each block. A corrupt image leaves the cache; its\n" +
+			"file is kept in invalid/ until the next clean. An image that another program stored is compared\n" +
 			"with the digest that its origin declares, if any, and is checked at each read from then on.\n" +
-			"Ctrl-C stops; the next run begins with what was not checked for longest.\n" +
+			"Ctrl-C stops; the next run begins with the images that have not been checked for longest.\n" +
 			"The exit code is 1 when an image is wrong or could not be read.",
 		RunE: a.call(func(ctx context.Context, c *client.Client, ids []string) error {
 			m := meter{to: a.stderr, terminal: isTerminal(a.stderr)}
@@ -48,7 +48,7 @@ func showReport(w io.Writer, r cache.ScrubReport) {
 	}
 }
 
-// complaint is an error if not everything is right.
+// complaint is an error unless every image is right.
 func complaint(r cache.ScrubReport) error {
 	var errs []error
 	if n := len(r.Bad); n > 0 {
@@ -66,7 +66,7 @@ type meter struct {
 	to       io.Writer
 	terminal bool
 	drawn    bool
-	tenth    int64 // the last that was written
+	tenth    int64 // the last tenth that was written
 }
 
 func (m *meter) show(p cache.ScrubProgress) {
@@ -96,7 +96,7 @@ func (m *meter) end() {
 	}
 }
 
-// scrubbing says in a line how far a scrub is, "" when none runs.
+// scrubbing describes the progress of a scrub in a line; "" when none runs.
 func scrubbing(p *cache.ScrubProgress, now time.Time) string {
 	if p == nil {
 		return ""
