@@ -32,10 +32,10 @@ type Driver interface {
 	// nothing.
 	List(ctx context.Context, yield func([]Entry) error) error
 
-	// Apply carries out a batch, wholly or not at all, and returns nil only
+	// Apply carries out a batch wholly or not at all, and returns nil only
 	// when its effect is durable against a crash of the plugin. A driver that
 	// keeps its records with the files of the images may acknowledge a put of
-	// an image without file, and do nothing: the host brings it again when it
+	// an image without a file and do nothing: the host sends it again when it
 	// reconciles.
 	//
 	// Exactly once: a driver stores the last Seq of each Source together with
@@ -45,8 +45,8 @@ type Driver interface {
 	Apply(ctx context.Context, b Batch) error
 }
 
-// Batch is a sequence of operations, carried out in order, with the place that
-// it has in the record log of one host.
+// Batch is a sequence of operations, carried out in order, with its position in
+// the record log of one host.
 type Batch struct {
 	Source string // random id of the host's record log, 32 hex digits
 	Seq    uint64 // 1, 2, 3, …
@@ -60,7 +60,7 @@ type OpKind uint8
 const (
 	// OpPut stores Entry. When the driver has a record of that id with the
 	// same Version, its Hits are kept and the later LastAccessed wins;
-	// otherwise the record is Entry as it stands.
+	// otherwise Entry becomes the record.
 	OpPut OpKind = 1
 
 	// OpDelete removes the record of Entry.ID. An absent id is no error.
@@ -103,25 +103,25 @@ func Touch(id string, hits uint64, at time.Time) Op {
 	return Op{OpTouch, Entry{ID: id, Hits: hits, LastAccessed: at}}
 }
 
-// Validate reports, wrapping [ErrInvalid], what makes the batch one that no
-// driver may apply: no source, sequence 0, an unknown kind, an id that is
-// empty or longer than [MaxIDLen], a negative size, a source or id that is no
-// UTF-8.
+// Validate returns an error, wrapping [ErrInvalid], for a batch that no driver
+// may apply: one without source, with sequence 0, an unknown kind, an id that is
+// empty or longer than [MaxIDLen], a negative size, or a source or id that is
+// not UTF-8.
 func (b Batch) Validate() error {
 	if b.Source == "" || b.Seq == 0 {
-		return fmt.Errorf("%w: batch without source or sequence number", ErrInvalid)
+		return fmt.Errorf("%w: the batch has no source or no sequence number", ErrInvalid)
 	}
 	if !utf8.ValidString(b.Source) {
-		return fmt.Errorf("%w: the source %q is no UTF-8", ErrInvalid, b.Source)
+		return fmt.Errorf("%w: the source %q is not UTF-8", ErrInvalid, b.Source)
 	}
 	for i, op := range b.Ops {
 		switch {
 		case op.Kind < OpPut || op.Kind > OpTouch:
 			return fmt.Errorf("%w: operation %d has the unknown kind %d", ErrInvalid, i, op.Kind)
 		case op.Entry.ID == "" || len(op.Entry.ID) > MaxIDLen:
-			return fmt.Errorf("%w: operation %d has an id of %d bytes, want 1 to %d", ErrInvalid, i, len(op.Entry.ID), MaxIDLen)
+			return fmt.Errorf("%w: operation %d has an id of %d bytes; expected 1 to %d", ErrInvalid, i, len(op.Entry.ID), MaxIDLen)
 		case !utf8.ValidString(op.Entry.ID):
-			return fmt.Errorf("%w: operation %d has the id %q, which is no UTF-8", ErrInvalid, i, op.Entry.ID)
+			return fmt.Errorf("%w: operation %d has the id %q, which is not UTF-8", ErrInvalid, i, op.Entry.ID)
 		case op.Entry.Size < 0:
 			return fmt.Errorf("%w: operation %d has the size %d", ErrInvalid, i, op.Entry.Size)
 		}
@@ -143,8 +143,8 @@ func (b Batch) Admit(last uint64) (bool, error) {
 	return false, fmt.Errorf("%w: batch %d of source %s follows %d", ErrInvalid, b.Seq, b.Source, last)
 }
 
-// Apply returns the record that op leaves of old, and whether there is one.
-// It is the meaning of the operations in code: drivers without a query
+// Apply returns the record after op, where old is the record before, and whether
+// there is one. It defines the operations in code; drivers without a query
 // language of their own, and tests, use it.
 func (op Op) Apply(old Entry, exists bool) (Entry, bool) {
 	e := op.Entry
@@ -186,6 +186,6 @@ type NodeLister interface {
 
 // Heartbeater is implemented by drivers that declare [CapHeartbeat].
 type Heartbeater interface {
-	// Heartbeat says that this node lives; the host calls it periodically.
+	// Heartbeat says that this node is alive; the host calls it periodically.
 	Heartbeat(ctx context.Context) error
 }

@@ -11,14 +11,14 @@ import (
 const MaxIDLen = 128
 
 // reserved are the names in a cache directory that follow the grammar of ids
-// and are no images: its own directories, and what Glance puts beside its
-// images. Were they ids, to delete one or to prune would destroy them.
+// but are not images: its own directories, and files that Glance puts beside its
+// images. If they were ids, a delete or a prune could destroy them.
 var reserved = map[string]bool{
 	"incomplete": true,
 	"invalid":    true,
 	"queue":      true,
 
-	// Locks, all of which lie here when Glance has no lock_path.
+	// Locks, which are here when Glance has no lock_path.
 	"image_cache_db_init":        true, // the sqlite driver at its start
 	"sqlite_centralized_migrate": true, // the move to the central database
 	"glance-cache":               true, // a prefetch
@@ -28,9 +28,8 @@ var reserved = map[string]bool{
 	"checkme": true, // probe of the xattr driver
 }
 
-// databases are the ends of names that belong to Glance's sqlite driver: the
-// records, whose name is an option of Glance, and what SQLite keeps beside
-// them.
+// databases are the endings of files of Glance's sqlite driver: the database,
+// whose name is an option of Glance, and the files that SQLite keeps beside it.
 var databases = []string{".db", ".db-journal", ".db-wal", ".db-shm"}
 
 func isReserved(name string) bool {
@@ -40,8 +39,8 @@ func isReserved(name string) bool {
 // ValidID reports whether id can name an image: it matches
 // [A-Za-z0-9][A-Za-z0-9._-]{0,127} and is not the name of a directory of the
 // cache or of a file that Glance keeps among its images. Such an id is a
-// single path element and means the same in every encoding. The host gives no
-// other to a driver.
+// single path element and means the same in every encoding. The host passes
+// only such ids to a driver.
 func ValidID(id string) bool {
 	if id == "" || len(id) > MaxIDLen || isReserved(id) {
 		return false

@@ -31,33 +31,33 @@ const (
 	CapHeartbeat Capability = "heartbeat" // driver: [Heartbeater]
 )
 
-// Grant names something that a module does not have by itself. The first two
-// are given by the configuration of the plugin, with grant = ["clock"].
+// Grant names something that a module does not have by itself. The first two are
+// granted in the plugin's block of the configuration, with grant = ["clock"].
 type Grant string
 
 // The grants known to this version.
 const (
 	GrantClock  Grant = "clock"  // the time of day, instead of a clock that only ticks
-	GrantRandom Grant = "random" // random numbers that nobody foretells, instead of ones that repeat
-	GrantKV     Grant = "kv"     // a store of keys and values that survives a restart; every driver has it that asks for it
+	GrantRandom Grant = "random" // random numbers that cannot be predicted, instead of ones that repeat
+	GrantKV     Grant = "kv"     // a store of keys and values that survives a restart; every driver that requests it gets it
 )
 
 // Protocol is the version of the contract that this package describes. It
 // counts incompatible changes; fields that are added change nothing.
 const Protocol = 1
 
-// Manifest is what a plugin says of itself before it is configured. It is a
-// constant of the plugin: it must not depend on configuration or environment.
+// Manifest is what a plugin says about itself before it is configured. It is
+// constant: it must not depend on configuration or environment.
 type Manifest struct {
 	Name         string       `json:"name"`    // follows [NamePattern]
 	Version      string       `json:"version"` // semantic version of the plugin, informative
 	Kind         Kind         `json:"kind"`
 	Capabilities []Capability `json:"capabilities,omitempty"`
 	Options      []Option     `json:"options,omitempty"`  // the schema of its config block
-	Requests     []Grant      `json:"requests,omitempty"` // what a module would use if it were granted
+	Requests     []Grant      `json:"requests,omitempty"` // what a module can use if it is granted
 
-	// The versions of the contract that the plugin speaks, first and last.
-	// Without a first it is version 1, without a last only the first.
+	// The first and the last version of the contract that the plugin speaks.
+	// 0 as the first means version 1; 0 as the last means only the first.
 	MinProtocol int `json:"min_protocol,omitempty"`
 	MaxProtocol int `json:"max_protocol,omitempty"`
 }
@@ -119,13 +119,13 @@ func (m Manifest) Validate() error {
 		return fmt.Errorf("%w: plugin name %q does not match %s", ErrInvalid, m.Name, NamePattern)
 	}
 	if m.Kind != KindDriver && m.Kind != KindPolicy {
-		return fmt.Errorf("%w: kind %q is neither %q nor %q", ErrInvalid, m.Kind, KindDriver, KindPolicy)
+		return fmt.Errorf("%w: expected the kind %q or %q, got %q", ErrInvalid, KindDriver, KindPolicy, m.Kind)
 	}
 	if m.Kind == KindPolicy && m.Has(CapScore) == m.Has(CapStateful) {
-		return fmt.Errorf("%w: a policy declares either %q or %q", ErrInvalid, CapScore, CapStateful)
+		return fmt.Errorf("%w: a policy must declare one of the capabilities %q and %q, and not both", ErrInvalid, CapScore, CapStateful)
 	}
 	if m.MinProtocol < 0 || m.MaxProtocol < 0 || m.MaxProtocol > 0 && m.MaxProtocol < max(m.MinProtocol, 1) {
-		return fmt.Errorf("%w: protocol %d to %d", ErrInvalid, m.MinProtocol, m.MaxProtocol)
+		return fmt.Errorf("%w: the versions of the contract cannot go from %d to %d", ErrInvalid, m.MinProtocol, m.MaxProtocol)
 	}
 	seen := map[string]bool{}
 	for _, o := range m.Options {
@@ -140,15 +140,15 @@ func (m Manifest) Validate() error {
 	return nil
 }
 
-// Fits reports, wrapping [ErrInvalid], whether the manifest is valid and impl
-// implements what it declares: Driver exactly when it is a driver, and the
-// interface of each capability.
+// Fits returns an error, wrapping [ErrInvalid], unless the manifest is valid and
+// impl implements what it declares: Driver if and only if it is a driver, and
+// the interface of each capability.
 func (m Manifest) Fits(impl any) error {
 	if err := m.Validate(); err != nil {
 		return err
 	}
 	if _, driver := impl.(Driver); driver != (m.Kind == KindDriver) {
-		return fmt.Errorf("%w: the kind is %q, and that %T implements Driver is %v", ErrInvalid, m.Kind, impl, driver)
+		return fmt.Errorf("%w: the manifest declares the kind %q, which does not fit %T: a driver implements sdk.Driver, a policy does not", ErrInvalid, m.Kind, impl)
 	}
 	for _, c := range m.Capabilities {
 		ok := true
@@ -165,7 +165,7 @@ func (m Manifest) Fits(impl any) error {
 			_, ok = impl.(Heartbeater)
 		}
 		if !ok {
-			return fmt.Errorf("%w: the capability %q is declared, and %T does not implement it", ErrInvalid, c, impl)
+			return fmt.Errorf("%w: the manifest declares the capability %q, but %T does not implement it", ErrInvalid, c, impl)
 		}
 	}
 	return nil
@@ -218,9 +218,9 @@ func (o Option) validate() error {
 	return o.Check(o.Default)
 }
 
-// Check reports, wrapping [ErrInvalid], whether the text is no value of the
-// option's type. The empty text is a value of every known type: it stands for
-// an option that is not set.
+// Check returns an error, wrapping [ErrInvalid], unless the text is a value of
+// the option's type. The empty text is a value of every known type: it means
+// that the option is not set.
 func (o Option) Check(text string) error {
 	var err error
 	switch o.Type {
@@ -231,7 +231,7 @@ func (o Option) Check(text string) error {
 		}
 	case TypeBool:
 		if text != "" && text != "true" && text != "false" {
-			err = fmt.Errorf("%q is neither true nor false", text)
+			err = fmt.Errorf("expected true or false, got %q", text)
 		}
 	case TypeDuration:
 		if text != "" {

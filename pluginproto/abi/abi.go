@@ -137,7 +137,7 @@ func AppendEvents(b []byte, now int64, events []sdk.Event) []byte {
 // sdk.ErrInvalid.
 func ParseHeader(frame []byte, minStride int) (Header, error) {
 	if len(frame) < HeaderSize {
-		return Header{}, fmt.Errorf("%w: frame of %d bytes is shorter than its header", sdk.ErrInvalid, len(frame))
+		return Header{}, fmt.Errorf("%w: a frame of %d bytes is shorter than its header", sdk.ErrInvalid, len(frame))
 	}
 	le := binary.LittleEndian
 	h := Header{
@@ -150,13 +150,13 @@ func ParseHeader(frame []byte, minStride int) (Header, error) {
 	}
 	switch {
 	case h.Size < HeaderSize || h.Size%8 != 0:
-		return h, fmt.Errorf("%w: frame header of %d bytes, want at least %d and a multiple of 8", sdk.ErrInvalid, h.Size, HeaderSize)
+		return h, fmt.Errorf("%w: the header of a frame has %d bytes; expected at least %d and a multiple of 8", sdk.ErrInvalid, h.Size, HeaderSize)
 	case h.Stride < uint32(minStride) || h.Stride%8 != 0:
-		return h, fmt.Errorf("%w: frame stride of %d bytes, want at least %d and a multiple of 8", sdk.ErrInvalid, h.Stride, minStride)
+		return h, fmt.Errorf("%w: the stride of a frame is %d bytes; expected at least %d and a multiple of 8", sdk.ErrInvalid, h.Stride, minStride)
 	case h.Count > sdk.MaxBatch:
-		return h, fmt.Errorf("%w: frame of %d elements, want at most %d", sdk.ErrInvalid, h.Count, sdk.MaxBatch)
+		return h, fmt.Errorf("%w: a frame has %d elements; expected at most %d", sdk.ErrInvalid, h.Count, sdk.MaxBatch)
 	case uint64(h.Size)+uint64(h.Count)*uint64(h.Stride) > uint64(len(frame)):
-		return h, fmt.Errorf("%w: frame of %d bytes ends before its %d elements", sdk.ErrInvalid, len(frame), h.Count)
+		return h, fmt.Errorf("%w: a frame of %d bytes is too short for its %d elements", sdk.ErrInvalid, len(frame), h.Count)
 	}
 	return h, nil
 }
@@ -244,7 +244,7 @@ func ParseConfig(b []byte) (sdk.Config, error) {
 		name, rest, ok := cut(b)
 		value, rest, ok2 := cut(rest)
 		if !ok || !ok2 {
-			return nil, fmt.Errorf("%w: configuration ends without NUL", sdk.ErrInvalid)
+			return nil, fmt.Errorf("%w: the configuration does not end with a NUL byte", sdk.ErrInvalid)
 		}
 		c[name], b = value, rest
 	}

@@ -80,7 +80,7 @@ func ParseBatch(frame []byte) (sdk.Batch, error) {
 	le := binary.LittleEndian
 	at, size := uint64(le.Uint32(frame[sourceAt:])), uint64(le.Uint32(frame[sourceAt+4:]))
 	if at+size > uint64(h.Size) {
-		return sdk.Batch{}, fmt.Errorf("%w: the source of the batch lies outside of its header", sdk.ErrInvalid)
+		return sdk.Batch{}, fmt.Errorf("%w: the source of the batch is outside of its header", sdk.ErrInvalid)
 	}
 	return sdk.Batch{Source: string(frame[at : at+size]), Seq: le.Uint64(frame[seqAt:]), Ops: ops}, nil
 }
@@ -127,7 +127,7 @@ func parseEntries(frame []byte) ([]sdk.Op, Header, error) {
 }
 
 func cutShort(size, element int) error {
-	return fmt.Errorf("%w: frame of %d bytes ends before element %d does", sdk.ErrInvalid, size, element)
+	return fmt.Errorf("%w: a frame of %d bytes ends inside element %d", sdk.ErrInvalid, size, element)
 }
 
 // opKind turns a kind that does not fit into 0, which no operation may have.

@@ -28,7 +28,7 @@ type Pair struct {
 // Validate reports, wrapping sdk.ErrInvalid, that no store may hold the pair.
 func (p Pair) Validate() error {
 	if len(p.Key) == 0 || len(p.Key) > MaxKey || len(p.Value) > MaxValue {
-		return fmt.Errorf("%w: a key of %d bytes with a value of %d, want a key of 1 to %d and a value of at most %d",
+		return fmt.Errorf("%w: a key of %d bytes with a value of %d; expected a key of 1 to %d and a value of at most %d",
 			sdk.ErrInvalid, len(p.Key), len(p.Value), MaxKey, MaxValue)
 	}
 	return nil
@@ -56,7 +56,7 @@ func Pairs(b []byte) iter.Seq2[Pair, error] {
 		for rest := b; len(rest) > 0; {
 			p, after, ok := cutPair(rest)
 			if !ok {
-				yield(Pair{}, fmt.Errorf("%w: the pairs of keys and values end in the middle of one", sdk.ErrInvalid))
+				yield(Pair{}, fmt.Errorf("%w: the list of keys and values ends in the middle of a pair", sdk.ErrInvalid))
 				return
 			}
 			if !yield(p, nil) {

@@ -38,5 +38,5 @@ func (s Status) Err() error {
 	case StatusUnavailable:
 		return sdk.ErrUnavailable
 	}
-	return fmt.Errorf("%w: guest answered status %d", sdk.ErrUnavailable, uint32(s))
+	return fmt.Errorf("%w: the guest returned the status %d", sdk.ErrUnavailable, uint32(s))
 }

@@ -125,7 +125,7 @@ func (m *module) score(frame []byte, scores []float64) abi.Status {
 	now, records, err := abi.Records(m.records[:0], frame)
 	m.records = records
 	if err == nil && len(scores) != len(records) {
-		err = fmt.Errorf("%w: room for %d scores of %d records", sdk.ErrInvalid, len(scores), len(records))
+		err = fmt.Errorf("%w: expected room for %d scores, got room for %d", sdk.ErrInvalid, len(records), len(scores))
 	}
 	if err != nil {
 		return answer(err)

@@ -13,17 +13,17 @@ const (
 	concurrency = "Methods may be called concurrently, List with Apply too; Apply is called by one goroutine at a time."
 	deadline    = "Every call has a deadline, which the driver must respect."
 
-	applyWhole  = "Apply carries out a batch, wholly or not at all, and returns nil only when its effect is durable against a crash of the plugin."
+	applyWhole  = "Apply carries out a batch wholly or not at all, and returns nil only when its effect is durable against a crash of the plugin."
 	applyOnce   = "Exactly once: a driver stores the last Seq of each Source together with the effect."
 	applyRepeat = "A batch at or below it is acknowledged without effect."
 	applyGap    = "A batch more than one above it (the last Seq of an unknown Source is 0) is a gap: Apply changes nothing and returns [ErrInvalid]."
-	applyOrder  = "Batch is a sequence of operations, carried out in order, with the place that it has in the record log of one host."
-	invalid     = "Validate reports, wrapping [ErrInvalid], what makes the batch one that no driver may apply: " +
-		"no source, sequence 0, an unknown kind, an id that is empty or longer than [MaxIDLen], a negative size, a source or id that is no UTF-8."
+	applyOrder  = "Batch is a sequence of operations, carried out in order, with its position in the record log of one host."
+	invalid     = "Validate returns an error, wrapping [ErrInvalid], for a batch that no driver may apply: " +
+		"one without source, with sequence 0, an unknown kind, an id that is empty or longer than [MaxIDLen], a negative size, or a source or id that is not UTF-8."
 
 	putStores   = "OpPut stores Entry."
 	putReplaces = "When the driver has a record of that id with the same Version, its Hits are kept and the later LastAccessed wins; " +
-		"otherwise the record is Entry as it stands."
+		"otherwise Entry becomes the record."
 	deletes      = "OpDelete removes the record of Entry.ID."
 	deleteAbsent = "An absent id is no error."
 	touches      = "OpTouch adds Entry.Hits to the hits of Entry.ID and moves its LastAccessed forward, never back, to Entry.LastAccessed."
@@ -34,7 +34,7 @@ const (
 
 // The sentences that the cases of policies hold them to.
 const (
-	manifestConstant = "It is a constant of the plugin: it must not depend on configuration or environment."
+	manifestConstant = "It is constant: it must not depend on configuration or environment."
 	manifestGrease   = "A host ignores those it does not know."
 
 	scorePure   = "Scorer is the scoring form of a policy: a pure function of one record, the configuration and now."

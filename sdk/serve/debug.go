@@ -57,7 +57,7 @@ func debug(m sdk.Manifest, config *goplugin.ServeConfig) error {
 		<-closed
 		return nil
 	case <-closed:
-		return fmt.Errorf("it cannot listen on a socket in %s", dir)
+		return fmt.Errorf("cannot listen on a socket in %s", dir)
 	}
 }
 

@@ -73,7 +73,7 @@ func (s *driverServer) List(_ *pluginv1.ListRequest, out grpc.ServerStreamingSer
 			select {
 			case messages <- &pluginv1.ListResponse{Entries: pluginproto.FromEntries(batch)}:
 			case <-gone:
-				return errors.New("the host does not listen")
+				return errors.New("there is no connection to the host")
 			}
 		}
 		return nil

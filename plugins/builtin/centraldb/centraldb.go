@@ -56,8 +56,8 @@ var (
 	_ sdk.Noter       = (*Driver)(nil)
 )
 
-// atLeastOnce is what follows from tables that could not be made.
-const atLeastOnce = "the database user may not make tables beside Glance's: this driver is at-least-once, so hits whose answer was lost may count twice, and nodes do not know which of them live"
+// atLeastOnce says what follows when the tables could not be created.
+const atLeastOnce = "the database user may not create tables beside Glance's: hits whose answer was lost may count twice, and nodes do not know which nodes are alive"
 
 // New returns a driver that connects when it is configured.
 func New(log *slog.Logger) *Driver { return &Driver{log: log} }
@@ -212,7 +212,7 @@ func (d *Driver) registerAnew(ctx context.Context, was node) (node, error) {
 	if err != nil {
 		return node{}, err
 	}
-	d.log.Warn("this node was away for too long and had been removed; its records are written anew", "node", d.config.name)
+	d.log.Warn("this node was away for too long and its records were removed; they are written again", "node", d.config.name)
 	d.me = me
 	return me, nil
 }

@@ -20,15 +20,15 @@ import (
 var options = []sdk.Option{
 	{Name: "dsn", Type: sdk.TypeString, Access: sdk.AccessRead, Required: true, Sensitive: true, Description: "the database: postgres://USER:PASSWORD@HOST/DATABASE or mysql://USER:PASSWORD@HOST/DATABASE"},
 	{Name: "max_connections", Type: sdk.TypeNumber, Default: "4", Description: "connections to the database at once, at least 2"},
-	{Name: "connect_timeout", Type: sdk.TypeDuration, Default: "5s", Description: "time to connect"},
-	{Name: "query_timeout", Type: sdk.TypeDuration, Default: "20s", Description: "time of one batch, or one heartbeat"},
-	{Name: "stale_after", Type: sdk.TypeDuration, Default: "1m", Description: "a node that was not heard of for so long holds no image for others, and its name is free"},
-	{Name: "expire_after", Type: sdk.TypeDuration, Default: "168h", Description: "the records of a node that was not heard of for so long are removed"},
-	{Name: "tls", Type: sdk.TypeString, Default: "dsn", Description: `"dsn": as the DSN says; "off"; "require": encrypted, the server is not checked; "verify": its certificate and name are`},
+	{Name: "connect_timeout", Type: sdk.TypeDuration, Default: "5s", Description: "time limit for connecting"},
+	{Name: "query_timeout", Type: sdk.TypeDuration, Default: "20s", Description: "time limit of one batch or one heartbeat"},
+	{Name: "stale_after", Type: sdk.TypeDuration, Default: "1m", Description: "a node without a heartbeat for this long counts as down: it is not asked for images, and its name is free"},
+	{Name: "expire_after", Type: sdk.TypeDuration, Default: "168h", Description: "the records of a node without a heartbeat for this long are removed"},
+	{Name: "tls", Type: sdk.TypeString, Default: "dsn", Description: `"dsn": as the DSN says; "off": no TLS; "require": TLS, but the server is not checked; "verify": TLS, and its certificate and name are checked`},
 	{Name: "ca_file", Type: sdk.TypeString, Access: sdk.AccessRead, Description: "file with the certificates to trust; default: those of the system"},
 	{Name: "cert_file", Type: sdk.TypeString, Access: sdk.AccessRead, Description: "file with the certificate of this client"},
-	{Name: "glance_tables", Type: sdk.TypeBool, Default: "false", Description: "keep the records in Glance's tables cached_images and node_reference, which are in that database"},
-	{Name: "key_file", Type: sdk.TypeString, Access: sdk.AccessRead, Description: "file with its key"},
+	{Name: "glance_tables", Type: sdk.TypeBool, Default: "false", Description: "keep the records in Glance's tables cached_images and node_reference in that database"},
+	{Name: "key_file", Type: sdk.TypeString, Access: sdk.AccessRead, Description: "file with the key of that certificate"},
 }
 
 // config is what the settings mean.
@@ -65,18 +65,18 @@ func parseConfig(s sdk.Settings) (config, error) {
 	}
 	var err error
 	if c.connections, err = strconv.Atoi(text("max_connections")); err != nil || c.connections < 2 {
-		return c, fmt.Errorf("%w: option max_connections is %s, want a whole number from 2 on", sdk.ErrInvalid, text("max_connections"))
+		return c, fmt.Errorf("%w: option max_connections is %s; expected a whole number of at least 2", sdk.ErrInvalid, text("max_connections"))
 	}
 	for name, d := range map[string]time.Duration{"query_timeout": c.queryTimeout, "stale_after": c.staleAfter, "expire_after": c.expireAfter} {
 		if d <= 0 {
-			return c, fmt.Errorf("%w: option %s is %v, want more than 0s", sdk.ErrInvalid, name, d)
+			return c, fmt.Errorf("%w: option %s is %v; expected more than 0s", sdk.ErrInvalid, name, d)
 		}
 	}
 	if c.expireAfter < c.staleAfter {
 		return c, fmt.Errorf("%w: option expire_after is %v, less than stale_after, %v", sdk.ErrInvalid, c.expireAfter, c.staleAfter)
 	}
 	if c.glance && (c.url == "" || len(c.url) > maxReference) {
-		return c, fmt.Errorf("%w: option glance_tables: Glance knows a node by its URL, which is to be set in node { advertise } and has at most %d characters", sdk.ErrInvalid, maxReference)
+		return c, fmt.Errorf("%w: option glance_tables: Glance knows a node by its URL; set it in node { advertise }, with at most %d characters", sdk.ErrInvalid, maxReference)
 	}
 	if err := c.parseDSN(text("dsn")); err != nil {
 		return c, fmt.Errorf("%w: option dsn: %w", sdk.ErrInvalid, err)
@@ -100,18 +100,18 @@ func (c *config) parseDSN(dsn string) (err error) {
 	case isURL && (scheme == "mysql" || scheme == "mariadb"):
 		c.mysql, err = parseMySQL("mysql://" + rest)
 	case isURL:
-		return fmt.Errorf("%q is no database that this driver knows; it begins with postgres:// or mysql://", scheme)
+		return fmt.Errorf("expected postgres:// or mysql:// at the beginning, got %q", scheme)
 	case strings.Contains(dsn, "host=") || strings.Contains(dsn, "dbname="):
 		c.postgres, err = pgx.ParseConfig(dsn)
 	default:
 		c.mysql, err = mysql.ParseDSN(dsn)
 	}
 	if err != nil {
-		return errors.New("it cannot be understood; a DSN looks like postgres://USER:PASSWORD@HOST:5432/DATABASE or mysql://USER:PASSWORD@HOST:3306/DATABASE, with special characters in the password as %XX")
+		return errors.New("it cannot be parsed; a DSN looks like postgres://USER:PASSWORD@HOST:5432/DATABASE or mysql://USER:PASSWORD@HOST:3306/DATABASE, with special characters in the password as %XX")
 	}
 	if c.mysql != nil {
 		if c.mysql.DBName == "" {
-			return errors.New("it names no database")
+			return errors.New("it does not name a database")
 		}
 		c.mysql.InterpolateParams = true // one round trip for a statement
 		c.mysql.Params = set(c.mysql.Params, "time_zone", "'+00:00'")
@@ -172,7 +172,7 @@ func (c *config) secure(text func(string) string) error {
 	case "verify":
 		t = &tls.Config{ServerName: c.host(), MinVersion: tls.VersionTLS12}
 	default:
-		return fmt.Errorf(`%w: option tls is %q, want "dsn", "off", "require" or "verify"`, sdk.ErrInvalid, how)
+		return fmt.Errorf(`%w: option tls is %q; expected "dsn", "off", "require" or "verify"`, sdk.ErrInvalid, how)
 	}
 	if t != nil {
 		if err := certificates(t, text("ca_file"), text("cert_file"), text("key_file")); err != nil {
@@ -206,7 +206,7 @@ func certificates(t *tls.Config, ca, cert, key string) error {
 		}
 		t.RootCAs = x509.NewCertPool()
 		if !t.RootCAs.AppendCertsFromPEM(pem) {
-			return fmt.Errorf("option ca_file: %s holds no certificate in PEM form", ca)
+			return fmt.Errorf("option ca_file: %s contains no certificate in PEM form", ca)
 		}
 	}
 	if cert == "" && key == "" {

@@ -52,8 +52,8 @@ func TestOptions(t *testing.T) {
 		want          string
 	}{
 		{"dsn", "", "dsn"},
-		{"dsn", "oracle://u:hunter2@db/records", `"oracle" is no database that this driver knows`},
-		{"dsn", "mysql://u:hunter2@db/", "it names no database"},
+		{"dsn", "oracle://u:hunter2@db/records", `expected postgres:// or mysql:// at the beginning, got "oracle"`},
+		{"dsn", "mysql://u:hunter2@db/", "it does not name a database"},
 		{"dsn", "postgres://u:hunter2@db:port/records", "a DSN looks like"},
 		{"dsn", "mysql://u:hunter2%@db/records", "a DSN looks like"},
 		{"dsn", "hunter2", "a DSN looks like"},

@@ -107,7 +107,7 @@ func (t *tables) refer(ctx context.Context, tx *sql.Tx, me node, c config) (int6
 	var other string
 	err = t.row(ctx, tx, sharesReference, id, me.id, c.staleAfter.Microseconds()).Scan(&other)
 	if err == nil {
-		return 0, fmt.Errorf("%w: node %q is at %s too; each needs a URL of its own", sdk.ErrUnavailable, other, c.url)
+		return 0, fmt.Errorf("%w: node %q has the URL %s too; each node needs a URL of its own", sdk.ErrUnavailable, other, c.url)
 	}
 	if !errors.Is(err, sql.ErrNoRows) {
 		return 0, err

@@ -47,7 +47,7 @@ func (t *tables) turn(ctx context.Context, conn *sql.Conn, statement string) err
 		return fmt.Errorf("lock the schema: %w", err)
 	}
 	if got.String == "0" {
-		return fmt.Errorf("lock the schema: another node has had it for %v", lockPatience)
+		return fmt.Errorf("lock the schema: another node has held the lock for %v", lockPatience)
 	}
 	return nil
 }
@@ -70,7 +70,7 @@ func (t *tables) up(ctx context.Context) error {
 	}
 	sources := p.ListSources()
 	if newest := sources[len(sources)-1].Version; have > newest {
-		return fmt.Errorf("%w: the schema has version %d, made by a later version of this driver; this one knows %d", sdk.ErrInvalid, have, newest)
+		return fmt.Errorf("%w: the schema has version %d, from a newer version of this driver; this one supports version %d", sdk.ErrInvalid, have, newest)
 	}
 	return nil
 }

@@ -20,7 +20,7 @@ type node struct {
 
 var (
 	// errExpired says that the row of this node was removed.
-	errExpired = fmt.Errorf("%w: this node is not registered any more", sdk.ErrUnavailable)
+	errExpired = fmt.Errorf("%w: this node is no longer registered", sdk.ErrUnavailable)
 	// errFenced says that another process has taken the place of this one.
 	errFenced = fmt.Errorf("%w: another process has taken the place of this node", sdk.ErrUnavailable)
 )
@@ -90,7 +90,7 @@ func (t *tables) take(ctx context.Context, tx *sql.Tx, c config) (me node, err e
 	if instance != c.instance {
 		quiet := time.Duration(age) * time.Microsecond
 		if quiet < c.staleAfter {
-			return me, fmt.Errorf("%w: node %q is another cache directory (instance %s), which was heard of %v ago; give this node another name, or wait %v after the other has stopped",
+			return me, fmt.Errorf("%w: node %q belongs to another cache directory (instance %s), whose last heartbeat was %v ago; give this node another name, or wait until %v after the other node has stopped",
 				sdk.ErrUnavailable, c.name, instance, quiet.Round(time.Millisecond), c.staleAfter)
 		}
 		if err := t.clear(ctx, tx, me); err != nil {

@@ -32,7 +32,7 @@ var Manifest = sdk.Manifest{
 	Kind:         sdk.KindPolicy,
 	Capabilities: []sdk.Capability{sdk.CapStateful, sdk.CapSnapshot},
 	Options: []sdk.Option{
-		{Name: "cost", Type: sdk.TypeString, Default: "hit", Description: `what a miss costs: "hit", the same for all, or "byte", its size`},
+		{Name: "cost", Type: sdk.TypeString, Default: "hit", Description: `what a miss costs: "hit": the same for all images; "byte": the size of the image`},
 	},
 }
 
@@ -55,7 +55,7 @@ func (p *Policy) Configure(_ context.Context, s sdk.Settings) error {
 	case "byte":
 		p.byBytes = true
 	default:
-		return fmt.Errorf(`%w: option cost is %q, want "hit" or "byte"`, sdk.ErrInvalid, cost)
+		return fmt.Errorf(`%w: option cost is %q; expected "hit" or "byte"`, sdk.ErrInvalid, cost)
 	}
 	return nil
 }
@@ -164,11 +164,11 @@ func (p *Policy) Snapshot(context.Context) ([]byte, error) {
 func (p *Policy) Restore(_ context.Context, b []byte) error {
 	le := binary.LittleEndian
 	if len(b) < headSize || b[0] != snapshotVersion {
-		return fmt.Errorf("%w: no snapshot of gdsf", sdk.ErrInvalid)
+		return fmt.Errorf("%w: not a snapshot of gdsf", sdk.ErrInvalid)
 	}
 	rest := uint64(len(b) - headSize)
 	if rest%imageSize != 0 || rest/imageSize != le.Uint64(b[9:]) {
-		return fmt.Errorf("%w: snapshot with %d bytes of images, want %d images", sdk.ErrInvalid, rest, le.Uint64(b[9:]))
+		return fmt.Errorf("%w: the snapshot has %d bytes of images; expected %d images", sdk.ErrInvalid, rest, le.Uint64(b[9:]))
 	}
 	p.images = images{place: map[sdk.Key]int{}}
 	p.age = math.Float64frombits(le.Uint64(b[1:]))
@@ -183,7 +183,7 @@ func (p *Policy) Restore(_ context.Context, b []byte) error {
 		heap.Push(&p.images, im)
 	}
 	if !valid {
-		return fmt.Errorf("%w: snapshot of gdsf with impossible values", sdk.ErrInvalid)
+		return fmt.Errorf("%w: the snapshot has impossible values", sdk.ErrInvalid)
 	}
 	return nil
 }

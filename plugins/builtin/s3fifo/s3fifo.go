@@ -33,9 +33,9 @@ var Manifest = sdk.Manifest{
 	Kind:         sdk.KindPolicy,
 	Capabilities: []sdk.Capability{sdk.CapStateful, sdk.CapSnapshot},
 	Options: []sdk.Option{
-		{Name: "small", Type: sdk.TypeNumber, Default: "0.1", Description: "share of the capacity that the small queue has, between 0 and 1"},
-		{Name: "promote", Type: sdk.TypeNumber, Default: "2", Description: "accesses that move an image on to the main queue, 1 to 3"},
-		{Name: "ghost", Type: sdk.TypeNumber, Default: "0.9", Description: "what the ghosts stand for, as a share of the capacity, 0 to 10"},
+		{Name: "small", Type: sdk.TypeNumber, Default: "0.1", Description: "size of the small queue as a share of the capacity, between 0 and 1"},
+		{Name: "promote", Type: sdk.TypeNumber, Default: "2", Description: "number of accesses after which an image moves to the main queue, 1 to 3"},
+		{Name: "ghost", Type: sdk.TypeNumber, Default: "0.9", Description: "size of the evicted images that are remembered (ghosts), as a share of the capacity, 0 to 10"},
 	},
 }
 
@@ -78,15 +78,15 @@ func (p *Policy) Configure(_ context.Context, s sdk.Settings) error {
 		p.ghostShare = s.Options.Number("ghost")
 	}
 	if !(p.smallShare > 0 && p.smallShare < 1) {
-		return fmt.Errorf("%w: option small is %g, want a number between 0 and 1", sdk.ErrInvalid, p.smallShare)
+		return fmt.Errorf("%w: option small is %g; expected a number between 0 and 1", sdk.ErrInvalid, p.smallShare)
 	}
 	if !(p.ghostShare >= 0 && p.ghostShare <= 10) {
-		return fmt.Errorf("%w: option ghost is %g, want a number from 0 to 10", sdk.ErrInvalid, p.ghostShare)
+		return fmt.Errorf("%w: option ghost is %g; expected a number from 0 to 10", sdk.ErrInvalid, p.ghostShare)
 	}
 	if s.Options.Text("promote") != "" {
 		n := s.Options.Number("promote")
 		if n != 1 && n != 2 && n != maxAccesses {
-			return fmt.Errorf("%w: option promote is %g, want 1, 2 or %d", sdk.ErrInvalid, n, maxAccesses)
+			return fmt.Errorf("%w: option promote is %g; expected 1, 2 or %d", sdk.ErrInvalid, n, maxAccesses)
 		}
 		p.promote = uint8(n)
 	}
@@ -215,7 +215,7 @@ func (p *Policy) Snapshot(context.Context) ([]byte, error) {
 // Restore implements [sdk.Snapshotter].
 func (p *Policy) Restore(_ context.Context, b []byte) error {
 	if len(b) < 9 || b[0] != snapshotVersion {
-		return fmt.Errorf("%w: no snapshot of s3fifo", sdk.ErrInvalid)
+		return fmt.Errorf("%w: not a snapshot of s3fifo", sdk.ErrInvalid)
 	}
 	p.capacity = binary.LittleEndian.Uint64(b[1:])
 	rest, err := p.set.Restore(b[9:])

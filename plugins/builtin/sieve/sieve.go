@@ -130,7 +130,7 @@ func (p *Policy) Snapshot(context.Context) ([]byte, error) {
 // Restore implements [sdk.Snapshotter].
 func (p *Policy) Restore(_ context.Context, b []byte) error {
 	if len(b) == 0 || b[0] != snapshotVersion {
-		return fmt.Errorf("%w: no snapshot of sieve", sdk.ErrInvalid)
+		return fmt.Errorf("%w: not a snapshot of sieve", sdk.ErrInvalid)
 	}
 	b, err := p.set.Restore(b[1:])
 	p.hand = 0
@@ -143,7 +143,7 @@ func (p *Policy) Restore(_ context.Context, b []byte) error {
 		p.hand = p.set.Find(sdk.Key(binary.LittleEndian.Uint64(b[1:])))
 	}
 	if p.hand == 0 {
-		return fmt.Errorf("%w: snapshot without the place of the hand", sdk.ErrInvalid)
+		return fmt.Errorf("%w: the snapshot does not say where the hand is", sdk.ErrInvalid)
 	}
 	return nil
 }

@@ -21,7 +21,7 @@ func (d *Driver) adopted(ctx context.Context, path string) []sdk.Entry {
 	}
 	entries, skipped, err := readGlance(ctx, path, d.path+"-glance", d.busy)
 	if err != nil {
-		d.log.Error("the records of Glance cannot be read and are left alone; images are not affected", "database", path, "error", err)
+		d.log.Error("the records of Glance cannot be read and are not taken over; images are not affected", "database", path, "error", err)
 		return nil
 	}
 	d.log.Info("the records of Glance are taken over", "database", path, "records", len(entries), "unusable", skipped)

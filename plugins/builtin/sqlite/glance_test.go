@@ -107,7 +107,7 @@ func TestGlanceFormatRefuses(t *testing.T) {
 		}
 	}
 	refused(sdk.Config{"format": "glance", "path": databaseIn(dir)}, sdk.ErrInvalid, "another program")
-	refused(sdk.Config{"format": "glence"}, sdk.ErrInvalid, "want own or glance")
+	refused(sdk.Config{"format": "glence"}, sdk.ErrInvalid, "expected own or glance")
 	if err := os.WriteFile(filepath.Join(dir, "cache.db"), []byte(strings.Repeat("not a database. ", 1000)), 0o644); err != nil {
 		t.Fatal(err)
 	}

@@ -77,7 +77,7 @@ func (db *database) version(ctx context.Context, q querier) (int, error) {
 	case own && application != applicationID && (application != 0 || tables > 0), !own && application == applicationID:
 		return 0, fmt.Errorf("%w: the file belongs to another program", sdk.ErrInvalid)
 	case own && version > latest:
-		return 0, fmt.Errorf("%w: the file has version %d, this driver knows %d", sdk.ErrInvalid, version, latest)
+		return 0, fmt.Errorf("%w: the file has version %d; this driver supports up to version %d", sdk.ErrInvalid, version, latest)
 	}
 	return version, nil
 }

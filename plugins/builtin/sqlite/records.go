@@ -161,7 +161,7 @@ func entryOf(row []driver.Value) (sdk.Entry, error) {
 	accessed, ok5 := row[4].(int64)
 	modified, ok6 := row[5].(int64)
 	if !(ok1 && ok2 && ok3 && ok4 && ok5 && ok6) {
-		return sdk.Entry{}, fmt.Errorf("%w: a record is %v", errDamaged, row)
+		return sdk.Entry{}, fmt.Errorf("%w: a record has the values %v", errDamaged, row)
 	}
 	return sdk.Entry{
 		ID: id, Version: version, Size: size, Hits: uint64(hits),

@@ -39,7 +39,7 @@ var Manifest = sdk.Manifest{
 	Options: []sdk.Option{
 		{Name: "path", Type: sdk.TypeString, Access: sdk.AccessWrite, Description: "absolute path of the database; default: records.db in .imgcache of the cache directory, or glance_db with the format glance"},
 		{Name: "busy_timeout", Type: sdk.TypeDuration, Default: "5s", Description: "how long to wait for another process that uses the database"},
-		{Name: "glance_db", Type: sdk.TypeString, Default: "cache.db", Access: sdk.AccessWrite, Description: "database of Glance's driver sqlite, in the cache directory unless absolute; a new database takes its records over"},
+		{Name: "glance_db", Type: sdk.TypeString, Default: "cache.db", Access: sdk.AccessWrite, Description: "database of Glance's driver sqlite, in the cache directory unless absolute; a new database takes over its records"},
 		{Name: "format", Type: sdk.TypeString, Default: "own", Description: "own, or glance to keep records in Glance's own table"},
 	},
 }
@@ -90,10 +90,10 @@ func (d *Driver) Configure(ctx context.Context, s sdk.Settings) error {
 		}
 		first = func(ctx context.Context) []sdk.Entry { return d.adopted(ctx, glance) }
 	default:
-		return fmt.Errorf("%w: option format is %q, want own or glance", sdk.ErrInvalid, name)
+		return fmt.Errorf("%w: option format is %q; expected own or glance", sdk.ErrInvalid, name)
 	}
 	if !filepath.IsAbs(path) {
-		return fmt.Errorf("%w: option path is %q, want an absolute path", sdk.ErrInvalid, path)
+		return fmt.Errorf("%w: option path is %q; expected an absolute path", sdk.ErrInvalid, path)
 	}
 	d.path, d.busy = path, s.Options.Duration("busy_timeout")
 	if s.Options.Text("busy_timeout") == "" {
@@ -174,7 +174,7 @@ func (d *Driver) current(ctx context.Context) (*database, error) {
 		return nil, errors.New("the driver was not configured")
 	}
 	if d.db != nil && d.db.replaced() {
-		d.log.Error("the database was deleted or replaced; the records are brought again", "database", d.path)
+		d.log.Error("the database was deleted or replaced; the host sends the records again", "database", d.path)
 		if err := d.closeLocked(); err != nil {
 			d.log.Warn("close the former database", "error", err)
 		}
@@ -211,9 +211,9 @@ func (d *Driver) setAside(why error) error {
 	}
 	aside, err := setAside(d.path, d.now())
 	if err != nil {
-		return fmt.Errorf("set the damaged database aside: %w", err)
+		return fmt.Errorf("move the damaged database aside: %w", err)
 	}
-	d.log.Error("the records are damaged and begin anew; images are not affected", "database", d.path, "kept as", aside, "error", why)
+	d.log.Error("the records are damaged and start again from zero; images are not affected", "database", d.path, "kept as", aside, "error", why)
 	return why
 }
 

@@ -191,7 +191,7 @@ func (d *directory) probe() error {
 		got, err = d.attrs.get(f, recordName)
 	}
 	if err == nil && !bytes.Equal(got, value) {
-		err = errors.New("an attribute is not what it was set to")
+		err = errors.New("an attribute does not have the value that was written")
 	}
 	return errors.Join(err, d.own.Remove(name))
 }

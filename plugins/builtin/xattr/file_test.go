@@ -241,7 +241,7 @@ func TestFullDisk(t *testing.T) {
 // other.
 func TestFilesThatTakeNone(t *testing.T) {
 	for errno, said := range map[syscall.Errno]string{
-		syscall.EPERM: "may not write", syscall.EACCES: "may not write", syscall.EUCLEAN: "finds damaged", syscall.EBADMSG: "finds damaged",
+		syscall.EPERM: "may not write", syscall.EACCES: "may not write", syscall.EUCLEAN: "are damaged", syscall.EBADMSG: "are damaged",
 	} {
 		t.Run(errno.Error(), func(t *testing.T) {
 			dir := cacheDir(t)
@@ -257,7 +257,7 @@ func TestFilesThatTakeNone(t *testing.T) {
 			want(t, d, theirs)
 			apply(t, d, next(logA)(sdk.Touch("theirs", 1, moment), sdk.Put(entry("mine", 1))))
 			want(t, d, theirs, entry("mine", 1))
-			if text := log.String(); strings.Count(text, said) != 1 || strings.Contains(text, "is on record") {
+			if text := log.String(); strings.Count(text, said) != 1 || strings.Contains(text, "are recorded") {
 				t.Errorf("the log says\n%s", text)
 			}
 		})

@@ -15,12 +15,12 @@ import (
 // a file system have 1 KiB.
 const probeSize = 768
 
-// mustTakeAttributes refuses a file system that keeps none, and says what to
-// do.
+// mustTakeAttributes refuses a file system that cannot store attributes, and
+// says what to do.
 func (d *directory) mustTakeAttributes() error {
 	err := d.probe()
 	if errors.Is(err, syscall.ENOTSUP) || tooLong(err) {
-		return fmt.Errorf("%w: %s lies on %s, which keeps no user attributes of %d bytes: use another driver, such as sqlite, "+
+		return fmt.Errorf("%w: %s is on %s, which cannot store user attributes of %d bytes: use another driver, such as sqlite, "+
 			"or move the directory to ext4, XFS, Btrfs, ZFS, or tmpfs since Linux 6.6 (%w)",
 			sdk.ErrInvalid, d.path, fileSystem(d.path), probeSize, err)
 	}

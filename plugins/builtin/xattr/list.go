@@ -25,7 +25,7 @@ func (d *Driver) List(ctx context.Context, yield func([]sdk.Entry) error) error 
 	}
 	if len(news) > 0 {
 		if err := d.adopt(ctx, news); err != nil {
-			d.notes.once("adopt", "what Glance has counted is not written down yet", "error", err)
+			d.notes.once("adopt", "the hits that Glance counted could not be recorded yet", "error", err)
 		}
 	}
 	for part := range slices.Chunk(entries, listBatch) {
@@ -87,7 +87,7 @@ func (d *Driver) adopt(ctx context.Context, ids []string) error {
 		}
 	}
 	if adopted > 0 {
-		d.notes.log.Info("what Glance has counted is on record", "images", adopted)
+		d.notes.log.Info("the hits that Glance counted are recorded", "images", adopted)
 	}
 	return nil
 }

@@ -29,7 +29,7 @@ func (o *own) sources(sdk.Batch) (sources, error) {
 	}
 	known, err := parseSources(string(value))
 	if err != nil {
-		o.notes.once(sourcesName, "the place in the record log is lost; the host sends its records anew", "attribute", sourcesName, "error", err)
+		o.notes.once(sourcesName, "the position in the record log is lost; the host sends its records again", "attribute", sourcesName, "error", err)
 	}
 	return known, nil
 }
@@ -61,7 +61,7 @@ func (o *own) load(im *image) (held, error) {
 			h = held{entry: r.entry, exists: true, batches: r.batches, long: r.long}
 			h.entry.ID = im.id
 		case errors.Is(err, errDamaged):
-			o.notes.once("record of "+im.id, "a record is damaged and begins anew; the image is not affected", "id", im.id, "attribute", recordName)
+			o.notes.once("record of "+im.id, "a record is damaged and starts again from zero; the image is not affected", "id", im.id, "attribute", recordName)
 		default:
 			return held{}, err
 		}

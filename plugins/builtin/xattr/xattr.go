@@ -44,7 +44,7 @@ var Manifest = sdk.Manifest{
 	Version: "1.0.0",
 	Kind:    sdk.KindDriver,
 	Options: []sdk.Option{
-		{Name: "format", Type: sdk.TypeString, Default: formatOwn, Description: `"own", or "glance": only what Glance's driver xattr keeps, without versions, and with hits that may count twice after a crash`},
+		{Name: "format", Type: sdk.TypeString, Default: formatOwn, Description: `"own", or "glance": only the attributes of Glance's driver xattr, without versions; after a crash hits may count twice`},
 	},
 }
 
@@ -88,10 +88,10 @@ func New(log *slog.Logger) *Driver {
 func (d *Driver) Configure(ctx context.Context, s sdk.Settings) error {
 	format := s.Options.Text("format")
 	if format != "" && format != formatOwn && format != formatGlance {
-		return fmt.Errorf("%w: option format is %q, want %q or %q", sdk.ErrInvalid, format, formatOwn, formatGlance)
+		return fmt.Errorf("%w: option format is %q; expected %q or %q", sdk.ErrInvalid, format, formatOwn, formatGlance)
 	}
 	if !filepath.IsAbs(s.CacheDir) {
-		return fmt.Errorf("%w: the cache directory is %q, want an absolute path", sdk.ErrInvalid, s.CacheDir)
+		return fmt.Errorf("%w: the cache directory is %q; expected an absolute path", sdk.ErrInvalid, s.CacheDir)
 	}
 	dir, err := openDirectory(s.CacheDir, d.attrs)
 	if err != nil {
@@ -126,7 +126,7 @@ func (d *Driver) prepare(ctx context.Context, dir *directory, f form) error {
 // sweep removes what no record needs any more. What stays is in nobody's way.
 func (d *Driver) sweep(f form) {
 	if err := f.sweep(); err != nil {
-		d.notes.once("sweep", "versions that are no longer used stay in .imgcache/xattr", "error", err)
+		d.notes.once("sweep", "could not remove unused versions from .imgcache/xattr", "error", err)
 	}
 }
 
@@ -140,7 +140,7 @@ func (d *Driver) Close() error {
 
 var errNotConfigured = fmt.Errorf("%w: the driver was not configured", sdk.ErrUnavailable)
 
-// notes says a thing once, however often it is met.
+// notes logs each thing once, however often it happens.
 type notes struct {
 	log  *slog.Logger
 	mu   sync.Mutex
@@ -166,11 +166,11 @@ func (n *notes) once(about, text string, args ...any) {
 func (d *Driver) spared(id string, err error) bool {
 	switch {
 	case denied(err):
-		d.notes.once("denied", "images whose files this process may not write keep no records", "first", id, "error", err)
+		d.notes.once("denied", "no records are kept for images whose files this process may not write", "first", id, "error", err)
 	case errors.Is(err, syscall.EUCLEAN), errors.Is(err, syscall.EBADMSG): // by the checksums of ext4 and XFS
-		d.notes.once("broken", "images whose attributes the file system finds damaged keep no records", "first", id, "error", err)
+		d.notes.once("broken", "no records are kept for images whose attributes are damaged in the file system", "first", id, "error", err)
 	case errors.Is(err, errNoRoom):
-		d.notes.once("room", "images whose files have no room for attributes keep no records", "first", id, "error", err)
+		d.notes.once("room", "no records are kept for images whose files have no room for attributes", "first", id, "error", err)
 	default:
 		return false
 	}

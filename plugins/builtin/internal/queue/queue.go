@@ -151,7 +151,7 @@ func (s *Set) Restore(b []byte) ([]byte, error) {
 	for q := range s.queues {
 		if len(b) < 4 || uint64(le.Uint32(b))*nodeSize > uint64(len(b)-4) {
 			*s = *New(len(s.queues))
-			return nil, fmt.Errorf("%w: snapshot ends inside queue %d", sdk.ErrInvalid, q)
+			return nil, fmt.Errorf("%w: the snapshot ends inside queue %d", sdk.ErrInvalid, q)
 		}
 		n := int(le.Uint32(b))
 		b = b[4:]
@@ -159,7 +159,7 @@ func (s *Set) Restore(b []byte) ([]byte, error) {
 			key := sdk.Key(le.Uint64(b))
 			if s.Find(key) != 0 {
 				*s = *New(len(s.queues))
-				return nil, fmt.Errorf("%w: snapshot has key %d twice", sdk.ErrInvalid, key)
+				return nil, fmt.Errorf("%w: the snapshot has key %d twice", sdk.ErrInvalid, key)
 			}
 			s.nodes[s.Push(uint8(q), key, le.Uint64(b[8:]))].Mark = b[16]
 		}
