@@ -28,6 +28,13 @@ type target struct {
 	path string
 }
 
+// hitSamples are the samples of each load on each server, and what the service
+// took of memory with 64 clients, in MiB.
+type hitSamples struct {
+	of           map[hitLoad]map[*server][]sample
+	own, plugins []float64 // of the service itself, and of its plugins
+}
+
 // hits measures downloads of an image that every server has.
 func (p *plan) hits(ctx context.Context, s *stage, t *table) error {
 	targets := []target{
@@ -42,30 +49,9 @@ func (p *plan) hits(ctx context.Context, s *stage, t *table) error {
 	for _, n := range []int{1, 8, 64} {
 		loads = append(loads, hitLoad{n, false}, hitLoad{n, true})
 	}
-	got := map[hitLoad]map[*server][]sample{}
-	var own, plugins []float64
-	for round := range p.rounds {
-		if round == 0 {
-			if err := verifyAll(targets, s.big); err != nil { // now all have it
-				return err
-			}
-		}
-		for _, l := range loads {
-			if got[l] == nil {
-				got[l] = map[*server][]sample{}
-			}
-			for _, i := range rand.Perm(len(targets)) {
-				target := targets[i]
-				one, err := p.sampleHits(ctx, target, l, s.big)
-				if err != nil {
-					return fmt.Errorf("%s: %w", target.name, err)
-				}
-				got[l][target.server] = append(got[l][target.server], one.sample)
-				if target.server == s.host && l.connections == 64 {
-					own, plugins = append(own, one.own), append(plugins, one.children)
-				}
-			}
-		}
+	got, err := p.allHits(ctx, s, targets, loads)
+	if err != nil {
+		return err
 	}
 	for _, l := range loads {
 		err := p.profiled(ctx, s.host, l.profile(), func() error {
@@ -76,10 +62,46 @@ func (p *plan) hits(ctx context.Context, s *stage, t *table) error {
 			return err
 		}
 	}
+	got.addTo(t, s, targets, loads)
+	return nil
+}
+
+// allHits takes a sample of each load on each server in each round, the servers
+// in a random order.
+func (p *plan) allHits(ctx context.Context, s *stage, targets []target, loads []hitLoad) (hitSamples, error) {
+	got := hitSamples{of: map[hitLoad]map[*server][]sample{}}
+	for _, l := range loads {
+		got.of[l] = map[*server][]sample{}
+	}
+	if p.rounds > 0 {
+		if err := verifyAll(targets, s.big); err != nil { // now all have it
+			return got, err
+		}
+	}
+	for range p.rounds {
+		for _, l := range loads {
+			for _, i := range rand.Perm(len(targets)) {
+				target := targets[i]
+				one, err := p.sampleHits(ctx, target, l, s.big)
+				if err != nil {
+					return got, fmt.Errorf("%s: %w", target.name, err)
+				}
+				got.of[l][target.server] = append(got.of[l][target.server], one.sample)
+				if target.server == s.host && l.connections == 64 {
+					got.own, got.plugins = append(got.own, one.own), append(got.plugins, one.children)
+				}
+			}
+		}
+	}
+	return got, nil
+}
+
+// addTo adds the rows of all samples to the table.
+func (h hitSamples) addTo(t *table, s *stage, targets []target, loads []hitLoad) {
 	aims := map[int]float64{1: 1.0, 8: 1.2, 64: 1.2}
 	for _, l := range loads {
 		for _, target := range targets {
-			r := rowOf("hits of "+sizeText(s.big.size)+", "+l.String(), got[l][target.server], got[l][s.static])
+			r := rowOf("hits of "+sizeText(s.big.size)+", "+l.String(), h.of[l][target.server], h.of[l][s.static])
 			r.server = target.name
 			if target.server == s.host {
 				r.aimRate(aims[l.connections])
@@ -89,9 +111,8 @@ func (p *plan) hits(ctx context.Context, s *stage, t *table) error {
 		}
 	}
 	memory := fmt.Sprintf("resident memory, 64 clients on %s", sizeText(s.big.size))
-	t.add(row{what: memory, server: "imgcache-host", unit: "MiB", values: own}.under(150))
-	t.add(row{what: memory, server: "its plugins", unit: "MiB", values: plugins})
-	return nil
+	t.add(row{what: memory, server: "imgcache-host", unit: "MiB", values: h.own}.under(150))
+	t.add(row{what: memory, server: "its plugins", unit: "MiB", values: h.plugins})
 }
 
 // hitLoad is what clients do at once.
