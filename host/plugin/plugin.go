@@ -76,7 +76,7 @@ type Plugin struct {
 
 	reloads   chan reload
 	reloading atomic.Bool
-	bytes     *binary // to be started instead of the file, which was not accepted; nil: the file. Only supervise uses it
+	kept      *binary // the last accepted binary, started while that of the file is refused; nil: the file is started. Only supervise uses it
 
 	mu       sync.Mutex
 	proc     *process // nil while the plugin is down
@@ -269,7 +269,7 @@ func (p *Plugin) supervise(ctx context.Context, keep bool) {
 
 // begin starts a process and makes it the plugin.
 func (p *Plugin) begin(ctx context.Context) (*process, error) {
-	proc, err := p.launch(ctx, p.bytes)
+	proc, err := p.launch(ctx, p.kept)
 	if err != nil {
 		return nil, err
 	}
@@ -289,7 +289,7 @@ func (p *Plugin) attend(ctx context.Context, proc *process) *process {
 	}
 	p.down(ctx, proc, err)
 	proc.kill()
-	if proc.bin != p.bytes {
+	if proc.bin != p.kept {
 		proc.bin.remove()
 	}
 	return nil
@@ -306,9 +306,9 @@ func (p *Plugin) tryAgain() (broken bool) {
 
 // useFile makes the next start one of the plugin's file.
 func (p *Plugin) useFile() {
-	if p.bytes != nil {
-		p.bytes.remove()
-		p.bytes = nil
+	if p.kept != nil {
+		p.kept.remove()
+		p.kept = nil
 	}
 }
 
@@ -327,28 +327,28 @@ func (p *Plugin) rest(ctx context.Context) (*process, error) {
 	}
 }
 
-// launch starts a process of these bytes, or if they are nil of the plugin's
-// file, and configures it if its settings are known.
-func (p *Plugin) launch(ctx context.Context, bytes *binary) (*process, error) {
-	if bytes != nil || p.spec.Reattach != nil {
-		return p.launchBytes(ctx, bytes)
+// launch starts a process of the binary, or if that is nil of the plugin's file,
+// and configures it if its settings are known.
+func (p *Plugin) launch(ctx context.Context, bin *binary) (*process, error) {
+	if bin != nil || p.spec.Reattach != nil {
+		return p.launchBinary(ctx, bin)
 	}
-	bytes, err := p.sup.stage(p.spec)
+	bin, err := p.sup.stage(p.spec)
 	if err != nil {
 		return nil, err
 	}
-	proc, err := p.launchBytes(ctx, bytes)
+	proc, err := p.launchBinary(ctx, bin)
 	if err != nil {
-		bytes.remove()
+		bin.remove()
 	}
 	return proc, err
 }
 
-func (p *Plugin) launchBytes(ctx context.Context, bytes *binary) (*process, error) {
+func (p *Plugin) launchBinary(ctx context.Context, bin *binary) (*process, error) {
 	p.mu.Lock()
 	granted := p.granted
 	p.mu.Unlock()
-	proc, err := p.obtain(ctx, bytes, granted)
+	proc, err := p.obtain(ctx, bin, granted)
 	if err != nil {
 		return nil, err
 	}
@@ -383,7 +383,7 @@ func (p *Plugin) launchBytes(ctx context.Context, bytes *binary) (*process, erro
 	if err != nil {
 		proc.kill()
 		if errors.Is(err, errGranted) {
-			return p.launchBytes(ctx, bytes)
+			return p.launchBinary(ctx, bin)
 		}
 		return nil, err
 	}
@@ -391,11 +391,11 @@ func (p *Plugin) launchBytes(ctx context.Context, bytes *binary) (*process, erro
 }
 
 // obtain starts a process, or finds the one that runs already.
-func (p *Plugin) obtain(ctx context.Context, bytes *binary, granted grants) (*process, error) {
+func (p *Plugin) obtain(ctx context.Context, bin *binary, granted grants) (*process, error) {
 	if p.spec.Reattach != nil {
 		return p.sup.attach(ctx, p.spec)
 	}
-	return p.sup.start(ctx, p.spec, bytes, granted)
+	return p.sup.start(ctx, p.spec, bin, granted)
 }
 
 // errGranted says that a plugin was granted what its settings name, and has to

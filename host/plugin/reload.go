@@ -103,7 +103,7 @@ func (p *Plugin) replaceBeside(ctx context.Context, old *process, try Trial) (*p
 	if err == nil && old != nil {
 		old.kill()
 	}
-	p.keepBytes(old, err)
+	p.keepBinary(old, err)
 	if err != nil {
 		return old, err
 	}
@@ -124,7 +124,7 @@ func (p *Plugin) replaceAlone(ctx context.Context, old *process, try Trial) (*pr
 		old.kill()
 	}
 	proc, err := p.tried(ctx, try)
-	p.keepBytes(old, err)
+	p.keepBinary(old, err)
 	if err != nil && old != nil {
 		proc, err = p.goBack(ctx, err)
 	}
@@ -195,24 +195,24 @@ func (p *Plugin) replacing() {
 	p.proc, p.state = nil, stateReloading
 }
 
-// keepBytes keeps the bytes of the old process for the starts to come when
-// those of the file were not accepted because of err, and else frees them.
-func (p *Plugin) keepBytes(old *process, err error) {
+// keepBinary keeps the binary of the old process for later starts if that of the
+// file was refused because of err, and frees it otherwise.
+func (p *Plugin) keepBinary(old *process, err error) {
 	switch {
-	case err == nil && old != nil && old.bin != p.bytes:
+	case err == nil && old != nil && old.bin != p.kept:
 		old.bin.remove()
 		fallthrough
 	case err == nil:
 		p.useFile()
 	case old != nil:
-		p.bytes = old.bin
+		p.kept = old.bin
 	}
 }
 
 // goBack starts the old bytes again after the new ones were not accepted because
 // of err.
 func (p *Plugin) goBack(ctx context.Context, err error) (*process, error) {
-	again, worse := p.launch(ctx, p.bytes)
+	again, worse := p.launch(ctx, p.kept)
 	if worse != nil {
 		p.failed(ctx, worse)
 		return nil, errors.Join(err, fmt.Errorf("start the earlier one again: %w", worse))
