@@ -16,7 +16,7 @@ import (
 // something, with what the example says of it instead of a value.
 var computed = map[string]string{
 	"plugin_dir":                "none",
-	"plugin_lock":               "plugins.lock.json beside the first of the files, if it is there at the start",
+	"plugin_lock":               "plugins.lock.json beside the first configuration file, if it exists at the start",
 	"node.name":                 "the name of the host",
 	"node.advertise":            "none",
 	"node.data_dir":             "/var/lib/imgcache for root, else ~/.local/share/imgcache",
@@ -35,8 +35,8 @@ var computed = map[string]string{
 	"pin.until":                 "for ever",
 	"schedule.cron":             "none",
 	"schedule.every":            "none",
-	"plugin.command":            "found by the name",
-	"plugin.wasm":               "found by the name",
+	"plugin.command":            "searched by the name of the plugin",
+	"plugin.wasm":               "searched by the name of the plugin",
 	"plugin.sha256":             "not checked",
 	"plugin.limits.memory":      "72MiB for a module; programs are not limited",
 	"plugin.limits.timeout":     "30s for a driver, 5s for a policy",
