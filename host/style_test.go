@@ -88,3 +88,55 @@ func longFunctions(path string, text any) (n int, long []function, err error) {
 	}
 	return n, long, nil
 }
+
+// TestMutexesStayAtHome: no room of the engine lets another package take its
+// mutex, by an exported field or by one that is embedded.
+func TestMutexesStayAtHome(t *testing.T) {
+	mutexes := 0
+	err := filepath.WalkDir("cache", func(path string, _ fs.DirEntry, err error) error {
+		if err != nil || !strings.HasSuffix(path, ".go") {
+			return err
+		}
+		n, public, err := publicMutexes(path, nil)
+		mutexes += n
+		for _, at := range public {
+			t.Errorf("%s: other packages can take this mutex", at)
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if mutexes < 15 {
+		t.Errorf("found %d mutexes; expected those of all rooms", mutexes)
+	}
+	if _, public, err := publicMutexes("x.go", "package p\nimport \"sync\"\ntype a struct { Mu sync.Mutex }\ntype b struct { sync.RWMutex }\n"); err != nil || len(public) != 2 {
+		t.Errorf("of two mutexes that others can take %d were found, %v", len(public), err)
+	}
+}
+
+// publicMutexes counts the mutexes that are fields in a file, and says where
+// those are that other packages can take.
+func publicMutexes(path string, src any) (n int, public []string, err error) {
+	fset := token.NewFileSet()
+	file, err := parser.ParseFile(fset, path, src, 0)
+	if err != nil {
+		return 0, nil, err
+	}
+	ast.Inspect(file, func(node ast.Node) bool {
+		f, ok := node.(*ast.Field)
+		if !ok {
+			return true
+		}
+		s, ok := f.Type.(*ast.SelectorExpr)
+		if !ok || s.Sel.Name != "Mutex" && s.Sel.Name != "RWMutex" {
+			return true
+		}
+		n++
+		if len(f.Names) == 0 || f.Names[0].IsExported() {
+			public = append(public, fset.Position(f.Pos()).String())
+		}
+		return true
+	})
+	return n, public, nil
+}
