@@ -100,6 +100,10 @@ func (x *Index) foundLocked(info store.Info, released uint64) (im *Image, stale 
 	if im := x.images[info.ID]; im != nil {
 		x.removeLocked(im, sdk.ReasonReplaced, info.ModTime, atStart)
 		x.unlinkedLocked(im)
+		fresh := x.newLocked(info, atStart)
+		x.log.Delete(info.ID) // a put alone would keep the hits of the other file
+		x.log.Put(fresh.entry())
+		return fresh, false
 	}
 	return x.newLocked(info, atStart), false
 }

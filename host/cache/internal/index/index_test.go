@@ -1,6 +1,7 @@
 package index
 
 import (
+	"slices"
 	"testing"
 	"time"
 
@@ -69,4 +70,29 @@ func leaveAndStay(x *Index, im *Image) {
 	x.Remove(im.ID, sdk.ReasonEvicted, time.Now())
 	x.Stays(im)
 	x.Unlinked(im)
+}
+
+// TestExchangedFileIsTold: a file that somebody put in the place of another is an
+// image without hits, and the driver hears of that.
+func TestExchangedFileIsTold(t *testing.T) {
+	j := journal.New(storetest.TempFS(t), "records.log", "")
+	x := New(time.Now, space.NewPool(100, true), j, NewEvents(false, false), NewRequests(nil))
+	info := store.Info{ID: "image", Size: 10, Inode: 7, ModTime: time.Now().Add(-time.Hour)}
+	x.Hit(x.Found(info))
+	info.Inode, info.ModTime = 8, time.Now()
+	im := x.Found(info)
+	if v := x.View(im); v.Hits != 0 {
+		t.Errorf("the new file has %d hits", v.Hits)
+	}
+	batch, err := j.Flush()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var kinds []sdk.OpKind
+	for _, op := range batch.Ops {
+		kinds = append(kinds, op.Kind)
+	}
+	if !slices.Equal(kinds, []sdk.OpKind{sdk.OpDelete, sdk.OpPut}) {
+		t.Errorf("the driver is told %v, want a delete and a put", kinds)
+	}
 }
