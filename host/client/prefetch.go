@@ -8,14 +8,14 @@ import (
 	"github.com/imgcache/imgcache-host/host/cache"
 )
 
-// pollInterval is short against any transfer worth waiting for, and long
-// against a call over the socket.
+// pollInterval is short compared with any transfer worth waiting for, and long
+// compared with a call over the socket.
 const pollInterval = 250 * time.Millisecond
 
 // Prefetch queues images and waits until each is cached or has failed; without
-// ids it waits for what the queue holds now. It returns the last state of each, in
-// the order of ids: one that is not cached has failed. Tell is called with each
-// state that is seen, and whether it is the last.
+// ids it waits for the images that are queued now. It returns the last state of
+// each, in the order of ids: an image that is not cached has failed. Tell is called
+// with each state that is seen, and whether it is the last.
 func (c *Client) Prefetch(ctx context.Context, ids []string, tell func(i cache.ImageInfo, last bool)) ([]cache.ImageInfo, error) {
 	w := waiter{service: c, tell: tell, stale: map[string]string{}}
 	ids, err := w.enqueue(ctx, ids)
@@ -25,7 +25,7 @@ func (c *Client) Prefetch(ctx context.Context, ids []string, tell func(i cache.I
 	return w.wait(ctx, ids)
 }
 
-// queue is what a waiter needs of the service.
+// queue is the part of the service that a waiter needs.
 type queue interface {
 	Image(ctx context.Context, id string) (cache.ImageInfo, error)
 	Queue(ctx context.Context, id string) (bool, error)
@@ -39,8 +39,8 @@ type waiter struct {
 	stale   map[string]string // the failure of each image from before it was queued
 }
 
-// enqueue queues ids, or takes over the queue when there are none, and
-// returns what to wait for.
+// enqueue queues ids, and returns the images to wait for: without ids those that
+// are queued already.
 func (w waiter) enqueue(ctx context.Context, ids []string) ([]string, error) {
 	if len(ids) == 0 {
 		entries, err := w.service.Queued(ctx)
@@ -52,7 +52,7 @@ func (w waiter) enqueue(ctx context.Context, ids []string) ([]string, error) {
 	for _, id := range ids {
 		before, err := w.service.Image(ctx, id)
 		if err == nil {
-			_, err = w.service.Queue(ctx, id) // false is fine: it is there or on its way
+			_, err = w.service.Queue(ctx, id) // false is fine: the image is cached or on its way
 		}
 		if err != nil {
 			return nil, fmt.Errorf("queue %s: %w", id, err)
@@ -95,12 +95,12 @@ func (w waiter) wait(ctx context.Context, ids []string) ([]cache.ImageInfo, erro
 	}
 }
 
-// ended reports whether there is nothing left to wait for. The service goes
-// on trying an image that failed, with ever longer pauses.
+// ended reports whether there is nothing left to wait for. The service keeps
+// trying an image that failed, with growing pauses.
 func (w waiter) ended(i cache.ImageInfo) bool {
 	switch i.State {
 	case cache.StateFilling:
-		delete(w.stale, i.ID) // an error from now on is of this attempt
+		delete(w.stale, i.ID) // errors from now on are new
 		return false
 	case cache.StateQueued:
 		return i.Error != "" && failureOf(i) != w.stale[i.ID]

@@ -156,7 +156,7 @@ type Origin struct {
 
 	// These are for OriginDirectory.
 	Path   string
-	Settle time.Duration // a file is an image when it has not been written to for so long
+	Settle time.Duration // a file is served when it has not been written to for this long
 
 	// The rest is for OriginHTTP and OriginS3.
 	Endpoint        string        // URL to which the name of an image is appended; ends with "/"; that of an S3 server has no path
@@ -165,11 +165,11 @@ type Origin struct {
 	ConnectTimeout  time.Duration // until a connection is made
 	IdleTimeout     time.Duration // a transfer without a byte for this long has failed
 
-	Immutable          bool     // a name with a declared digest keeps its image
-	Validators         []string // what counts when an image is compared: "digest", "etag", "last_modified", "size"
-	Revalidate         string   // when a hit that is due is answered: "before" or "behind" the question to the origin
-	OnDenied           string   // what becomes of a cached image when the origin refuses the credential: "serve_stale" or "refuse"
-	IgnoreCacheControl bool     // Cache-Control and Expires of the origin do not count
+	Immutable          bool     // an image whose digest the origin declares never changes under its name
+	Validators         []string // what is compared between two versions: "digest", "etag", "last_modified", "size"
+	Revalidate         string   // whether the origin is asked "before" a due hit is answered, or "behind" the answer
+	OnDenied           string   // whether a cached image is sent when the origin refuses the credential: "serve_stale" or "refuse"
+	IgnoreCacheControl bool     // ignore Cache-Control and Expires of the origin
 	Expect             Expect
 
 	// OriginHTTP alone.
@@ -185,11 +185,11 @@ type Origin struct {
 	SecretKey string
 }
 
-// Expect says what is an image. What is not, is passed through.
+// Expect says which answers count as images. Others are passed through.
 type Expect struct {
 	ContentTypes []string // such as "application/octet-stream" or "application/*"; none: any
 	MinSize      int64    // bytes
-	NotHTML      bool     // text/html is none, unless the name says that it is
+	NotHTML      bool     // text/html does not count, unless the name ends in .html or .htm
 }
 
 // Pin keeps images from being evicted.
@@ -274,8 +274,8 @@ type Log struct {
 
 // Shutdown says how the service ends.
 type Shutdown struct {
-	DrainTimeout time.Duration         // running transfers have so long to end
-	Fills        options.ShutdownFills // what becomes of those from origins
+	DrainTimeout time.Duration         // how long running transfers may take to end
+	Fills        options.ShutdownFills // what happens to unfinished transfers from origins
 }
 
 // Trace is the record of all requests for images.

@@ -96,8 +96,8 @@ func defaultCache() Cache {
 func defaultOrigin(kind string) Origin {
 	o := Origin{Type: kind, Prefix: DefaultPrefix, OnOriginDown: "serve"}
 	if kind == OriginDirectory {
-		// Longer than the pauses of a copy over a network, shorter than the
-		// patience of whoever has put an image there.
+		// Longer than the pauses of a copy over a network, but short for whoever
+		// has put an image there.
 		o.Settle = 2 * time.Second
 	} else {
 		o.Validators = slices.Clone(validators)

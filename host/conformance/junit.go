@@ -6,7 +6,7 @@ import (
 	"io"
 )
 
-// The elements of JUnit's XML, as far as everybody who reads it agrees.
+// The elements of JUnit's XML that all its readers understand.
 type (
 	junitSuite struct {
 		XMLName  xml.Name    `xml:"testsuite"`
@@ -22,13 +22,13 @@ type (
 		Failures []junitFailure `xml:"failure"`
 	}
 	junitFailure struct {
-		Message string `xml:"message,attr"` // the sentence that is broken
+		Message string `xml:"message,attr"` // the broken sentence of the contract
 		Text    string `xml:",chardata"`    // what was seen
 	}
 )
 
-// WriteJUnit writes what a check has found in the XML of JUnit: a suite that is
-// named after the plugin, with a test for each case. The error is that of w.
+// WriteJUnit writes the result of a check in the XML of JUnit: a suite named after
+// the plugin, with a test for each case. The error is that of w.
 func WriteJUnit(w io.Writer, plugin string, cases []Case) error {
 	suite := junitSuite{Name: plugin, Tests: len(cases)}
 	for _, c := range cases {

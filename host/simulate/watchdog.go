@@ -12,10 +12,10 @@ import (
 	"time"
 )
 
-// A program that runs modules in its own process cannot end one that has no loop
-// and never returns: nothing interrupts its code, and the garbage collector may
-// wait for it, with all else of the process. So the program runs as a child of
-// itself, which gives signs of life, and ends with them.
+// A program that runs modules in its own process cannot end a module that has no
+// loop and never returns: nothing interrupts its code, and the garbage collector may
+// wait for it, and everything else in the process with it. So the program runs as a
+// child of itself, which sends signs of life and is killed when they stop.
 const (
 	watchedEnv = "IMGCACHE_WATCHED" // set: this is the child
 	watchedFD  = 3                  // where the child gives its signs
@@ -23,17 +23,17 @@ const (
 	endTime = 5 * time.Second
 )
 
-// Exited says that a child ended with an exit code of its own, which is not 0.
-// It has said why.
+// Exited says that a child ended with an exit code other than 0. The child itself
+// has said why.
 type Exited int
 
 func (e Exited) Error() string { return fmt.Sprintf("the child ended with the exit code %d", int(e)) }
 
 // Watch runs this program again as a child, with the command line args, the name
-// of the program first. It kills the child when its signs of life, once they
-// have begun, stay away for the limit. When the context ends the child is asked to
-// end, and the error is that of the context. It is an [Exited] when the child
-// ended by itself with an error.
+// of the program first. After the first sign of life it kills the child when none
+// comes for the limit. When the context ends the child is asked to end, and the
+// error is that of the context. The error is an [Exited] when the child ended by
+// itself with an error.
 func Watch(ctx context.Context, args []string, limit time.Duration) error {
 	signs, theirs, err := os.Pipe()
 	if err != nil {
@@ -68,7 +68,7 @@ func Watch(ctx context.Context, args []string, limit time.Duration) error {
 	case ctx.Err() != nil:
 		return context.Cause(ctx)
 	case late:
-		return fmt.Errorf("a policy does not answer: for %v none of them was done with a request", limit)
+		return fmt.Errorf("a policy does not answer: no policy has finished a request for %v", limit)
 	}
 	return err
 }
@@ -87,8 +87,8 @@ func lost(ctx context.Context, signs *os.File, limit time.Duration) bool {
 }
 
 // Watched reports whether this process is a child that [Watch] has started with
-// the limit, and returns what it calls, from any goroutine and as often as it
-// likes, to show that it goes on.
+// the limit. It returns the function that gives a sign of life, which any goroutine
+// may call at any time.
 func Watched(limit time.Duration) (alive func(), yes bool) {
 	if os.Getenv(watchedEnv) == "" {
 		return func() {}, false
