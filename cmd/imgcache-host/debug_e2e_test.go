@@ -108,8 +108,8 @@ func TestReattachIsRefused(t *testing.T) {
 	t.Parallel()
 	const form = `{%q:{"Protocol":"grpc","ProtocolVersion":%d,"Pid":%d,"Addr":{"Network":"unix","String":"/tmp/none"}}}`
 	for name, c := range map[string]struct{ text, more, want string }{
-		"no JSON":      {"sqlite", "", "want what a plugin prints that is started with --debug"},
-		"no process":   {fmt.Sprintf(form, "sqlite", 1, 0), "", "sqlite: want the protocol grpc"},
+		"no JSON":      {"sqlite", "", "expected the line that a plugin prints when it is started with --debug"},
+		"no process":   {fmt.Sprintf(form, "sqlite", 1, 0), "", "sqlite: expected the protocol grpc"},
 		"version":      {fmt.Sprintf(form, "sqlite", 2, 1), "", "speaks version 2 of the contract"},
 		"unknown name": {fmt.Sprintf(form, "sqlight", 1, 1), "", `names "sqlight", but this configuration uses the driver sqlite and the policy lru`},
 		"walls":        {fmt.Sprintf(form, "sqlite", 1, 1), "confinement = \"required\"\n", "allows no plugin without walls"},

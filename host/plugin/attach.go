@@ -27,12 +27,12 @@ func ParseReattach(text string) (map[string]serve.Reattach, error) {
 	}
 	var list map[string]serve.Reattach
 	if err := json.Unmarshal([]byte(text), &list); err != nil {
-		return nil, fmt.Errorf("%w: %s: %w: want what a plugin prints that is started with --debug", sdk.ErrInvalid, ReattachEnv, err)
+		return nil, fmt.Errorf("%w: %s: %w: expected the line that a plugin prints when it is started with --debug", sdk.ErrInvalid, ReattachEnv, err)
 	}
 	for name, r := range list {
 		switch {
 		case r.Protocol != "grpc" || r.Addr.Network != "unix" || r.Addr.String == "" || r.Pid <= 0:
-			return nil, fmt.Errorf("%w: %s: %s: want the protocol grpc, the address of a unix socket, and a process id", sdk.ErrInvalid, ReattachEnv, name)
+			return nil, fmt.Errorf("%w: %s: %s: expected the protocol grpc, the address of a unix socket, and a process id", sdk.ErrInvalid, ReattachEnv, name)
 		case r.ProtocolVersion != sdk.Protocol:
 			return nil, fmt.Errorf("%w: %s: %s speaks version %d of the contract, this host version %d", sdk.ErrInvalid, ReattachEnv, name, r.ProtocolVersion, sdk.Protocol)
 		}
@@ -84,7 +84,7 @@ type stranger struct {
 }
 
 // errStrangerEnded says what to do.
-var errStrangerEnded = errors.New("the process that " + ReattachEnv + " names has ended: " +
+var errStrangerEnded = errors.New("the process in " + ReattachEnv + " has ended: " +
 	"start it again with --debug, and the service with what it prints")
 
 func watchStranger(pid int) (*stranger, error) {
@@ -133,7 +133,7 @@ func (s *stranger) running() bool {
 func (s *stranger) end() error {
 	select {
 	case <-s.letGo:
-		return errors.New("the service has let go of it")
+		return errors.New("the service no longer uses it")
 	default:
 		return errStrangerEnded
 	}

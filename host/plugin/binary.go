@@ -197,7 +197,7 @@ func interpreter(head []byte) ([]string, error) {
 		program, arg = line[:end], strings.Trim(line[end:], blanks)
 	}
 	if !filepath.IsAbs(program) {
-		return nil, fmt.Errorf("its first line names the interpreter %q, want an absolute path", program)
+		return nil, fmt.Errorf("its first line names the interpreter %q; expected an absolute path", program)
 	}
 	if arg == "" {
 		return []string{program}, nil

@@ -68,7 +68,7 @@ func (c *child) listenIn(dir string) (err error) {
 // leads says why a process is none that this one leads, and that ends with it.
 func (c *child) leads(pid int) error {
 	if pid <= 0 {
-		return errors.New("it is not of this system")
+		return errors.New("it is not a process of this system")
 	}
 	group, err := unix.Getpgid(pid)
 	if err != nil {

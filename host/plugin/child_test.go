@@ -67,7 +67,7 @@ func TestLongestRunDir(t *testing.T) {
 	}
 	t.Cleanup(func() { os.RemoveAll(base) })
 	dir := filepath.Join(base, strings.Repeat("x", maxRunDir-len(base)-1))
-	if _, err := New(Config{RunDir: dir + "x"}); err == nil || !strings.Contains(err.Error(), "choose a shorter one") {
+	if _, err := New(Config{RunDir: dir + "x"}); err == nil || !strings.Contains(err.Error(), "expected at most") {
 		t.Errorf("a path that is too long: %v", err)
 	}
 	s, err := New(Config{RunDir: dir})

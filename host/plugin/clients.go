@@ -115,7 +115,7 @@ func sendable(b sdk.Batch) error {
 		ok = ok && utf8.ValidString(op.Entry.ID)
 	}
 	if !ok {
-		return fmt.Errorf("%w: a source or id is no UTF-8", sdk.ErrInvalid)
+		return fmt.Errorf("%w: a source or id is not UTF-8", sdk.ErrInvalid)
 	}
 	return nil
 }
@@ -178,7 +178,7 @@ func (c policy) Score(ctx context.Context, now time.Time, records []sdk.Record, 
 			return err
 		}
 		if got := len(out.GetScores()); got != len(records) {
-			return pluginproto.FromError(fmt.Errorf("%w: %d scores for %d records", sdk.ErrUnavailable, got, len(records)))
+			return pluginproto.FromError(fmt.Errorf("%w: expected %d scores, got %d", sdk.ErrUnavailable, len(records), got))
 		}
 		copy(scores, out.GetScores())
 		return nil

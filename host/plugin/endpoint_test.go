@@ -128,7 +128,7 @@ func TestSocketOfAnother(t *testing.T) {
 	}
 	e.uid--
 	e.belongs = func(int) error { return (&child{}).leads(0) }
-	if err := connect(t, e); err == nil || !strings.Contains(err.Error(), "by another process: it is not of this system") {
+	if err := connect(t, e); err == nil || !strings.Contains(err.Error(), "by another process: it is not a process of this system") {
 		t.Errorf("nobody knows who listens: %v", err)
 	}
 	e.close()

@@ -36,7 +36,7 @@ func (s *Supervisor) Inspect(ctx context.Context, spec Spec) (Info, error) {
 	info := Info{Path: st.Path, Runtime: st.Runtime, Manifest: p.Manifest(), SHA256: st.SHA256, Signature: st.Signature}
 	err = s.Stop(p)
 	if err == nil && info.SHA256 == "" {
-		err = fmt.Errorf("%s: it ended while it was looked at: %s", spec, st.LastError)
+		err = fmt.Errorf("%s: it ended before it could be inspected: %s", spec, st.LastError)
 	}
 	return info, err
 }

@@ -355,7 +355,7 @@ func (p *Plugin) launchBinary(ctx context.Context, bin *binary) (*process, error
 	if m := proc.manifest; m.Kind != p.spec.Kind && p.spec.Kind != "" {
 		err = proc.explain(fmt.Errorf("it is a %s", m.Kind))
 	} else if p.spec.runtime() == runtimeProcess && m.Name != p.spec.Name {
-		p.log.Debug("the plugin calls itself otherwise", "name", m.Name)
+		p.log.Debug("the plugin has another name in its manifest", "name", m.Name)
 	}
 	p.mu.Lock()
 	settings := p.settings

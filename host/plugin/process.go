@@ -262,7 +262,7 @@ func (p *process) explain(err error) error {
 	if said == "" {
 		return err
 	}
-	return fmt.Errorf("%w; it said: %s", err, said)
+	return fmt.Errorf("%w; its last words: %s", err, said)
 }
 
 // noPlugin is the client side that go-plugin wants; the host uses the

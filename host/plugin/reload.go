@@ -19,7 +19,7 @@ const (
 )
 
 // ErrBusy says that a plugin is being reloaded already.
-var ErrBusy = errors.New("it is being reloaded already")
+var ErrBusy = errors.New("it is already being reloaded")
 
 // Trial tries a plugin that was started anew: calls of next reach the new
 // process, calls of the plugin itself the earlier one. Take, which may be
@@ -47,7 +47,7 @@ type reload struct {
 // goes on when the context ends.
 func (p *Plugin) Reload(ctx context.Context, try Trial) error {
 	if p.spec.Reattach != nil {
-		return fmt.Errorf("%s: %w: it is being debugged: whoever has started it starts it anew", p.spec, sdk.ErrUnsupported)
+		return fmt.Errorf("%s: %w: it is being debugged; whoever started it must restart it", p.spec, sdk.ErrUnsupported)
 	}
 	if !p.reloading.CompareAndSwap(false, true) {
 		return fmt.Errorf("%s: %w", p.spec, ErrBusy)
@@ -59,7 +59,7 @@ func (p *Plugin) Reload(ctx context.Context, try Trial) error {
 		select {
 		case err = <-done:
 		case <-ctx.Done():
-			err = fmt.Errorf("the reload goes on: %w", context.Cause(ctx))
+			err = fmt.Errorf("the reload continues: %w", context.Cause(ctx))
 		}
 	case <-ctx.Done():
 		p.reloading.Store(false)
@@ -90,7 +90,7 @@ func (p *Plugin) reload(ctx context.Context, old *process, r reload) *process {
 	}
 	p.mu.Unlock()
 	if err != nil {
-		p.log.Error("the plugin is not replaced", "error", err)
+		p.log.Error("the plugin was not replaced", "error", err)
 	}
 	p.reloading.Store(false)
 	r.done <- err
@@ -215,7 +215,7 @@ func (p *Plugin) goBack(ctx context.Context, err error) (*process, error) {
 	again, worse := p.launch(ctx, p.kept)
 	if worse != nil {
 		p.failed(ctx, worse)
-		return nil, errors.Join(err, fmt.Errorf("start the earlier one again: %w", worse))
+		return nil, errors.Join(err, fmt.Errorf("start the old plugin again: %w", worse))
 	}
 	p.runs(again)
 	return again, err

@@ -151,5 +151,5 @@ func (s Spec) checkSum(sum string) error {
 	if s.SHA256 == "" || sum == strings.ToLower(s.SHA256) {
 		return nil
 	}
-	return fmt.Errorf("%s has SHA-256 %s, the configuration pins %s: it is not started", s.Path, sum, s.SHA256)
+	return fmt.Errorf("%s has the SHA-256 %s, but the configuration pins %s, so it is not started", s.Path, sum, s.SHA256)
 }

@@ -54,7 +54,7 @@ const maxRunDir = 107 - 8 - 21 - 17
 // process left are removed.
 func New(cfg Config) (*Supervisor, error) {
 	if len(cfg.RunDir) > maxRunDir {
-		return nil, fmt.Errorf("run_dir %s has %d bytes; sockets below it allow at most %d: choose a shorter one", cfg.RunDir, len(cfg.RunDir), maxRunDir)
+		return nil, fmt.Errorf("the path run_dir = %s has %d bytes; expected at most %d, because of the sockets in it", cfg.RunDir, len(cfg.RunDir), maxRunDir)
 	}
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)

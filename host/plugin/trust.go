@@ -50,7 +50,7 @@ func (s *Supervisor) openTrusted(path string) (*os.File, error) {
 	switch {
 	case err != nil:
 	case !info.Mode().IsRegular():
-		err = fmt.Errorf("%s is no regular file", real)
+		err = fmt.Errorf("%s is not a regular file", real)
 	case info.Mode()&0o111 == 0 && !strings.HasSuffix(path, ".wasm"):
 		err = fmt.Errorf("%s is not executable: chmod +x %s", real, real)
 	default:

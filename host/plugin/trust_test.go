@@ -69,7 +69,7 @@ func TestWhatOthersMayChange(t *testing.T) {
 			must(t, os.Symlink("y.wasm", h.dir+"/bin/y.wasm"))
 			return h.dir + "/bin/y.wasm"
 		}, "%/bin/y.wasm: too many levels"},
-		"no file":   {func(h house) string { return h.dir + "/lib" }, "%/lib is no regular file"},
+		"no file":   {func(h house) string { return h.dir + "/lib" }, "%/lib is not a regular file"},
 		"not there": {func(h house) string { return h.dir + "/none" }, "%/none: no such file"},
 	} {
 		t.Run(name, func(t *testing.T) {

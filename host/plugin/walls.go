@@ -67,7 +67,7 @@ func (s *Supervisor) walls(r confine.Rules) (list []Wall, err error) {
 	for _, l := range r.Layers() {
 		list = append(list, Wall(l))
 		if !l.Holds && s.cfg.Confinement == Required {
-			err = errors.Join(err, fmt.Errorf("%w: confinement is required, and this kernel has no %s for this user", sdk.ErrUnsupported, l.Name))
+			err = errors.Join(err, fmt.Errorf("%w: confinement is required, but the wall %s is not available with this kernel and user", sdk.ErrUnsupported, l.Name))
 		}
 	}
 	return list, err

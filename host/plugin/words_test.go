@@ -23,8 +23,8 @@ func TestManifestBounds(t *testing.T) {
 	}{
 		"no name":               {func(m *sdk.Manifest) { m.Name = "../x" }, `name "../x" does not match`},
 		"long name":             {func(m *sdk.Manifest) { m.Name = strings.Repeat("x", 65) }, "does not match"},
-		"kind":                  {func(m *sdk.Manifest) { m.Kind = "root" }, `kind "root"`},
-		"two kinds of policy":   {func(m *sdk.Manifest) { m.Kind, m.Capabilities = sdk.KindPolicy, nil }, "declares either"},
+		"kind":                  {func(m *sdk.Manifest) { m.Kind = "root" }, `got "root"`},
+		"two kinds of policy":   {func(m *sdk.Manifest) { m.Kind, m.Capabilities = sdk.KindPolicy, nil }, "must declare one of"},
 		"version of a terminal": {func(m *sdk.Manifest) { m.Version = "1\x1b[2J" }, `version "1\x1b[2J"`},
 		"version of two lines":  {func(m *sdk.Manifest) { m.Version = "1\nlevel=ERROR" }, `version "1\nlevel=ERROR"`},
 		"long version":          {func(m *sdk.Manifest) { m.Version = strings.Repeat("1", maxManifestText+1) }, "at most 64 bytes"},
@@ -138,7 +138,7 @@ func TestCountsOfAnswers(t *testing.T) {
 	}
 	for _, n := range []int{3, 5} {
 		if scores, err := score(t.Context(), p, n); !errors.Is(err, sdk.ErrUnavailable) || slices.Max(scores) != 0 ||
-			!strings.Contains(err.Error(), fmt.Sprintf("4 scores for %d records", n)) {
+			!strings.Contains(err.Error(), fmt.Sprintf("expected %d scores, got 4", n)) {
 			t.Errorf("%v, %v", scores, err)
 		}
 	}
