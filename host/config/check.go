@@ -70,7 +70,7 @@ func (d *decoder) checkSocketPath(path string, at hcl.Range) {
 // claim complains when another block already has what only one can have.
 func (d *decoder) claim(key string, at hcl.Range, summary, detail string, args ...any) {
 	if first, ok := d.claims[key]; ok {
-		d.errorAt(at, summary, "%s It stands at %s.", fmt.Sprintf(detail, args...), where(first))
+		d.errorAt(at, summary, "%s It is at %s.", fmt.Sprintf(detail, args...), where(first))
 		return
 	}
 	d.claims[key] = at
@@ -121,7 +121,7 @@ func (d *decoder) checkOrigin(o *Origin, at positions) {
 	}
 	if o.Revalidate == "behind" && o.OnOriginDown == "fail" {
 		d.warnAt(at.of("revalidate"), "Served before it is confirmed",
-			`With revalidate = "behind" the first hit that is due is answered before the origin is asked, although on_origin_down = "fail" wants each image confirmed.`)
+			`With revalidate = "behind" the first due hit is answered before the origin is asked, although with on_origin_down = "fail" each image must be confirmed.`)
 	}
 }
 

@@ -279,7 +279,7 @@ schedule "weekly" {
 			`test.hcl:10,20: warning: Served before it is confirmed
    10 |   revalidate     = "behind"
       |                    ^^^^^^^^
-  With revalidate = "behind" the first hit that is due is answered before the origin is asked, although on_origin_down = "fail" wants each image confirmed.`,
+  With revalidate = "behind" the first due hit is answered before the origin is asked, although with on_origin_down = "fail" each image must be confirmed.`,
 		},
 		{"pins with one origin", "\norigin", "\npin \"all\" {\n  images = [\"a\", \"b.c\"]\n}\norigin", ""},
 		{
