@@ -29,7 +29,8 @@ type Config struct {
 	Policy  evict.Policy // zero: least recently used leaves first; see [Cache.SetPolicy]
 	Log     *slog.Logger
 
-	// Watch is told of each request for an image; see requests. It is called
+	// Watch is told of each request for an image; see
+	// index.Requests. It is called
 	// under mutexes and must not wait. Nil: nobody watches.
 	Watch func(trace.Access)
 

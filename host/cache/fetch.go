@@ -25,7 +25,7 @@ type fetch struct {
 	begun   time.Time // of the last try
 	broken  error     // why there is no body
 	retries int       // tries allowed
-	resumed func(err error, offset int64)
+	onBreak func(err error, offset int64)
 
 	suspects []origin.Suspect // whose bytes are among those that were read
 }
@@ -177,8 +177,8 @@ func (t *fetch) resume(broken error) error {
 	}
 	t.tries++
 	t.begun = time.Now()
-	if t.resumed != nil {
-		t.resumed(broken, t.offset)
+	if t.onBreak != nil {
+		t.onBreak(broken, t.offset)
 	}
 	obj, body, err := t.origin.Open(t.ctx, t.rest())
 	switch {

@@ -62,15 +62,15 @@ type fill struct {
 	rest     *fetch           // detached: the origin's stream from state.have on, for the first taker
 	image    *index.Image     // done: what was stored, held open; nil: nothing
 	wanted   bool             // the queue wants the image, whether clients stay or not
-	asked    int              // requests of which nobody was told yet; see requests
+	asked    int              // requests that reportRequests has still to tell of
 	askedFor bool             // the one that began the fill is among them
 	finished bool             // run has ended
 
-	ended   func() // called when the fill is over; run's own
-	refused error  // why the image is not to be stored, however much room there is; known when it began
-	room    *space.Reservation
-	parked  *parkedFill // what an earlier fill left of the image; run's own
-	resumed int64       // bytes of it that were right
+	ended        func() // called when the fill is over; run's own
+	refused      error  // why the image is not to be stored, however much room there is; known when it began
+	room         *space.Reservation
+	parked       *parkedFill // what an earlier fill left of the image; run's own
+	resumedBytes int64       // bytes of it that were right
 }
 
 func newFill(c *Cache, id string, o origin.Origin, name string, cancel context.CancelCauseFunc) *fill {
@@ -106,7 +106,7 @@ func (f *fill) run(ctx context.Context) {
 		f.fail(err)
 		return
 	}
-	src.resumed = func(err error, offset int64) {
+	src.onBreak = func(err error, offset int64) {
 		f.c.log.Warn("origin transfer broke off; resuming", "image", f.id, "offset", offset, "error", err)
 	}
 	err = f.transfer(ctx, src)
@@ -224,7 +224,7 @@ func (f *fill) store(ctx context.Context, p []byte, last bool, r *roomSearch) er
 	if err := f.c.admits(f.state.have + int64(len(p))); err != nil {
 		return notStored(ctx, err)
 	}
-	if f.staged != nil && f.resumed > 0 {
+	if f.staged != nil && f.resumedBytes > 0 {
 		if _, err := r.poll(ctx, true); err != nil { // there is no other place for the rest
 			return notStored(ctx, err)
 		}
@@ -276,7 +276,7 @@ func (f *fill) publish(p []byte, keep func()) (err error) {
 // taken tells how much of the reservation the file system counts.
 func (f *fill) taken() {
 	if f.staged != nil {
-		f.room.OnDisk(max(f.state.have, f.staged.Allocated()) - f.resumed)
+		f.room.OnDisk(max(f.state.have, f.staged.Allocated()) - f.resumedBytes)
 	}
 }
 

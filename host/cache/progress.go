@@ -26,14 +26,14 @@ func (f *fill) progress() FillInfo {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	info := FillInfo{
-		ID: f.id, Phase: f.state.phase.String(), Size: f.state.size, Written: f.state.have, Resumed: f.resumed,
+		ID: f.id, Phase: f.state.phase.String(), Size: f.state.size, Written: f.state.have, Resumed: f.resumedBytes,
 		Clients: f.clients, Started: f.started, URL: f.obj.URL,
 	}
 	if !f.began && !f.state.over() {
 		info.Phase = "waiting"
 	}
 	if took := time.Since(f.started).Seconds(); took > 0 {
-		info.Rate = int64(float64(f.state.have-f.resumed) / took)
+		info.Rate = int64(float64(f.state.have-f.resumedBytes) / took)
 	}
 	return info
 }

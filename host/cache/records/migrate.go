@@ -89,9 +89,9 @@ type move struct {
 // Migrate moves the records to another driver and goes on with it: see
 // [Cache.Migrate].
 func (r *Recorder) Migrate(ctx context.Context, to Target, tell func(Progress)) (Report, error) {
-	k := &loggedDriver{name: to.Name, driver: to.Driver, bare: to.Bare, log: r.home.log}
+	k := &loggedDriver{name: to.Name, driver: to.Driver, bare: to.Bare, journal: r.home.journal}
 	if r.home.name != to.Name {
-		k.log = journal.New(r.fs, journal.Path(r.dir, to.Name), "")
+		k.journal = journal.New(r.fs, journal.Path(r.dir, to.Name), "")
 	}
 	return r.moveTo(ctx, k, to.DryRun, tell)
 }
@@ -200,7 +200,7 @@ func (r *Recorder) fill(m move) error {
 		if m.dry {
 			return nil
 		}
-		r.index.Retell(m.to.log, older)
+		r.index.Retell(m.to.journal, older)
 		err = r.deliver(m)
 		if errors.Is(err, sdk.ErrInvalid) && round < moveRounds {
 			r.log.Warn("the driver has lost its place while records moved to it; beginning anew", "driver", m.to.name, "error", err)
@@ -235,14 +235,14 @@ func (r *Recorder) older(m move) ([]string, error) {
 // at first. What happens meanwhile goes on happening.
 func (r *Recorder) deliver(m move) error {
 	r.phase("sending")
-	for left := m.to.log.Images(); left > 0; {
-		batch, err := m.to.log.Flush()
+	for left := m.to.journal.Images(); left > 0; {
+		batch, err := m.to.journal.Flush()
 		if err != nil || batch == nil {
 			return err
 		}
 		err = r.insist(m.ctx, applyTimeout, func(ctx context.Context) error { return m.to.driver.Apply(ctx, *batch) })
 		if err == nil {
-			err = m.to.log.Acknowledge()
+			err = m.to.journal.Acknowledge()
 		}
 		if err != nil {
 			return err
@@ -266,7 +266,7 @@ func images(ops []sdk.Op) (n int) {
 // verify reads the records back and compares them with the index.
 func (r *Recorder) verify(m move) error {
 	r.phase("verifying")
-	want := r.index.Expect(m.to.log)
+	want := r.index.Expect(m.to.journal)
 	var got map[string]sdk.Entry
 	err := r.insist(m.ctx, listTimeout, func(ctx context.Context) error {
 		got = map[string]sdk.Entry{}
@@ -280,7 +280,7 @@ func (r *Recorder) verify(m move) error {
 	if err != nil {
 		return fmt.Errorf("read the records of %s back: %w", m.to.name, err)
 	}
-	wrong := r.index.Differences(want, got, m.to.log, m.to.bare)
+	wrong := r.index.Differences(want, got, m.to.journal, m.to.bare)
 	m.report.Verified, m.report.Different = max(0, len(want)-len(wrong)), len(wrong)
 	m.report.Differences = wrong[:min(len(wrong), maxDifferences)]
 	if len(wrong) > 0 {
@@ -329,19 +329,19 @@ func (r *Recorder) progress(change func(*Progress)) {
 // unmove forgets a driver to which the records did not move. The log of the
 // driver of the configuration is kept, since it is complete.
 func (r *Recorder) unmove(k *loggedDriver) error {
-	if k.log == r.home.log || !slices.Contains(r.index.Logs(), k.log) {
+	if k.journal == r.home.journal || !slices.Contains(r.index.Logs(), k.journal) {
 		return nil
 	}
-	r.index.TellOnly(r.inUse.Load().log, r.home.log)
-	return k.log.Discard()
+	r.index.TellOnly(r.inUse.Load().journal, r.home.journal)
+	return k.journal.Discard()
 }
 
 // use goes on with a driver that has all records.
 func (r *Recorder) use(k *loggedDriver) {
 	before := r.inUse.Swap(k)
-	r.index.TellOnly(k.log, r.home.log)
-	if before.log != r.home.log {
-		if err := before.log.Close(); err != nil {
+	r.index.TellOnly(k.journal, r.home.journal)
+	if before.journal != r.home.journal {
+		if err := before.journal.Close(); err != nil {
 			r.log.Warn("close record log", "driver", before.name, "error", err)
 		}
 	}

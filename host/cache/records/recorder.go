@@ -1,6 +1,14 @@
 // Package records keeps the records of a driver and the index in step, and moves
 // them to another driver while images are served. It is the only caller of
 // drivers. It knows the index and the record logs, and not the engine.
+//
+// A hit takes this way to the driver:
+//
+//	cache/serve.go          the bytes have left
+//	cache/handedout.go      they make a whole image: a hit
+//	internal/index          Hit counts it and notes it in the record log
+//	internal/journal        Flush makes a batch of what was noted, on disk
+//	Recorder.step, send     the driver applies the batch and acknowledges it
 package records
 
 import (
@@ -62,10 +70,10 @@ type Recorder struct {
 
 // loggedDriver is a driver with the record log of what it has still to be told.
 type loggedDriver struct {
-	name   string     // of its block in the configuration; empty in tests
-	driver sdk.Driver // nil: no records are kept
-	log    *journal.Journal
-	bare   bool // see [Target]
+	name    string     // of its block in the configuration; empty in tests
+	driver  sdk.Driver // nil: no records are kept
+	journal *journal.Journal
+	bare    bool // see [Target]
 }
 
 // Config is what a recorder works with. Index, Journal, Now, Log and
@@ -87,7 +95,7 @@ type Config struct {
 
 // New returns a recorder that does nothing before it is run.
 func New(cfg Config) *Recorder {
-	k := &loggedDriver{name: cfg.Name, driver: cfg.Driver, log: cfg.Journal}
+	k := &loggedDriver{name: cfg.Name, driver: cfg.Driver, journal: cfg.Journal}
 	r := &Recorder{
 		log: cfg.Log, index: cfg.Index, now: cfg.Now, every: cfg.Every, scanned: cfg.Scanned, home: k,
 		fs: cfg.FS, dir: cfg.Dir, moves: make(chan move), Merged: make(chan struct{}), again: make(chan struct{}, 1),
@@ -126,7 +134,7 @@ func (r *Recorder) complete() []string {
 
 // Unsent returns the number of operations that the driver in use has not
 // acknowledged.
-func (r *Recorder) Unsent() int { return r.inUse.Load().log.Unsent() }
+func (r *Recorder) Unsent() int { return r.inUse.Load().journal.Unsent() }
 
 // Run works until the context ends, and then sends once more what is left.
 func (r *Recorder) Run(ctx context.Context) {
@@ -231,7 +239,7 @@ func (r *Recorder) wake() <-chan struct{} {
 	if r.trouble.Load() != nil {
 		return nil
 	}
-	return r.inUse.Load().log.Hurried()
+	return r.inUse.Load().journal.Hurried()
 }
 
 // Retry ends the pause early, as the driver may answer now.
@@ -286,7 +294,7 @@ func (r *Recorder) step(ctx context.Context) error {
 				return err
 			}
 		}
-		batch, err := k.log.Flush()
+		batch, err := k.journal.Flush()
 		if err != nil {
 			return err
 		}
@@ -329,12 +337,12 @@ func (r *Recorder) send(ctx context.Context, k *loggedDriver, b sdk.Batch) error
 	err := r.whileLogging(func() error { return k.driver.Apply(ctx, b) })
 	switch {
 	case err == nil:
-		return k.log.Acknowledge()
+		return k.journal.Acknowledge()
 	case errors.Is(err, sdk.ErrInvalid):
 		// The driver has lost its place: its store is new or was restored.
 		r.log.Warn("the driver does not know the record log; sending anew and reconciling", "source", b.Source, "seq", b.Seq, "error", err)
 		r.listed = false
-		if err := k.log.Restart(); err != nil {
+		if err := k.journal.Restart(); err != nil {
 			return err
 		}
 		return fmt.Errorf("batch %d was refused: %w", b.Seq, err)

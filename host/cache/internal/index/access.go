@@ -30,7 +30,7 @@ func (x *Index) Access(im *Image, now time.Time) {
 		return
 	}
 	x.useLocked(im, now)
-	x.log.Touch(im.ID, 0, im.accessed)
+	x.journals.Touch(im.ID, 0, im.accessed)
 	x.events.add(sdk.Event{Kind: sdk.EventAccessed, Key: im.Key, Size: uint64(im.Size), At: now.UnixNano(), Count: 1}, sinceStart)
 }
 
@@ -86,7 +86,7 @@ func (x *Index) KeepOrder(now time.Time) {
 	})
 	for _, im := range list {
 		im.accessed = x.momentLocked(now)
-		x.log.Touch(im.ID, 0, im.accessed)
+		x.journals.Touch(im.ID, 0, im.accessed)
 	}
 }
 
@@ -98,7 +98,7 @@ func (x *Index) Hit(im *Image) {
 		return
 	}
 	x.hitsLocked(im, im.hits+1, sinceStart)
-	x.log.Touch(im.ID, 1, im.accessed)
+	x.journals.Touch(im.ID, 1, im.accessed)
 }
 
 // hitsLocked sets the hits of an image.

@@ -48,7 +48,7 @@ type Index struct {
 	pool *space.Pool
 	// log is told, under mu so that its order is the index's order, what
 	// the driver has to learn.
-	log journal.Logs
+	journals journal.Logs
 	// events are told, under mu, what the policy has to learn.
 	events *Events
 	// requests are told, under mu, of each hit.
@@ -61,7 +61,7 @@ func New(now func() time.Time, p *space.Pool, j *journal.Journal, e *Events, r *
 	return &Index{
 		now: now, images: map[string]*Image{}, byKey: map[sdk.Key]*Image{}, quarantined: map[string]uint64{},
 		departed: map[fileID]*Image{},
-		pool:     p, log: journal.Logs{j}, events: e, requests: r,
+		pool:     p, journals: journal.Logs{j}, events: e, requests: r,
 	}
 }
 
@@ -101,8 +101,8 @@ func (x *Index) foundLocked(info store.Info, released uint64) (im *Image, stale 
 		x.removeLocked(im, sdk.ReasonReplaced, info.ModTime, atStart)
 		x.unlinkedLocked(im)
 		fresh := x.newLocked(info, atStart)
-		x.log.Delete(info.ID) // a put alone would keep the hits of the other file
-		x.log.Put(fresh.entry())
+		x.journals.Delete(info.ID) // a put alone would keep the hits of the other file
+		x.journals.Put(fresh.entry())
 		return fresh, false
 	}
 	return x.newLocked(info, atStart), false
@@ -158,7 +158,7 @@ func (x *Index) Commit(info store.Info, now time.Time) (im, old *Image) {
 		// The same content fetched again keeps its hits, as the driver will.
 		x.hitsLocked(im, old.hits, sinceStart)
 	}
-	x.log.Put(im.entry())
+	x.journals.Put(im.entry())
 	return im, old
 }
 
@@ -178,7 +178,7 @@ func (x *Index) Remove(id string, reason sdk.Reason, now time.Time) *Image {
 	im := x.images[id]
 	if im != nil {
 		x.removeLocked(im, reason, now, sinceStart)
-		x.log.Delete(id)
+		x.journals.Delete(id)
 	}
 	return im
 }
@@ -192,7 +192,7 @@ func (x *Index) RemoveExactly(im *Image, reason sdk.Reason, now time.Time) bool 
 		return false
 	}
 	x.removeLocked(im, reason, now, sinceStart)
-	x.log.Delete(im.ID)
+	x.journals.Delete(im.ID)
 	return true
 }
 
@@ -208,7 +208,7 @@ func (x *Index) Quarantine(im *Image, now time.Time) *Image {
 	}
 	x.quarantined[im.ID] = im.Info.Inode
 	x.removeLocked(bad, sdk.ReasonCorrupt, now, sinceStart)
-	x.log.Delete(im.ID)
+	x.journals.Delete(im.ID)
 	return bad
 }
 
@@ -234,7 +234,7 @@ func (x *Index) Enrich(im *Image, info store.Info) {
 	changed := im.Info.Version != info.Version
 	im.Info = info
 	if changed && x.merged {
-		x.log.Put(im.entry())
+		x.journals.Put(im.entry())
 	}
 }
 
@@ -256,7 +256,7 @@ func (x *Index) Count() int {
 func (x *Index) Logs() journal.Logs {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	return slices.Clone(x.log)
+	return slices.Clone(x.journals)
 }
 
 // All returns the views of all images, ordered by id.

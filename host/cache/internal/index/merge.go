@@ -16,7 +16,7 @@ import (
 func (x *Index) Merge(entries []sdk.Entry, seen map[string]bool, lossy bool) (strangers int) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	log := x.log[0]
+	log := x.journals[0]
 	for _, e := range entries {
 		unsent := log.Unacknowledged(e.ID)
 		im := x.images[e.ID]
@@ -76,7 +76,7 @@ func (x *Index) PutMissing(seen map[string]bool) {
 	defer x.mu.Unlock()
 	for id, im := range x.images {
 		if !seen[id] {
-			x.log[0].Put(im.entry())
+			x.journals[0].Put(im.entry())
 		}
 	}
 }

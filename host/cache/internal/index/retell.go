@@ -15,7 +15,7 @@ import (
 func (x *Index) TellOnly(inUse, home *journal.Journal) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	x.log = slices.Compact(journal.Logs{inUse, home})
+	x.journals = slices.Compact(journal.Logs{inUse, home})
 }
 
 // Retell begins a record log anew, with the records of all images and their
@@ -26,8 +26,8 @@ func (x *Index) TellOnly(inUse, home *journal.Journal) {
 func (x *Index) Retell(j *journal.Journal, older []string) {
 	x.mu.Lock()
 	j.Begin()
-	if !slices.Contains(x.log, j) {
-		x.log = append(x.log, j)
+	if !slices.Contains(x.journals, j) {
+		x.journals = append(x.journals, j)
 	}
 	ids := slices.AppendSeq(older, maps.Keys(x.images))
 	x.mu.Unlock()

@@ -226,11 +226,8 @@ func (j *Journal) replay(data []byte) {
 func (j *Journal) Put(e sdk.Entry) { j.note(sdk.Put(e), true) }
 
 // Delete notes that an image is gone: see [Journal.Put].
-// Delete notes that an image is gone: see [Journal.Put].
 func (j *Journal) Delete(id string) { j.note(sdk.Delete(id), true) }
 
-// Touch notes hits, which may be none, and the last access of an image: see
-// [Journal.Put].
 // Touch notes hits, which may be none, and the last access of an image: see
 // [Journal.Put].
 func (j *Journal) Touch(id string, hits uint64, at time.Time) { j.note(sdk.Touch(id, hits, at), false) }

@@ -19,6 +19,13 @@ import (
 	"github.com/imgcache/imgcache-host/sdk"
 )
 
+// Pin keeps an image from being evicted.
+type Pin struct {
+	ID    string    `json:"id"`
+	Until time.Time `json:"until,omitzero"` // zero: for ever
+	From  string    `json:"from,omitempty"` // who wants it; of Config.Pins: where in the configuration it stands
+}
+
 // Pins say which images may not be evicted: those that the configuration
 // names, and those that were asked for, which a file keeps. An id may be
 // pinned before its image is cached, and stays pinned when it is deleted.
@@ -240,13 +247,6 @@ func (p Pin) End() string {
 // outlasts reports whether the pin ends later than another.
 func (p Pin) outlasts(other Pin) bool {
 	return !other.Until.IsZero() && (p.Until.IsZero() || p.Until.After(other.Until))
-}
-
-// Pin keeps an image from being evicted.
-type Pin struct {
-	ID    string    `json:"id"`
-	Until time.Time `json:"until,omitzero"` // zero: for ever
-	From  string    `json:"from,omitempty"` // who wants it; of Config.Pins: where in the configuration it stands
 }
 
 // Where a pin comes from, unless [Pin.From] says it better.

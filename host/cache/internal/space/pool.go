@@ -65,7 +65,7 @@ func (p *Pool) BeginFreeing(n int64) {
 	p.freeing += n
 }
 
-// EndFreeing takes back what leave said: the bytes are released, or stay after all.
+// EndFreeing takes back what BeginFreeing said: the bytes are released, or stay after all.
 func (p *Pool) EndFreeing(n int64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -6,8 +6,8 @@ import (
 	"github.com/imgcache/imgcache-host/sdk"
 )
 
-// Evict is removeExactly for an image that may leave, as may says of it under
-// the mutex. It reports whether the image left.
+// Evict forgets an image that may leave, as may says of it under the mutex. It
+// reports whether the image left.
 func (x *Index) Evict(im *Image, now time.Time, may func(*Image, Use) bool) bool {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -15,7 +15,7 @@ func (x *Index) Evict(im *Image, now time.Time, may func(*Image, Use) bool) bool
 		return false
 	}
 	x.removeLocked(im, sdk.ReasonEvicted, now, sinceStart)
-	x.log.Delete(im.ID)
+	x.journals.Delete(im.ID)
 	return true
 }
 

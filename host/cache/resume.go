@@ -197,7 +197,7 @@ func (f *fill) resume(ctx context.Context, p parkedFill) (*fetch, error) {
 		f.room.Adopt(have)
 		f.update(func() {
 			f.began, f.obj, f.sums = true, p.obj, sums
-			f.staged, f.resumed, f.state.size = staged, have, p.obj.Size
+			f.staged, f.resumedBytes, f.state.size = staged, have, p.obj.Size
 			f.state.resumed(have)
 			f.refused = f.c.admits(p.obj.Size)
 		})
