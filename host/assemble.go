@@ -18,7 +18,7 @@ import (
 func openOrigins(list []config.Origin, peers *origin.Peers, log *slog.Logger) (set *origin.Set, err error) {
 	var mounts []origin.Mount
 	for _, o := range list {
-		m := origin.Mount{Prefix: o.Prefix}
+		m := origin.Mount{Prefix: o.Prefix, Query: origin.Query(o.Query)}
 		if m.Origin, err = openOrigin(o, log); err != nil {
 			return nil, fmt.Errorf("origin %q: %w", o.Name, err)
 		}

@@ -183,6 +183,7 @@ func (o *Origin) body() body {
 		{name: "concurrency", into: count(&o.Concurrency, 0)},
 		{name: "bandwidth", into: size(&o.Bandwidth, 0)},
 		{name: "min_rate", into: size(&o.MinRate, 0)},
+		{name: "query", into: choice(&o.Query, o.queries()...)},
 	}
 	nested := []block{o.Checksums.block()}
 	if o.Type == OriginDirectory {
@@ -224,6 +225,14 @@ func (e *Expect) body() body {
 	}}
 }
 
+// queries are the words for what a query means; files and objects have none.
+func (o *Origin) queries() []string {
+	if o.Type == OriginHTTP {
+		return []string{"refuse", "ignore", "identity"}
+	}
+	return []string{"refuse", "ignore"}
+}
+
 func (p *Peers) body() body {
 	return body{args: []arg{
 		{name: "token_file", into: path(&p.TokenFile)},
@@ -236,7 +245,7 @@ func (p *Peers) body() body {
 
 func (p *Pin) body() body {
 	return body{args: []arg{
-		{name: "images", into: ids(&p.Images), required: true},
+		{name: "images", into: images(&p.Images), required: true},
 		{name: "until", into: timestamp(&p.Until)},
 	}}
 }
@@ -247,7 +256,7 @@ func (s *Schedule) body() body {
 		{name: "every", into: duration(&s.Every, minEvery)},
 		{name: "jitter", into: duration(&s.Jitter, 0)},
 		{name: "run", into: choices(&s.Run, TaskPrune, TaskClean, TaskPrefetch, TaskScrub), required: true},
-		{name: "images", into: ids(&s.Images)},
+		{name: "images", into: images(&s.Images)},
 	}}
 }
 

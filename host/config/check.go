@@ -195,21 +195,27 @@ func (d *decoder) checkSchedule(s Schedule, at positions) {
 	}
 }
 
-// checkWanted complains about listed ids that no origin can have: with several
-// origins every id begins with the name of one.
+// checkWanted complains about listed images that no origin can have: with several
+// origins each begins with the name or the prefix of one.
 func (d *decoder) checkWanted(c *Config) {
 	if len(c.Origins) < 2 {
 		return
 	}
 	for _, w := range d.wanted {
 		for _, id := range w.ids {
-			label, _, dot := strings.Cut(id, ".")
-			if !dot || !slices.ContainsFunc(c.Origins, func(o Origin) bool { return o.Name == label }) {
+			if !slices.ContainsFunc(c.Origins, func(o Origin) bool { return o.mayHave(id) }) {
 				d.warnAt(w.at, "No origin has this image",
-					"With several origins the id of an image is ORIGIN.NAME, and %q does not begin with the name of an origin and a dot.", id)
+					"With several origins an image is called ORIGIN/NAME, or by the path on which it is served, and %q begins with neither the name nor the prefix of an origin.", id)
 			}
 		}
 	}
+}
+
+// mayHave reports whether an image, as a person calls it, is one of the origin
+// where there are others too.
+func (o Origin) mayHave(image string) bool {
+	return strings.HasPrefix(image, o.Prefix) || strings.HasPrefix("/"+image, o.Prefix) ||
+		strings.HasPrefix(image, o.Name+"/") || strings.HasPrefix(image, o.Name+".")
 }
 
 var sha256Pattern = regexp.MustCompile(`^[0-9a-f]{64}$`)

@@ -151,6 +151,7 @@ type Origin struct {
 	Bandwidth    int64  // bytes a second, all transfers together; 0: no bound
 	MinRate      int64  // bytes a second; a slower transfer has failed; 0: no bound
 	OnOriginDown string // whether a cached image is sent when the origin cannot confirm it: "serve" or "fail"
+	Query        string // what a query in the URL of an image means: "refuse", "ignore" or, of OriginHTTP, "identity"
 
 	Checksums Checksums
 
@@ -195,7 +196,7 @@ type Expect struct {
 // Pin keeps images from being evicted.
 type Pin struct {
 	Name   string
-	Images []string  // ids; at least one
+	Images []string  // names or ids; at least one
 	Until  time.Time // zero: for ever
 }
 
@@ -217,7 +218,7 @@ type Schedule struct {
 	Every  time.Duration      // from the end of one run to the next; 0: Cron
 	Jitter time.Duration      // each run is delayed by a random time of at most this much
 	Run    []Task             // in this order; at least one
-	Images []string           // ids that are queued by TaskPrefetch
+	Images []string           // names or ids that are queued by TaskPrefetch
 }
 
 // Timetable returns when the schedule is due.

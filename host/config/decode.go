@@ -49,7 +49,7 @@ type claimedPrefix struct {
 	at     hcl.Range
 }
 
-// wantedImages are ids that an option lists.
+// wantedImages are images that an option lists.
 type wantedImages struct {
 	ids []string
 	at  hcl.Range

@@ -94,7 +94,7 @@ func defaultCache() Cache {
 }
 
 func defaultOrigin(kind string) Origin {
-	o := Origin{Type: kind, Prefix: DefaultPrefix, OnOriginDown: "serve"}
+	o := Origin{Type: kind, Prefix: DefaultPrefix, OnOriginDown: "serve", Query: "refuse"}
 	if kind == OriginDirectory {
 		// Longer than the pauses of a copy over a network, but short for whoever
 		// has put an image there.

@@ -291,17 +291,17 @@ origin "directory" "other" {
   prefix = "/other/"
 }
 pin "all" {
-  images = ["golden.a", "other.a", "third.a", "other"]
+  images = ["golden.a", "other/a", "/images/a/b", "other/a+b?x", "third.a", "other"]
 }`,
 			`test.hcl:16,12: warning: No origin has this image
-   16 |   images = ["golden.a", "other.a", "third.a", "other"]
-      |            ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
-  With several origins the id of an image is ORIGIN.NAME, and "third.a" does not begin with the name of an origin and a dot.
+   16 |   images = ["golden.a", "other/a", "/images/a/b", "other/a+b?x", "third.a", "other"]
+      |            ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+  With several origins an image is called ORIGIN/NAME, or by the path on which it is served, and "third.a" begins with neither the name nor the prefix of an origin.
 
 test.hcl:16,12: warning: No origin has this image
-   16 |   images = ["golden.a", "other.a", "third.a", "other"]
-      |            ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
-  With several origins the id of an image is ORIGIN.NAME, and "other" does not begin with the name of an origin and a dot.`,
+   16 |   images = ["golden.a", "other/a", "/images/a/b", "other/a+b?x", "third.a", "other"]
+      |            ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+  With several origins an image is called ORIGIN/NAME, or by the path on which it is served, and "other" begins with neither the name nor the prefix of an origin.`,
 		},
 	} {
 		got := ""

@@ -3,6 +3,7 @@ package config
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -11,9 +12,9 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/imgcache/imgcache-host/host/schedule"
-	"github.com/imgcache/imgcache-host/sdk"
 	"github.com/zclconf/go-cty/cty"
 	"github.com/zclconf/go-cty/cty/convert"
 )
@@ -206,14 +207,14 @@ func (t textsValue) set(v cty.Value, _ string) error {
 	return err
 }
 
-// idsValue is a list of ids of images, none of them twice.
-type idsValue struct{ target *[]string }
+// imagesValue is a list of images, none of them twice.
+type imagesValue struct{ target *[]string }
 
-func ids(target *[]string) value { return idsValue{target} }
+func images(target *[]string) value { return imagesValue{target} }
 
-func (i idsValue) String() string { return texts(i.target).String() }
+func (i imagesValue) String() string { return texts(i.target).String() }
 
-func (i idsValue) set(v cty.Value, _ string) error {
+func (i imagesValue) set(v cty.Value, _ string) error {
 	list, err := listOf(v)
 	if err != nil {
 		return err
@@ -221,16 +222,28 @@ func (i idsValue) set(v cty.Value, _ string) error {
 	if len(list) == 0 {
 		return errors.New("the list is empty")
 	}
-	for n, id := range list {
-		if !sdk.ValidID(id) {
-			return fmt.Errorf("%.64q is not an image id; expected a letter or digit, then at most 127 letters, digits, dots, dashes or underscores, and not a reserved name", id)
+	for n, name := range list {
+		if !isImage(name) {
+			return fmt.Errorf("%.64q is not an image; expected an id, or a name of at most %d bytes as it stands in a URL, such as \"noble/current/x.img\"", name, maxImageName)
 		}
-		if slices.Contains(list[:n], id) {
-			return fmt.Errorf("%q is listed twice", id)
+		if slices.Contains(list[:n], name) {
+			return fmt.Errorf("%q is listed twice", name)
 		}
 	}
 	*i.target = list
 	return nil
+}
+
+// maxImageName is the longest name that origins take, with as much again for
+// escapes and a prefix.
+const maxImageName = 2048
+
+// isImage reports whether a text can be meant for an image. Which one, the
+// origins know.
+func isImage(text string) bool {
+	path, _, _ := strings.Cut(strings.TrimPrefix(text, "/"), "?")
+	return len(text) <= maxImageName && path != "." && fs.ValidPath(path) &&
+		!strings.ContainsFunc(text, func(r rune) bool { return r == '\\' || unicode.IsControl(r) })
 }
 
 func listOf(v cty.Value) ([]string, error) {

@@ -59,6 +59,7 @@ func isHTML(contentType string) bool {
 
 // typeByName is the type of names that are pages; "" for all others.
 func typeByName(name string) string {
+	name, _, _ = strings.Cut(name, "?")
 	switch strings.ToLower(path.Ext(name)) {
 	case ".html", ".htm", ".xhtml", ".xht":
 		return "text/html"

@@ -292,12 +292,12 @@ func (o *HTTP) request(ctx context.Context, method, name string) (*http.Request,
 	return req, nil
 }
 
-// url puts the path of a name behind the endpoint.
+// url puts the path of a name, and its query, behind the endpoint.
 func (o *HTTP) url(name string) (*url.URL, error) {
 	if !isName(name) {
 		return nil, fmt.Errorf("%w: %.64q is no name of an image", ErrNotFound, name)
 	}
-	escaped := escapeName(name)
+	escaped, query, _ := strings.Cut(escapeName(name), "?")
 	plain, err := url.PathUnescape(escaped)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %.64q is no name of an image", ErrNotFound, name)
@@ -305,6 +305,7 @@ func (o *HTTP) url(name string) (*url.URL, error) {
 	u := *o.endpoint
 	u.RawPath = u.EscapedPath() + escaped
 	u.Path += plain
+	u.RawQuery = strings.Trim(u.RawQuery+"&"+query, "&") // the endpoint may have one of its own
 	return &u, nil
 }
 

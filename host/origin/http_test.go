@@ -46,11 +46,11 @@ func TestRequestURL(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer o.Close()
-	obj, err := o.Stat(t.Context(), "dir/x y?#%+.img")
+	obj, err := o.Stat(t.Context(), "dir/x y%3F#%+.img?v=a&w=2")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if want := "/a%2Fb/dir/x%20y%3F%23%25+.img?sig=secret"; got.RequestURI != want {
+	if want := "/a%2Fb/dir/x%20y%3F%23%25+.img?sig=secret&v=a&w=2"; got.RequestURI != want {
 		t.Errorf("asked for %s, want %s", got.RequestURI, want)
 	}
 	if want := s.URL + "/a%2Fb/dir/x%20y%3F%23%25+.img"; obj.URL != want {

@@ -48,6 +48,7 @@ const thisImage = "{name}"
 // files returns the names of the list for an image and of its signature, which
 // is "" where there is none.
 func (cfg ChecksumsConfig) files(name string) (file, signature string) {
+	name, _, _ = strings.Cut(name, "?") // the list lies on no path with a query, and no image with one is in it
 	file = beside(cfg.File, path.Dir(name), name)
 	if cfg.Keyring != nil && cfg.Signature != "" {
 		signature = beside(cfg.Signature, path.Dir(file), name)

@@ -26,6 +26,8 @@ import (
 //	100%25.img     100%.img
 //	%2541          %2541         else it would be the name of "A"
 //	%FF            %FF           no character
+//	a%3Fb          a%3Fb         the first ? of a name begins a query
+//	a?v=1          a?v=1         where the query is part of it: see [Query]
 
 // maxName bounds the name of an image in bytes. It is the bound of object
 // stores, and keeps what a Set remembers small whatever clients ask for.
@@ -37,8 +39,8 @@ const maxName = 1024
 const spelled = "!$&'()*+,;=:@[]"
 
 // parseName returns the name of what was sent behind a prefix, with its
-// escapes. It fails for what has empty segments or dots for segments, or hides
-// a slash, backslash or control character in an escape.
+// escapes and without a query. It fails for what has empty segments or dots for
+// segments, or hides a slash, backslash or control character in an escape.
 func parseName(sent string) (string, error) {
 	bad := func() (string, error) { return "", fmt.Errorf("%w: %.64q", store.ErrBadID, sent) }
 	var b strings.Builder
@@ -49,10 +51,9 @@ func parseName(sent string) (string, error) {
 		}
 		n := width(escaped)
 		switch {
-		case escaped && (c == '/' || strings.IndexByte(spelled, c) >= 0):
-			if c == '/' {
-				return bad()
-			}
+		case c == '/' && escaped, c == '?' && !escaped:
+			return bad()
+		case escaped && (c == '?' || strings.IndexByte(spelled, c) >= 0):
 			fmt.Fprintf(&b, "%%%02X", c)
 		case c >= utf8.RuneSelf:
 			r, used := nextRune(sent[i:])
@@ -75,6 +76,43 @@ func parseName(sent string) (string, error) {
 		return bad()
 	}
 	return name, nil
+}
+
+// withQuery returns the name of the path that has a name, and a query.
+func withQuery(name, query string) (string, error) {
+	query, err := parseQuery(query)
+	if err != nil || query == "" {
+		return name, err
+	}
+	if name += "?" + query; len(name) > maxName {
+		return "", fmt.Errorf("%w: %.64q", store.ErrBadID, name)
+	}
+	return name, nil
+}
+
+// parseQuery returns the one spelling of a query: what needs no escape has
+// none, and the digits of the others are upper-case.
+func parseQuery(sent string) (string, error) {
+	var b strings.Builder
+	for i := 0; i < len(sent); {
+		c, escaped, ok := nextByte(sent[i:])
+		switch {
+		case !ok, !escaped && (c < ' ' || c == 0x7f):
+			return "", fmt.Errorf("%w: the query %.64q is malformed", store.ErrBadID, sent)
+		case isUnreserved(c), !escaped && strings.IndexByte("/?"+spelled, c) >= 0:
+			b.WriteByte(c)
+		default:
+			fmt.Fprintf(&b, "%%%02X", c)
+		}
+		i += width(escaped)
+	}
+	return b.String(), nil
+}
+
+// isUnreserved reports whether a character means the same with an escape and
+// without (RFC 3986, section 2.3).
+func isUnreserved(c byte) bool {
+	return 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || strings.IndexByte("-._~", c) >= 0
 }
 
 // nextByte returns the first byte of a path, which may be escaped.
@@ -145,25 +183,36 @@ func fromHex(c byte) byte {
 	return c - '0'
 }
 
-// escapeName returns the path of a name: parseName backwards.
+// escapeName returns the path of a name, with its query: parseName backwards.
 func escapeName(name string) string {
+	path, query, ok := strings.Cut(name, "?")
 	var b strings.Builder
-	for i := range len(name) {
-		switch c := name[i]; {
-		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9', strings.IndexByte("-._~/"+spelled, c) >= 0:
+	for i := range len(path) {
+		switch c := path[i]; {
+		case isUnreserved(c), strings.IndexByte("/"+spelled, c) >= 0:
 			b.WriteByte(c)
-		case c == '%' && i+2 < len(name) && isHex(name[i+1]) && isHex(name[i+2]):
+		case c == '%' && i+2 < len(path) && isHex(path[i+1]) && isHex(path[i+2]):
 			b.WriteByte(c)
 		default:
 			fmt.Fprintf(&b, "%%%02X", c)
 		}
+	}
+	if ok {
+		b.WriteString("?" + query)
 	}
 	return b.String()
 }
 
 // canonical returns the name that a person means, who may as well give the path
 // as it stands in a URL.
-func canonical(text string) (string, error) { return parseName(escapeName(text)) }
+func canonical(text string) (string, error) {
+	path, query, _ := strings.Cut(escapeName(text), "?")
+	name, err := parseName(path)
+	if err != nil {
+		return "", err
+	}
+	return withQuery(name, query)
+}
 
 // isName reports whether it is the name of an image, as parseName gives it.
 func isName(name string) bool {
@@ -175,7 +224,7 @@ func isName(name string) bool {
 // an escaped character is the same one.
 func fileName(name string) (string, error) {
 	file, err := url.PathUnescape(escapeName(name))
-	if err != nil || !isName(name) || !fs.ValidPath(file) {
+	if err != nil || !isName(name) || strings.Contains(name, "?") || !fs.ValidPath(file) {
 		return "", fmt.Errorf("%w: %.64q is no name of a file", ErrNotFound, name)
 	}
 	return file, nil

@@ -35,7 +35,8 @@ var paths = []struct{ sent, name, asked string }{
 	{"!$&'()*;", "!$&'()*;", ""},
 	{"a[1]", "a[1]", ""},
 	{"a%5B1%5D", "a%5B1%5D", ""},
-	{"what%3F%23", "what?#", ""},
+	{"what%3F%23", "what%3F#", ""},
+	{"what%3fv=1", "what%3Fv=1", "what%3Fv=1"},
 	{"%22%3C%3E%5E%60%7B%7C%7D", "\"<>^`{|}", ""},
 	{"100%25.img", "100%.img", ""},
 	{"%2541", "%2541", ""},
@@ -132,6 +133,7 @@ func TestFind(t *testing.T) {
 		{one, "größe.img", "web", "größe.img"},
 		{one, "/images/gr%C3%B6%C3%9Fe.img", "web", "größe.img"},
 		{one, "100%.img", "web", "100%.img"},
+		{one, "what%3F", "web", "what%3F"},
 		{two, "web/" + deep, "web", deep},
 		{two, "web." + deep, "web", deep},
 		{two, "/m/" + deep, "web", deep},
@@ -161,6 +163,7 @@ func TestFind(t *testing.T) {
 		"/m/":                        store.ErrBadID,
 		"/m/%2e%2e/a":                store.ErrBadID,
 		"web/a%2fb":                  store.ErrBadID,
+		"web/a?v=1":                  origin.ErrQuery,
 	} {
 		if _, _, _, err := two.Find(text); !errors.Is(err, want) {
 			t.Errorf("Find(%q) = %v, want %v", text, err, want)
@@ -168,10 +171,83 @@ func TestFind(t *testing.T) {
 	}
 }
 
+// TestNameOf checks that what people are told leads back.
+func TestNameOf(t *testing.T) {
+	one := newSet(t, origin.Mount{Prefix: "/images/", Origin: mount("/", "web").Origin, Query: origin.QueryIdentity})
+	two := newSet(t, mount("/m/", "web"), mount("/n/", "other"))
+	for _, c := range []struct {
+		set        *origin.Set
+		path, want string
+	}{
+		{one, "/images/a.img", "a.img"},
+		{one, "/images/noble/x%20y", "noble/x y"},
+		{one, "/images/a%2bb?v=%7e", "a%2Bb?v=~"},
+		{two, "/n/a.img", "other/a.img"},
+		{two, "/m/gr%C3%B6/b", "web/grö/b"},
+	} {
+		path, query, _ := strings.Cut(c.path, "?")
+		id, _, _, err := c.set.ByURL(path, query)
+		name := c.set.NameOf(id)
+		if err != nil || name != c.want {
+			t.Errorf("%s is called %q, %v, want %q", c.path, name, err, c.want)
+		}
+		if again, _, _, err := c.set.Find(name); err != nil || again != id {
+			t.Errorf("Find(%q) = %s, %v, want %s", name, again, err, id)
+		}
+	}
+	if name := two.NameOf(hashed("web", "never/asked")); name != "" {
+		t.Errorf("an image that nobody knows is called %q", name)
+	}
+}
+
+// TestQueries checks what a query means to an origin, and that no two queries
+// are one image unless the configuration wants that.
+func TestQueries(t *testing.T) {
+	var asked string
+	endpoint, _ := serve(t, func(w http.ResponseWriter, r *http.Request) { asked = r.RequestURI })
+	web := at(t, endpoint+"/base/", func(c *origin.HTTPConfig) { c.Name = "web" })
+	for _, c := range []struct {
+		meaning     origin.Query
+		path, query string
+		name, asked string // "": refused
+		err         error
+	}{
+		{origin.QueryRefuse, "a", "", "a", "/base/a", nil},
+		{"", "a", "v=1", "", "", origin.ErrQuery},
+		{origin.QueryRefuse, "a", "x", "", "", origin.ErrQuery},
+		{origin.QueryIgnore, "a", "v=1", "a", "/base/a", nil},
+		{origin.QueryIgnore, "../a", "v=1", "", "", store.ErrBadID},
+		{origin.QueryIdentity, "a", "", "a", "/base/a", nil},
+		{origin.QueryIdentity, "a", "version=1", "a?version=1", "/base/a?version=1", nil},
+		{origin.QueryIdentity, "a", "version=2", "a?version=2", "/base/a?version=2", nil},
+		{origin.QueryIdentity, "d/a%3Fb", "x=a+b&y=%2B/..?", "d/a%3Fb?x=a+b&y=%2B/..?", "/base/d/a%3Fb?x=a+b&y=%2B/..?", nil},
+		{origin.QueryIdentity, "a", "n=%67%c3%b6", "a?n=g%C3%B6", "/base/a?n=g%C3%B6", nil},
+		{origin.QueryIdentity, "a", "ö #", "a?%C3%B6%20%23", "/base/a?%C3%B6%20%23", nil},
+		{origin.QueryIdentity, "a", "%zz", "", "", store.ErrBadID},
+		{origin.QueryIdentity, "a", "a\nb", "", "", store.ErrBadID},
+		{origin.QueryIdentity, "a", strings.Repeat("x", 1023), "", "", store.ErrBadID},
+	} {
+		s := newSet(t, origin.Mount{Prefix: "/images/", Origin: web, Query: c.meaning})
+		id, o, name, err := s.ByURL("/images/"+c.path, c.query)
+		if !errors.Is(err, c.err) || name != c.name {
+			t.Errorf("%s: %s?%.20s has the name %.40q, %v, want %q, %v", c.meaning, c.path, c.query, name, err, c.name, c.err)
+		}
+		if err != nil {
+			continue
+		}
+		if again, _, _, err := s.Find(c.path + "?" + c.query); err != nil || again != id {
+			t.Errorf("%s: a person finds %s?%s as %s, %v, want %s", c.meaning, c.path, c.query, again, err, id)
+		}
+		if _, err := o.Stat(t.Context(), name); err != nil || asked != c.asked {
+			t.Errorf("%s: for %s?%s the origin is asked for %s, %v, want %s", c.meaning, c.path, c.query, asked, err, c.asked)
+		}
+	}
+}
+
 // TestNamesOfFiles checks that an escape leads to the file that a client means.
 func TestNamesOfFiles(t *testing.T) {
 	dir := t.TempDir()
-	for _, file := range []string{"a+b", "my image", "100%", "größe", "x:y"} {
+	for _, file := range []string{"a+b", "my image", "100%", "größe", "x:y", "a?b"} {
 		if err := os.WriteFile(filepath.Join(dir, file), []byte(file), 0o640); err != nil {
 			t.Fatal(err)
 		}
@@ -179,7 +255,7 @@ func TestNamesOfFiles(t *testing.T) {
 	o := origin.NewDirectory(origin.DirectoryConfig{Name: "files", Path: dir})
 	s := newSet(t, origin.Mount{Prefix: "/", Origin: o})
 	for sent, file := range map[string]string{
-		"/a+b": "a+b", "/a%2Bb": "a+b", "/my%20image": "my image", "/100%25": "100%", "/gr%C3%B6%C3%9Fe": "größe", "/x%3ay": "x:y",
+		"/a+b": "a+b", "/a%2Bb": "a+b", "/my%20image": "my image", "/100%25": "100%", "/gr%C3%B6%C3%9Fe": "größe", "/x%3ay": "x:y", "/a%3fb": "a?b",
 	} {
 		_, _, name, err := s.ByPath(sent)
 		if err != nil {
@@ -191,7 +267,7 @@ func TestNamesOfFiles(t *testing.T) {
 			t.Errorf("%s is at %s, %v", sent, obj.URL, err)
 		}
 	}
-	for _, name := range []string{"a%FF", "..%2Fa", "%2e%2e/a", "a%00"} {
+	for _, name := range []string{"a%FF", "..%2Fa", "%2e%2e/a", "a%00", "a?b"} {
 		if _, err := o.Stat(t.Context(), name); !errors.Is(err, origin.ErrNotFound) {
 			t.Errorf("%s: %v, want ErrNotFound", name, err)
 		}

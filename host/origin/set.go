@@ -14,6 +14,33 @@ import (
 type Mount struct {
 	Prefix string // of the URL path; begins and ends with a slash
 	Origin Origin
+	Query  Query // zero: QueryRefuse
+}
+
+// Query says what the query of a URL means to an origin.
+type Query string
+
+// The meanings of a query. An empty one is none.
+const (
+	QueryRefuse   Query = "refuse"   // a request with one fails with ErrQuery
+	QueryIgnore   Query = "ignore"   // nothing
+	QueryIdentity Query = "identity" // it is part of the name, and is sent to the origin
+)
+
+// ErrQuery says that an origin takes no query.
+var ErrQuery = errors.New("origin: a query is no part of an image's name here")
+
+// name returns the name of what was sent behind the prefix, with a query.
+func (m Mount) name(path, query string) (string, error) {
+	name, err := parseName(path)
+	switch {
+	case err != nil || query == "" || m.Query == QueryIgnore:
+		return name, err
+	case m.Query == QueryIdentity:
+		return withQuery(name, query)
+	}
+	return "", fmt.Errorf("%w: ask for %.64s without ?%.64s, or write %%3F for a question mark that belongs to the path; query in the block of the origin %s allows another meaning",
+		ErrQuery, path, query, m.Origin.Name())
 }
 
 // Set gives the images of several origins ids, and finds them by id.
@@ -59,13 +86,18 @@ func New(mounts ...Mount) (*Set, error) {
 // without a query. Errors are [ErrNotFound] for a path on which no origin is
 // offered, and [store.ErrBadID] for one that can be no image's.
 func (s *Set) ByPath(path string) (id string, o Origin, name string, err error) {
+	return s.ByURL(path, "")
+}
+
+// ByURL is [Set.ByPath] for a request with a query. The error is [ErrQuery]
+// where the origin takes none.
+func (s *Set) ByURL(path, query string) (id string, o Origin, name string, err error) {
 	i := slices.IndexFunc(s.mounts, func(m Mount) bool { return strings.HasPrefix(path, m.Prefix) })
 	if i < 0 {
 		return "", nil, "", fmt.Errorf("%w: no origin is offered on this path", ErrNotFound)
 	}
 	m := s.mounts[i]
-	name, err = parseName(path[len(m.Prefix):])
-	if err != nil {
+	if name, err = m.name(path[len(m.Prefix):], query); err != nil {
 		return "", nil, "", err
 	}
 	return s.ID(m.Origin.Name(), name), m.Origin, name, nil
@@ -75,7 +107,7 @@ func (s *Set) ByPath(path string) (id string, o Origin, name string, err error) 
 // it is served; by its name, with "ORIGIN/" or "ORIGIN." in front where there
 // are several origins, or with the prefix of one. Escapes are taken for what
 // they stand for, so that a URL may be given as it is. It need not have been
-// asked for before. Errors are those of [Set.ByPath].
+// asked for before. Errors are those of [Set.ByURL].
 func (s *Set) Find(text string) (id string, o Origin, name string, err error) {
 	label, hash, _ := strings.Cut(text, ".")
 	o, name, err = s.ByID(text)
@@ -87,10 +119,24 @@ func (s *Set) Find(text string) (id string, o Origin, name string, err error) {
 		return "", nil, "", fmt.Errorf("%w: no origin has %.64q; with several origins say which: %s/NAME, or the path %sNAME",
 			ErrNotFound, text, s.mounts[0].Origin.Name(), s.mounts[0].Prefix)
 	}
-	if name, err = canonical(rest); err != nil {
+	path, query, _ := strings.Cut(escapeName(rest), "?")
+	if name, err = m.name(path, query); err != nil {
 		return "", nil, "", err
 	}
 	return s.ID(m.Origin.Name(), name), m.Origin, name, nil
+}
+
+// NameOf returns the name of an image for people, which [Set.Find] takes: with
+// several origins ORIGIN/NAME. It is "" where the id tells none.
+func (s *Set) NameOf(id string) string {
+	o, name, err := s.ByID(id)
+	switch {
+	case err != nil:
+		return ""
+	case len(s.mounts) > 1:
+		return o.Name() + "/" + name
+	}
+	return name
 }
 
 // mount returns the origin that a person means, and what is left of the text.

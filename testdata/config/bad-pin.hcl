@@ -10,8 +10,8 @@ origin "directory" "golden" {
 pin "path" {
   images = ["debian-12", "../ubuntu"]
 }
-pin "reserved" {
-  images = ["queue"]
+pin "segment" {
+  images = ["debian/12.qcow2", "a//b"]
 }
 pin "twice" {
   images = ["debian-12", "debian-12"]

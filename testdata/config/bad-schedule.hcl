@@ -49,7 +49,7 @@ schedule "images" {
 schedule "paths" {
   every  = "5m"
   run    = ["prefetch"]
-  images = ["images/debian-12"]
+  images = ["debian\\12"]
 }
 schedule "nothing" {
   every = "5m"
