@@ -40,6 +40,7 @@ func (c *Cache) Images() []ImageInfo {
 	now := c.cfg.Now()
 	for _, v := range c.index.All() {
 		info := infoOf(v)
+		info.Name = c.nameOf(info.ID, v.File.Name)
 		if pin, ok := c.pins.Get(info.ID, now); ok {
 			info.Pinned, info.PinnedUntil = true, pin.Until
 		}
@@ -85,6 +86,7 @@ func (c *Cache) Image(id string) (ImageInfo, error) {
 			f.mu.Unlock()
 		}
 	}
+	info.Name = c.nameOf(id, c.keptName(id))
 	pin, pinned := c.pins.Get(id, c.cfg.Now())
 	info.Pinned, info.PinnedUntil = pinned, pin.Until
 	info.History = past

@@ -63,6 +63,7 @@ type (
 // single images only, not in a list.
 type ImageInfo struct {
 	ID           string    `json:"id"`
+	Name         string    `json:"name,omitempty"` // what people call it; "": not known
 	State        State     `json:"state"`
 	Size         int64     `json:"size"` // bytes; -1: unknown
 	Hits         uint64    `json:"hits"`
@@ -128,6 +129,7 @@ type PruneOptions struct {
 // Victim is an image that would leave, and why.
 type Victim struct {
 	ID   string `json:"id"`
+	Name string `json:"name,omitempty"` // as in [ImageInfo]
 	Size int64  `json:"size"`
 	Why  string `json:"why"`
 }
@@ -135,6 +137,7 @@ type Victim struct {
 // QueueEntry is an image that is to be fetched before anybody asks for it.
 type QueueEntry struct {
 	ID      string    `json:"id"`
+	Name    string    `json:"name,omitempty"`    // as in [ImageInfo]
 	Tries   int       `json:"tries,omitempty"`   // that failed, since the start of the service
 	Error   string    `json:"error,omitempty"`   // of the last of them
 	Next    time.Time `json:"next,omitzero"`     // when it is tried again; zero: when its turn comes
@@ -180,8 +183,9 @@ type Usage struct {
 // FillInfo is how far a fill is.
 type FillInfo struct {
 	ID      string    `json:"id"`
-	Phase   string    `json:"phase"` // "waiting" for its turn or the origin, "reserving", "streaming", "verifying", "committing", "detached", "failed", or "interrupted": it goes on with the next request
-	Size    int64     `json:"size"`  // bytes; -1: unknown
+	Name    string    `json:"name,omitempty"` // as in [ImageInfo]
+	Phase   string    `json:"phase"`          // "waiting" for its turn or the origin, "reserving", "streaming", "verifying", "committing", "detached", "failed", or "interrupted": it goes on with the next request
+	Size    int64     `json:"size"`           // bytes; -1: unknown
 	Written int64     `json:"written"`
 	Resumed int64     `json:"resumed,omitempty"` // of Written, taken over from an interrupted fill
 	Rate    int64     `json:"rate"`              // bytes a second from the origin since the start; 0: nothing came yet

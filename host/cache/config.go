@@ -19,6 +19,8 @@ type Origins interface {
 	// Learn tells the name behind an id that ByID cannot take apart, as it
 	// was found with a file.
 	Learn(id, name string)
+	// NameOf returns what people call an image; "" when that is not known.
+	NameOf(id string) string
 }
 
 // Config is what a cache works with. Store, Origins and Options are required.

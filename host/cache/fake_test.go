@@ -48,6 +48,8 @@ func (o *fakeOrigin) ByID(id string) (origin.Origin, string, error) { return o, 
 
 func (o *fakeOrigin) Learn(string, string) {}
 
+func (o *fakeOrigin) NameOf(id string) string { return id }
+
 func newRand(seed uint64) *rand.Rand { return rand.New(rand.NewPCG(seed, 8)) }
 
 // setDown lets the origin go away, or come back.

@@ -8,7 +8,6 @@ import (
 	"io"
 	"log/slog"
 	"math"
-	"strings"
 	"sync"
 	"time"
 
@@ -383,15 +382,6 @@ func (f *fill) notAnImage() bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.obj.Refused.NotAnImage()
-}
-
-// hiddenName is the origin's name of an image, if its id does not tell it: it
-// has to be kept with the files, for a hash has no way back.
-func hiddenName(id, name string) string {
-	if id == name || strings.HasSuffix(id, "."+name) {
-		return ""
-	}
-	return name
 }
 
 func (f *fill) meta() store.Meta {

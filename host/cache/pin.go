@@ -23,6 +23,7 @@ func (c *Cache) Pins() []PinInfo {
 }
 
 func (c *Cache) pinInfo(pin Pin) PinInfo {
+	pin.Name = c.nameOf(pin.ID, pin.Name)
 	return PinInfo{Pin: pin, Cached: c.index.Get(pin.ID) != nil}
 }
 
@@ -35,7 +36,7 @@ func (c *Cache) Pin(id string, until time.Time) (PinInfo, error) {
 	if !sdk.ValidID(id) {
 		return PinInfo{}, badID(id)
 	}
-	pin := Pin{ID: id, Until: until.UTC(), From: pins.FromRequest}
+	pin := Pin{ID: id, Name: c.nameToKeep(id), Until: until.UTC(), From: pins.FromRequest}
 	if now := c.cfg.Now(); !pin.Lasts(now) {
 		return PinInfo{}, fmt.Errorf("%w: a pin until %s would have ended, as it is %s",
 			sdk.ErrInvalid, pin.End(), now.UTC().Format(time.RFC3339))

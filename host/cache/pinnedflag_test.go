@@ -25,6 +25,7 @@ type noOrigin struct{}
 
 func (noOrigin) ByID(string) (origin.Origin, string, error) { return nil, "", origin.ErrNotFound }
 func (noOrigin) Learn(string, string)                       {}
+func (noOrigin) NameOf(id string) string                    { return id }
 
 // onlooker is a scoring policy that remembers with which flags each record came
 // since it was last asked.

@@ -15,8 +15,11 @@ func (c *Cache) Fills() []FillInfo {
 	}
 	c.mu.Unlock()
 	slices.SortFunc(list, func(a, b FillInfo) int { return a.Started.Compare(b.Started) })
+	for i, f := range list {
+		list[i].Name = c.nameOf(f.ID, "")
+	}
 	for _, p := range c.parked.list() {
-		list = append(list, FillInfo{ID: p.ID, Phase: Interrupted, Size: p.obj.Size, Written: p.Size, Resumed: p.Size, URL: p.obj.URL})
+		list = append(list, FillInfo{ID: p.ID, Name: c.nameOf(p.ID, ""), Phase: Interrupted, Size: p.obj.Size, Written: p.Size, Resumed: p.Size, URL: p.obj.URL})
 	}
 	return list
 }

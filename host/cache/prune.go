@@ -92,7 +92,7 @@ func (c *Cache) Victims(ctx context.Context, limit int) ([]Victim, error) {
 	list, err := c.evictor.Next(ctx)
 	victims := []Victim{}
 	for _, v := range list[:min(limit, len(list))] {
-		victims = append(victims, Victim{ID: v.Image.ID, Size: v.Image.Size, Why: v.Why})
+		victims = append(victims, Victim{ID: v.Image.ID, Name: c.nameOf(v.Image.ID, c.index.View(v.Image).File.Name), Size: v.Image.Size, Why: v.Why})
 	}
 	return victims, err
 }

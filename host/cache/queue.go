@@ -74,11 +74,7 @@ func (c *Cache) Queue(id string) (bool, error) {
 		return false, nil
 	}
 	c.absent.forget(id)
-	var note string
-	if _, name, err := c.cfg.Origins.ByID(id); err == nil {
-		note = hiddenName(id, name)
-	}
-	queued, err := c.store.Enqueue(id, note)
+	queued, err := c.store.Enqueue(id, c.nameToKeep(id))
 	if err != nil {
 		return false, fmt.Errorf("queue %q: %w", id, err)
 	}
@@ -98,6 +94,9 @@ func (c *Cache) Queued() ([]QueueEntry, error) {
 	entries := make([]QueueEntry, len(ids))
 	for i, id := range ids {
 		entries[i] = c.queue.entry(id)
+		if entries[i].Name = c.nameOf(id, ""); entries[i].Name == "" {
+			entries[i].Name = c.nameOf(id, c.store.QueueNote(id))
+		}
 	}
 	return entries, nil
 }

@@ -29,6 +29,7 @@ type ScrubReport struct {
 // Finding is what is the matter with an image.
 type Finding struct {
 	ID     string `json:"id"`
+	Name   string `json:"name,omitempty"` // as in [ImageInfo]
 	Reason string `json:"reason"`
 }
 
@@ -199,7 +200,7 @@ func (s *scrub) verify(ctx context.Context, id string) error {
 		return nil
 	case errors.Is(err, store.ErrCorrupt):
 		_ = s.c.quarantineUnopened(id, err) // that there is no image any more
-		s.report.Bad = append(s.report.Bad, Finding{id, err.Error()})
+		s.report.Bad = append(s.report.Bad, Finding{id, s.c.nameOf(id, ""), err.Error()})
 		return nil
 	case err != nil:
 		s.unread(id, err)
@@ -293,11 +294,11 @@ func (s *scrub) pause(ctx context.Context, n int64) error {
 
 func (s *scrub) bad(im *index.Image, why error) {
 	if s.c.quarantine(im, why) { // else it has left the cache, for this reason or another
-		s.report.Bad = append(s.report.Bad, Finding{im.ID, why.Error()})
+		s.report.Bad = append(s.report.Bad, Finding{im.ID, s.c.nameOf(im.ID, s.c.index.View(im).File.Name), why.Error()})
 	}
 }
 
 func (s *scrub) unread(id string, why error) {
 	s.c.log.Warn("an image could not be checked", "image", id, "error", why)
-	s.report.Unread = append(s.report.Unread, Finding{id, strings.TrimSpace(why.Error())})
+	s.report.Unread = append(s.report.Unread, Finding{id, s.c.nameOf(id, ""), strings.TrimSpace(why.Error())})
 }

@@ -286,7 +286,8 @@ func (c *Cache) commitWrite(w *write) (ImageInfo, error) {
 		return ImageInfo{}, fmt.Errorf("%w: image %q was cached meanwhile", ErrConflict, w.opts.ID)
 	}
 	sum := hex.EncodeToString(w.sums["sha256"].Sum(nil))
-	im, err := c.commitStaged(w.staged, store.Meta{Version: "sha256:" + sum, SHA256: sum, Label: known{Written: true}.label()}, w.room, forever)
+	meta := store.Meta{Version: "sha256:" + sum, SHA256: sum, Name: c.nameToKeep(w.opts.ID), Label: known{Written: true}.label()}
+	im, err := c.commitStaged(w.staged, meta, w.room, forever)
 	if err != nil {
 		c.disk.fail(err)
 		c.endWrite(w, errWriteEnded)
@@ -296,7 +297,9 @@ func (c *Cache) commitWrite(w *write) (ImageInfo, error) {
 	c.writes.forget(w)
 	w.staged.Release()
 	defer c.index.Close(im)
-	return infoOf(c.index.View(im)), nil
+	info := infoOf(c.index.View(im))
+	info.Name = c.nameOf(info.ID, "")
+	return info, nil
 }
 
 func (w *write) verify() error {

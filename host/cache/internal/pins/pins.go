@@ -22,6 +22,7 @@ import (
 // Pin keeps an image from being evicted.
 type Pin struct {
 	ID    string    `json:"id"`
+	Name  string    `json:"name,omitempty"` // of the image at its origin, if the id does not tell it
 	Until time.Time `json:"until,omitzero"` // zero: for ever
 	From  string    `json:"from,omitempty"` // who wants it; of Config.Pins: where in the configuration it stands
 }
