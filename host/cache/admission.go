@@ -69,10 +69,10 @@ func (a *admission) ask(id, client string) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if n := a.count(id); n < a.after {
-		return fmt.Errorf("%w: request %d of the %d of admit_after", errNotAdmitted, n, a.after)
+		return notAdmitted{DetailAdmitAfter, fmt.Sprintf("request %d of the %d of admit_after", n, a.after)}
 	}
 	if client != "" && a.perClient > 0 && a.running[client] >= a.perClient {
-		return fmt.Errorf("%w: its client has %d images fetched at once, the bound of cold_per_client", errNotAdmitted, a.running[client])
+		return notAdmitted{DetailColdPerClient, fmt.Sprintf("its client has %d images fetched at once, the bound of cold_per_client", a.running[client])}
 	}
 	return nil
 }
@@ -114,7 +114,7 @@ func (a *admission) begin(client string) (end func()) {
 // be stored, or nil.
 func (c *Cache) admits(size int64) error {
 	if most := c.cfg.MaxImageSize; most > 0 && size > most {
-		return fmt.Errorf("%w: larger than the %d bytes of max_image_size", errNotAdmitted, most)
+		return notAdmitted{DetailMaxImageSize, fmt.Sprintf("larger than the %d bytes of max_image_size", most)}
 	}
 	return nil
 }

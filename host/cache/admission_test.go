@@ -98,7 +98,7 @@ func TestColdPerClient(t *testing.T) {
 		for range 8 {
 			if o := <-outcomes; o.Stored {
 				stored++
-			} else if !strings.Contains(o.Detail, "cold_per_client") {
+			} else if o.Detail != DetailColdPerClient {
 				t.Errorf("the detail is %q", o.Detail)
 			}
 		}

@@ -86,8 +86,8 @@ type ImageInfo struct {
 type Outcome struct {
 	Hit       bool
 	Collapsed bool   // follows a fill that another request began
-	Stored    bool   // the response is being stored
-	Detail    string // why not, or what is special
+	Stored    bool   // there is room for the response, and it is being stored
+	Detail    Detail // why not, or what is special; "": nothing, or it is not known yet
 
 	// Confirmed is when the origin last had the version, of a hit that it could
 	// not confirm now; zero: not since the start, or it could.
@@ -104,6 +104,8 @@ type Content interface {
 	ETag() string
 	// ModTime is the origin's time of modification; zero: unknown.
 	ModTime() time.Time
+	// Outcome says what is known at this moment. Of an image that is being
+	// filled it is known for good when the first byte can be read.
 	Outcome() Outcome
 	// CopyTo writes the bytes [off, off+n) to w; n < 0 means to the end. It
 	// waits for bytes that are still on their way. A nil error says that

@@ -67,6 +67,13 @@ type fillContent struct {
 	f *fill
 }
 
+// Outcome implements [Content].
+func (k *fillContent) Outcome() Outcome {
+	out := k.outcome
+	out.Stored, out.Detail = k.f.outcome()
+	return out
+}
+
 // CopyTo waits for bytes that the fill still fetches. The image's last block
 // waits for the verdict on the whole.
 func (k *fillContent) CopyTo(ctx context.Context, w io.Writer, off, n int64) (int64, error) {

@@ -154,14 +154,6 @@ func (f *fill) start(ctx context.Context) (*fetch, error) {
 	return src, nil
 }
 
-// refusedBy returns why what the origin sends is not to be stored, or nil.
-func refusedBy(obj origin.Object) error {
-	if obj.Refused == "" {
-		return nil
-	}
-	return fmt.Errorf("%w: %s", errNotAdmitted, obj.Refused)
-}
-
 // transfer brings every byte to the disk and checks size and digest.
 func (f *fill) transfer(ctx context.Context, src *fetch) error {
 	if f.refused != nil {
@@ -230,6 +222,9 @@ func (f *fill) store(ctx context.Context, p []byte, last bool, r *roomSearch) er
 	}
 	if f.staged == nil {
 		full := last || len(f.memory)+len(p) > memoryPrefix
+		if len(f.memory) == 0 {
+			r.soon(ctx)
+		}
 		granted, err := r.poll(ctx, full)
 		switch {
 		case err != nil:
@@ -377,11 +372,11 @@ func (f *fill) commit() {
 	f.finish()
 }
 
-// notAnImage reports whether what comes is not the image that was asked for.
-func (f *fill) notAnImage() bool {
+// refusal says why what comes is not to be stored, by the word of the origin.
+func (f *fill) refusal() origin.Refusal {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.obj.Refused.NotAnImage()
+	return f.obj.Refused
 }
 
 func (f *fill) meta() store.Meta {
@@ -401,8 +396,9 @@ func (f *fill) meta() store.Meta {
 func (f *fill) detach(src *fetch, err error) {
 	f.c.forget(f)
 	f.c.storeFailed(f.id, err)
-	if errors.Is(err, errNotAdmitted) {
-		f.c.passed.add(f.id, f.obj, err, f.c.cfg.Now())
+	var refused notAdmitted
+	if errors.As(err, &refused) {
+		f.c.passed.add(f.id, f.obj, refused, f.c.cfg.Now())
 	}
 	given := false
 	f.update(func() {

@@ -104,8 +104,7 @@ func (f *fill) open(ctx context.Context, collapsed bool) (Content, error) {
 		}
 		f.mu.Lock()
 	}
-	began, err, phase := f.began, f.state.err, f.state.phase
-	obj, refused := f.obj, f.refused
+	began, err, phase, obj := f.began, f.state.err, f.state.phase, f.obj
 	f.mu.Unlock()
 	if !began {
 		f.leave()
@@ -115,12 +114,24 @@ func (f *fill) open(ctx context.Context, collapsed bool) (Content, error) {
 		f.leave()
 		return nil, errAlone
 	}
-	out := Outcome{Collapsed: collapsed, Stored: phase < detached && refused == nil}
+	return &fillContent{meta: originMeta(f.id, obj, Outcome{Collapsed: collapsed}), f: f}, nil
+}
+
+// outcome says whether the image is being stored, as far as that is known: while
+// room is sought it is not.
+func (f *fill) outcome() (stored bool, why Detail) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	s := f.state
 	switch {
-	case refused != nil:
-		out.Detail = refused.Error()
-	case phase == detached:
-		out.Detail = "not stored"
+	case f.refused != nil:
+		return false, detailOf(f.refused)
+	case s.phase == detached:
+		return false, detailOf(s.err)
+	case s.bar != nil:
+		return false, detailOf(s.bar)
+	case s.phase == done && f.image == nil:
+		return false, DetailDisk
 	}
-	return &fillContent{meta: originMeta(f.id, obj, out), f: f}, nil
+	return s.phase != reserving && s.phase != failed, ""
 }

@@ -52,7 +52,7 @@ func (c *Cache) Open(ctx context.Context, id string) (Content, error) {
 		}
 		content, err := f.open(ctx, collapsed)
 		if errors.Is(err, errAlone) {
-			content, err = c.passThrough(id, o, name, fmt.Errorf("%w: %w", errNotAdmitted, errAlone)).open(ctx, false)
+			content, err = c.passThrough(id, o, name, notAdmitted{DetailNotShared, errAlone.Error()}).open(ctx, false)
 		}
 		if stale != nil {
 			return c.orStale(content, err, stale, o, name)
@@ -65,6 +65,9 @@ func (c *Cache) Open(ctx context.Context, id string) (Content, error) {
 // to be known. It returns neither an image nor an error when it has to be
 // fetched; stale is the one that is there meanwhile, or nil.
 func (c *Cache) openFresh(ctx context.Context, id string, o origin.Origin, name string) (k *cachedContent, stale *index.Image, err error) {
+	if WantsFresh(ctx) {
+		c.absent.forget(id)
+	}
 	k, err = c.openCached(id)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
@@ -89,8 +92,10 @@ func (c *Cache) openFresh(ctx context.Context, id string, o origin.Origin, name 
 // orStale returns what a fill delivers in place of a cached image or, where that
 // is nothing, the cached one.
 func (c *Cache) orStale(content Content, err error, stale *index.Image, o origin.Origin, name string) (Content, error) {
-	if f, ok := content.(*fillContent); ok && f.f.notAnImage() {
-		err = fmt.Errorf("%w: what it sends is no image: %s", origin.ErrUnavailable, f.outcome.Detail)
+	if f, ok := content.(*fillContent); ok {
+		if refusal := f.f.refusal(); refusal.NotAnImage() {
+			err = fmt.Errorf("%w: what it sends is no image: %s", origin.ErrUnavailable, refusal)
+		}
 	}
 	if err == nil || !c.deliversNothing(stale, o, err) {
 		return content, err
@@ -112,9 +117,9 @@ func (c *Cache) orStale(content Content, err error, stale *index.Image, o origin
 func (k *cachedContent) tell(stale bool) {
 	switch {
 	case stale:
-		k.outcome.Detail, k.outcome.Confirmed = "stale", k.im.Check.Confirmed()
+		k.outcome.Detail, k.outcome.Confirmed = DetailStale, k.im.Check.Confirmed()
 	case !k.info.Verified:
-		k.outcome.Detail = "unverified"
+		k.outcome.Detail = DetailUnverified
 	}
 }
 

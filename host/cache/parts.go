@@ -88,8 +88,8 @@ func (c *Cache) openParts(ctx context.Context, id string, o origin.Origin, name 
 	if known.obj.Size < 0 || !origin.Joins(known.obj.Version) {
 		return nil, nil
 	}
-	out := Outcome{Detail: known.why.Error()}
-	return &partContent{meta: originMeta(id, known.obj, out), c: c, origin: o, name: name, obj: known.obj}, nil
+	out := Outcome{Detail: detailOf(known.why)}
+	return &partContent{meta: originMeta(id, known.obj, out), c: c, origin: o, name: name, obj: known.obj, why: known.why}, nil
 }
 
 // partContent is an image of which nothing is stored, read in ranges.
@@ -99,6 +99,7 @@ type partContent struct {
 	origin origin.Origin
 	name   string
 	obj    origin.Object
+	why    error // it is not to be stored
 }
 
 // CopyTo implements [Content]. A range is of the version that Info tells, or
@@ -125,7 +126,7 @@ func (k *partContent) CopyTo(ctx context.Context, w io.Writer, off, n int64) (in
 // copyWhole copies the whole image, which is verified as any that is passed
 // through.
 func (k *partContent) copyWhole(ctx context.Context, w io.Writer) (int64, error) {
-	content, err := k.c.passThrough(k.info.ID, k.origin, k.name, errNotAdmitted).open(ctx, false)
+	content, err := k.c.passThrough(k.info.ID, k.origin, k.name, k.why).open(ctx, false)
 	if err != nil {
 		return 0, err
 	}

@@ -23,7 +23,7 @@ func (e *engine) begun(client, id string, stored bool) Content {
 	if err != nil {
 		e.t.Fatal(err)
 	}
-	if out := k.Outcome(); out.Stored != stored || stored == (out.Detail != "") {
+	if out := k.Outcome(); out.Stored && !stored || stored != (out.Detail == "") {
 		e.t.Errorf("%s for %q: %+v, want it stored: %v", id, client, out, stored)
 	}
 	return k
@@ -36,6 +36,9 @@ func (e *engine) finish(list ...Content) {
 		got := comparer{want: e.origin.data}
 		if _, err := k.CopyTo(e.t.Context(), &got, 0, -1); err != nil || !got.right() {
 			e.t.Errorf("%s: %d bytes, right %v, %v", k.Info().ID, got.n, got.right(), err)
+		}
+		if out := k.Outcome(); out.Stored != (out.Detail == "") {
+			e.t.Errorf("%s: %+v, when every byte has come", k.Info().ID, out)
 		}
 		if err := k.Close(); err != nil {
 			e.t.Error(err)
@@ -67,7 +70,7 @@ func TestPassedThroughIsNotFollowed(t *testing.T) {
 		stored := 0
 		for range 3 {
 			k := <-opened
-			if k.Outcome().Stored {
+			if k.Outcome().Detail == "" {
 				stored++
 			}
 			list = append(list, k)

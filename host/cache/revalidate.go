@@ -100,14 +100,15 @@ type freshKey struct{}
 // lately that was done.
 func WithFresh(ctx context.Context) context.Context { return context.WithValue(ctx, freshKey{}, true) }
 
-func wantsFresh(ctx context.Context) bool { return ctx.Value(freshKey{}) != nil }
+// WantsFresh reports whether a context is that of WithFresh.
+func WantsFresh(ctx context.Context) bool { return ctx.Value(freshKey{}) != nil }
 
 // revalidate finds out whether a cached image is still the one of its origin, by
 // asking that if it is due. The error is that of the context.
 func (c *Cache) revalidate(ctx context.Context, k *cachedContent) (finding, error) {
 	now, terms := c.cfg.Now(), k.source.Terms()
 	switch {
-	case wantsFresh(ctx): // asked in any case
+	case WantsFresh(ctx): // asked in any case
 	case terms.Immutable && terms.Frozen(knownOf(k.file.Info()).Validators), !k.im.Check.Due(now, terms.RevalidateAfter):
 		return finding{}, nil
 	case k.im.Check.Paused(now):
@@ -120,7 +121,7 @@ func (c *Cache) revalidate(ctx context.Context, k *cachedContent) (finding, erro
 		info, o, name := k.file.Info(), k.source, k.name
 		c.work.Go(func() { c.questions.end(k.im, c.confirm(k.im, info, o, name)) })
 	}
-	if terms.Revalidate == origin.RevalidateBehind && !wantsFresh(ctx) {
+	if terms.Revalidate == origin.RevalidateBehind && !WantsFresh(ctx) {
 		return finding{stale: true}, nil
 	}
 	select {

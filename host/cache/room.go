@@ -66,6 +66,22 @@ func (c *Cache) fits(size int64) error {
 	return nil
 }
 
+// roomKnown is how long the first bytes wait for the answer, so that clients are
+// told with them whether the image is stored: where nothing has to leave it takes
+// less, and nobody notices more.
+const roomKnown = 20 * time.Millisecond
+
+// soon returns when the answer is there, or will be long in coming.
+func (r *roomSearch) soon(ctx context.Context) {
+	limit := time.NewTimer(roomKnown)
+	defer limit.Stop()
+	select {
+	case <-r.done:
+	case <-limit.C:
+	case <-ctx.Done():
+	}
+}
+
 // poll reports whether the room is granted; with wait it waits for the
 // answer, which comes within roomPatience. The error is the refusal.
 func (r *roomSearch) poll(ctx context.Context, wait bool) (bool, error) {

@@ -1,13 +1,14 @@
 package httpd
 
 import (
-	"strings"
+	"slices"
 
 	"github.com/imgcache/imgcache-host/host/cache"
 )
 
 // cacheStatus writes o as the value of Cache-Status (RFC 9211): a structured
-// field of one token with parameters.
+// field of one token with parameters. A detail that is none of [cache.Details],
+// which are tokens, is not told to anybody.
 func cacheStatus(o cache.Outcome) string {
 	v := "imgcache; fwd=miss"
 	if o.Hit {
@@ -19,46 +20,10 @@ func cacheStatus(o cache.Outcome) string {
 	if o.Stored {
 		v += "; stored"
 	}
-	if o.Detail != "" {
-		v += "; detail=" + fieldValue(o.Detail)
+	if slices.Contains(details, o.Detail) {
+		v += "; detail=" + string(o.Detail)
 	}
 	return v
 }
 
-// fieldValue writes s as a token of a structured field (RFC 9651) when it is
-// one, else as a string. Characters that no string can hold become '?'.
-func fieldValue(s string) string {
-	if isToken(s) {
-		return s
-	}
-	var b strings.Builder
-	b.WriteByte('"')
-	for _, c := range s {
-		switch {
-		case c < ' ' || c > '~':
-			b.WriteByte('?')
-		case c == '"' || c == '\\':
-			b.WriteByte('\\')
-			fallthrough
-		default:
-			b.WriteRune(c)
-		}
-	}
-	b.WriteByte('"')
-	return b.String()
-}
-
-func isToken(s string) bool {
-	const marks = "!#$%&'*+-.^_`|~:/"
-	for i, c := range []byte(s) {
-		letter := 'a' <= c|0x20 && c|0x20 <= 'z'
-		digit := '0' <= c && c <= '9'
-		switch {
-		case letter || c == '*':
-		case i > 0 && (digit || strings.IndexByte(marks, c) >= 0):
-		default:
-			return false
-		}
-	}
-	return s != ""
-}
+var details = cache.Details()
