@@ -129,7 +129,7 @@ func validators(words []string) (list []origin.Validator) {
 }
 
 // engineConfig translates the configuration for the engine. The caller adds the
-// store, the plugins and the origins.
+// store, the plugins and the origins, and finds the pinned images.
 func engineConfig(cfg *config.Config) cache.Config {
 	c := cfg.Cache
 	return cache.Config{
@@ -143,11 +143,26 @@ func engineConfig(cfg *config.Config) cache.Config {
 func pins(blocks []config.Pin) []cache.Pin {
 	var list []cache.Pin
 	for _, b := range blocks {
-		for _, id := range b.Images {
-			list = append(list, cache.Pin{ID: id, Until: b.Until, From: fmt.Sprintf("pin %q of the configuration", b.Name)})
+		for _, image := range b.Images {
+			list = append(list, cache.Pin{ID: image, Until: b.Until, From: fmt.Sprintf("pin %q of the configuration", b.Name)})
 		}
 	}
 	return list
+}
+
+// findPinned replaces what people wrote in the pins of the configuration by the
+// ids and names of images. An image that no origin has may have an id all the same.
+func findPinned(list []cache.Pin, origins *origin.Set) error {
+	for i, p := range list {
+		id, _, name, err := origins.Find(p.ID)
+		switch {
+		case err == nil:
+			list[i].ID, list[i].Name = id, name
+		case !sdk.ValidID(p.ID):
+			return fmt.Errorf("%s: %w", p.From, err)
+		}
+	}
+	return nil
 }
 
 // service makes the service that all listeners serve.
@@ -155,10 +170,11 @@ func (h *Host) service() *httpd.Service {
 	return httpd.New(httpd.Config{
 		Downloads: h.cache, Images: h.cache, Queue: h.cache, Pins: h.cache, Upkeep: h.cache, Writes: h.cache,
 		Log: h.log, Version: h.version, Ready: h.ready,
-		Resolve: func(path string) (string, error) {
-			id, _, _, err := h.origins.ByPath(path)
+		Resolve: func(path, query string) (string, error) {
+			id, _, _, err := h.origins.ByURL(path, query)
 			return id, err
 		},
+		Find:      h.findImage,
 		Drivers:   h,
 		Plugins:   h,
 		Metrics:   h.metrics(),
@@ -166,6 +182,12 @@ func (h *Host) service() *httpd.Service {
 		Nodes:     h.nodes,
 		Peers:     h.peerStats,
 	})
+}
+
+// findImage returns the id of the image that a person means.
+func (h *Host) findImage(text string) (string, error) {
+	id, _, _, err := h.origins.Find(text)
+	return id, err
 }
 
 // peerStats counts what other nodes sent; it is zero when they are not asked.
@@ -193,31 +215,32 @@ func (h *Host) handlers() error {
 	return nil
 }
 
-// ready says what keeps the service from doing all that it is configured to do.
+// ready returns what keeps the service from doing all that it is configured to do.
 // Images are served all the same.
-func (h *Host) ready() (bool, []string) {
-	var reasons []string
+func (h *Host) ready() []httpd.Lack {
+	var lacks []httpd.Lack
+	lack := func(what, why string) { lacks = append(lacks, httpd.Lack{What: what, Why: why}) }
 	if h.offline {
-		reasons = append(reasons, "the service does not run")
+		lack("service", "the service does not run")
 	}
 	u := h.cache.Usage()
 	if u.Disk != "ok" {
-		reasons = append(reasons, "disk: "+u.Disk)
+		lack("disk", u.Disk)
 	}
 	if u.PinsFull {
-		reasons = append(reasons, "pins: pinned images fill the cache, so other images are not stored")
+		lack("pins", "pinned images fill the cache, so other images are not stored")
 	}
 	if u.Records != "ready" || u.RecordsError != "" {
-		reasons = append(reasons, strings.TrimSuffix("records: "+u.Records+": "+u.RecordsError, ": "))
+		lack("records", strings.TrimSuffix(u.Records+": "+u.RecordsError, ": "))
 	}
 	if err := h.heart.trouble(); err != nil {
-		reasons = append(reasons, "heartbeat: "+err.Error())
+		lack("heartbeat", err.Error())
 	}
 	for _, p := range h.plugins.List() {
 		if p.State != "running" && !p.Shadow {
 			why := strings.TrimSuffix(p.State+": "+p.LastError, ": ")
-			reasons = append(reasons, fmt.Sprintf("%s plugin %s: %s; meanwhile %s", p.Kind, p.Name, why, p.StandIn))
+			lack(fmt.Sprintf("%s plugin %s", p.Kind, p.Name), fmt.Sprintf("%s; meanwhile %s", why, p.StandIn))
 		}
 	}
-	return len(reasons) == 0, reasons
+	return lacks
 }

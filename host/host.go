@@ -134,6 +134,9 @@ func (h *Host) assemble(settings cache.Config) error {
 	if err := h.openWatchers(); err != nil {
 		return err
 	}
+	if err := findPinned(settings.Pins, h.origins); err != nil {
+		return err
+	}
 	settings.Store, settings.Origins, settings.Log = h.store, h.origins, h.log
 	settings.Watch = h.watch()
 	settings.Driver, settings.Policy.Name = h.driver.Load().Driver(), h.cfg.Cache.Policy.Plugin
@@ -141,7 +144,7 @@ func (h *Host) assemble(settings cache.Config) error {
 		return err
 	}
 	h.closers = append(h.closers, h.cache.Close)
-	h.schedules = newSchedules(h.cfg, h.cache, h.log)
+	h.schedules = newSchedules(h.cfg, h.cache, h.findImage, h.log)
 	return nil
 }
 

@@ -24,14 +24,15 @@ type upkeep interface {
 	Scrub(ctx context.Context) (cache.ScrubReport, error)
 }
 
-// newSchedules makes the schedules of the configuration. Their last runs are
-// not stored in the cache directory, which may be bad or not mounted.
-func newSchedules(cfg *config.Config, u upkeep, log *slog.Logger) *schedule.Scheduler {
+// newSchedules makes the schedules of the configuration. Find returns the id of
+// the image that a person means. The last runs are not stored in the cache
+// directory, which may be bad or not mounted.
+func newSchedules(cfg *config.Config, u upkeep, find func(string) (string, error), log *slog.Logger) *schedule.Scheduler {
 	c := schedule.Config{State: filepath.Join(cfg.Node.DataDir, "schedules"), Log: log}
 	for _, s := range cfg.Schedules {
 		one := schedule.Schedule{Name: s.Name, When: s.Timetable(), Jitter: s.Jitter}
 		for _, task := range s.Run {
-			one.Steps = append(one.Steps, schedule.Step{Name: string(task), Do: work(u, task, s.Images)})
+			one.Steps = append(one.Steps, schedule.Step{Name: string(task), Do: work(u, task, s.Images, find)})
 		}
 		c.Schedules = append(c.Schedules, one)
 	}
@@ -39,7 +40,7 @@ func newSchedules(cfg *config.Config, u upkeep, log *slog.Logger) *schedule.Sche
 }
 
 // work returns what a task does.
-func work(u upkeep, task config.Task, images []string) func(context.Context) (string, error) {
+func work(u upkeep, task config.Task, images []string, find func(string) (string, error)) func(context.Context) (string, error) {
 	switch task {
 	case config.TaskPrune:
 		return func(ctx context.Context) (string, error) {
@@ -57,7 +58,7 @@ func work(u upkeep, task config.Task, images []string) func(context.Context) (st
 			return scrubbed(r), err
 		}
 	default: // config.TaskPrefetch
-		return func(context.Context) (string, error) { return prefetch(u, images) }
+		return func(context.Context) (string, error) { return prefetch(u, images, find) }
 	}
 }
 
@@ -72,16 +73,20 @@ func removed(r cache.Result) string {
 }
 
 // prefetch queues images, or retries the queued images.
-func prefetch(u upkeep, images []string) (string, error) {
+func prefetch(u upkeep, images []string, find func(string) (string, error)) (string, error) {
 	if len(images) == 0 {
 		n, err := u.RetryQueued()
 		return fmt.Sprintf("%d in the queue", n), err
 	}
 	queued, failed := 0, []error(nil)
-	for _, id := range images {
-		fresh, err := u.Queue(id)
+	for _, image := range images {
+		id, err := find(image)
+		fresh := false
+		if err == nil {
+			fresh, err = u.Queue(id)
+		}
 		if err != nil {
-			failed = append(failed, fmt.Errorf("%s: %w", id, err))
+			failed = append(failed, fmt.Errorf("%s: %w", image, err))
 		}
 		if fresh {
 			queued++

@@ -66,7 +66,7 @@ origin "directory" "golden" {
 schedule "nightly" {
   cron   = "30 2 * * *"
   run    = ["clean", "prefetch", "prune", "scrub"]
-  images = ["new", "cached", "lost"]
+  images = ["new", "cached", "lost", "noble/current/x.img", "nowhere/x"]
 }
 schedule "often" {
   every = "3h"
@@ -75,7 +75,7 @@ schedule "often" {
 `)
 	synctest.Test(t, func(t *testing.T) {
 		var u fakeUpkeep
-		s := newSchedules(cfg, &u, slog.New(slog.DiscardHandler))
+		s := newSchedules(cfg, &u, findAny, slog.New(slog.DiscardHandler))
 		ctx, cancel := context.WithCancel(t.Context())
 		ended := make(chan struct{})
 		go func() {
@@ -98,14 +98,14 @@ schedule "often" {
 				asked = append(asked, what)
 			}
 		}
-		if diff := cmp.Diff([]string{"clean", "queue new", "queue cached", "queue lost", "prune", "scrub"}, asked); diff != "" {
+		if diff := cmp.Diff([]string{"clean", "queue new", "queue cached", "queue lost", "queue noble-current-x.img", "prune", "scrub"}, asked); diff != "" {
 			t.Errorf("asked: -want +got:\n%s", diff)
 		}
 		want := schedule.Status{
 			Name: "nightly", When: "30 2 * * *", Run: []string{"clean", "prefetch", "prune", "scrub"}, LastRun: due, NextRun: due.AddDate(0, 0, 1),
-			Result: "clean: 0 files removed, 0 B; prefetch: 1 of 3 queued; prune: 3 files removed, 3.0 GiB; " +
+			Result: "clean: 0 files removed, 0 B; prefetch: 2 of 5 queued; prune: 3 files removed, 3.0 GiB; " +
 				"scrub: 5 right, 1 bad, 2 not readable, 2.0 GiB read",
-			Error: "prefetch: lost: no origin has it",
+			Error: "prefetch: lost: no origin has it\nnowhere/x: no origin is offered on this path",
 		}
 		if diff := cmp.Diff(want, nightly); diff != "" {
 			t.Errorf("status: -want +got:\n%s", diff)
@@ -121,11 +121,19 @@ func (f *fakeUpkeep) Scrub(context.Context) (cache.ScrubReport, error) {
 	return cache.ScrubReport{Images: 5, Bytes: 2 << 30, Bad: []cache.Finding{{ID: "x"}}, Unread: []cache.Finding{{ID: "y"}, {ID: "z"}}}, nil
 }
 
+// findAny makes ids of names as no origin does.
+func findAny(text string) (string, error) {
+	if strings.HasPrefix(text, "nowhere/") {
+		return "", errors.New("no origin is offered on this path")
+	}
+	return strings.ReplaceAll(text, "/", "-"), nil
+}
+
 // TestPrefetchWithoutImages tries again what is queued.
 func TestPrefetchWithoutImages(t *testing.T) {
 	t.Parallel()
 	var u fakeUpkeep
-	if said, err := prefetch(&u, nil); said != "7 in the queue" || err != nil {
+	if said, err := prefetch(&u, nil, findAny); said != "7 in the queue" || err != nil {
 		t.Errorf("%q, %v", said, err)
 	}
 }

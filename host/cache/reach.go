@@ -50,6 +50,13 @@ func (r *reach) answered(name string) {
 	}
 }
 
+// why returns why an origin does not confirm cached images.
+func (r *reach) why(name string) string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.failing[name].Error
+}
+
 // list returns the origins that fail, by name.
 func (r *reach) list() []OriginTrouble {
 	r.mu.Lock()

@@ -8,7 +8,8 @@ import (
 
 // answerer answers requests; every group of handlers has it.
 type answerer struct {
-	log *slog.Logger // of what failed
+	log  *slog.Logger                             // of what failed
+	find func(text string) (id string, err error) // see [Config]
 }
 
 // answer answers with v unless there is an error.

@@ -11,6 +11,7 @@ import (
 	"net/netip"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/imgcache/imgcache-host/host/cache"
 )
@@ -42,12 +43,12 @@ type Downloads interface {
 type downloads struct {
 	answerer
 	images  Downloads
-	resolve func(path string) (id string, err error) // see [Config]
+	resolve func(path, query string) (id string, err error) // see [Config]
 }
 
 // serve serves GET and HEAD of the public face.
 func (d downloads) serve(w http.ResponseWriter, r *http.Request) {
-	id, err := d.resolve(r.URL.EscapedPath())
+	id, err := d.resolve(r.URL.EscapedPath(), r.URL.RawQuery)
 	if err != nil {
 		d.failDownload(w, r, err)
 		return
@@ -55,6 +56,9 @@ func (d downloads) serve(w http.ResponseWriter, r *http.Request) {
 	if onlyIfCached(r.Header) && (r.Method == http.MethodGet || r.Method == http.MethodHead) {
 		d.cached(w, r, id)
 		return
+	}
+	if wantsFresh(r.Header) {
+		r = r.WithContext(cache.WithFresh(r.Context()))
 	}
 	switch r.Method {
 	case http.MethodGet:
@@ -72,10 +76,23 @@ func (d downloads) serve(w http.ResponseWriter, r *http.Request) {
 
 // onlyIfCached reports whether a client wants what is cached or nothing (RFC
 // 9111, section 5.2.1.7): other nodes ask so, lest they ask in circles.
-func onlyIfCached(h http.Header) bool {
-	for _, field := range h.Values("Cache-Control") {
-		for directive := range strings.SplitSeq(field, ",") {
-			if strings.EqualFold(strings.TrimSpace(directive), "only-if-cached") {
+func onlyIfCached(h http.Header) bool { return hasDirective(h, "Cache-Control", "only-if-cached") }
+
+// wantsFresh reports whether a client wants the origin asked now (RFC 9111,
+// sections 5.2.1 and 5.4). Of ages none but 0 counts.
+func wantsFresh(h http.Header) bool {
+	if len(h.Values("Cache-Control")) > 0 {
+		return hasDirective(h, "Cache-Control", "no-cache") || hasDirective(h, "Cache-Control", "max-age=0")
+	}
+	return hasDirective(h, "Pragma", "no-cache")
+}
+
+// hasDirective reports whether a directive is in the list that a field of a header
+// holds.
+func hasDirective(h http.Header, field, directive string) bool {
+	for _, line := range h.Values(field) {
+		for d := range strings.SplitSeq(line, ",") {
+			if strings.EqualFold(strings.TrimSpace(d), directive) {
 				return true
 			}
 		}
@@ -118,7 +135,11 @@ func (d downloads) statCached(ctx context.Context, id string) (cache.Content, er
 // data sends the bytes of a cached image. A HEAD must move no last access,
 // so it only looks.
 func (d downloads) data(w http.ResponseWriter, r *http.Request) {
-	id := r.PathValue("id")
+	id, err := d.known(r)
+	if err != nil {
+		d.fail(w, r, err)
+		return
+	}
 	if r.Method == http.MethodGet {
 		d.download(w, r, id, d.images.OpenCached)
 		return
@@ -173,7 +194,7 @@ func (d downloads) download(w http.ResponseWriter, r *http.Request, id string, o
 // send copies the planned bytes. A client that cannot have all of them gets an
 // error status if none has left yet, else a connection that breaks off.
 func (d downloads) send(w http.ResponseWriter, r *http.Request, c cache.Content, p answer) {
-	b := &body{w: w, status: p.status}
+	b := &body{w: w, status: p.status, outcome: c.Outcome}
 	n, err := c.CopyTo(r.Context(), b, p.off, p.n)
 	want := p.n
 	if want < 0 {
@@ -230,7 +251,11 @@ func planAnswer(r *http.Request, c cache.Content) answer {
 
 // describe writes the header of the answer.
 func (a answer) describe(h http.Header, c cache.Content) {
-	h.Set("Cache-Status", cacheStatus(c.Outcome()))
+	o := c.Outcome()
+	h.Set("Cache-Status", cacheStatus(o))
+	if !o.Confirmed.IsZero() {
+		h.Set("Age", strconv.FormatInt(max(0, int64(time.Since(o.Confirmed).Seconds())), 10))
+	}
 	if etag := c.ETag(); etag != "" {
 		h.Set("ETag", etag)
 	}
@@ -264,14 +289,16 @@ func (a answer) describe(h http.Header, c cache.Content) {
 // body sends the status with the first byte, so that a download that fails
 // before it has a status of its own.
 type body struct {
-	w      http.ResponseWriter
-	status int
-	begun  bool
+	w       http.ResponseWriter
+	status  int
+	outcome func() cache.Outcome // of which more is known by then
+	begun   bool
 }
 
 func (b *body) begin() {
 	if !b.begun {
 		b.begun = true
+		b.w.Header().Set("Cache-Status", cacheStatus(b.outcome()))
 		b.w.WriteHeader(b.status)
 	}
 }

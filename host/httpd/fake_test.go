@@ -161,16 +161,24 @@ func (e *fakeEngine) open(call, id string) (cache.Content, error) {
 	return c, nil
 }
 
-func (e *fakeEngine) Open(_ context.Context, id string) (cache.Content, error) {
-	return e.open("open", id)
+func (e *fakeEngine) Open(ctx context.Context, id string) (cache.Content, error) {
+	return e.open(fresh(ctx)+"open", id)
+}
+
+// fresh is a word for requests that want the origin asked.
+func fresh(ctx context.Context) string {
+	if cache.WantsFresh(ctx) {
+		return "fresh "
+	}
+	return ""
 }
 
 func (e *fakeEngine) OpenCached(_ context.Context, id string) (cache.Content, error) {
 	return e.open("open cached", id)
 }
 
-func (e *fakeEngine) Stat(_ context.Context, id string) (cache.Content, error) {
-	return e.open("stat", id)
+func (e *fakeEngine) Stat(ctx context.Context, id string) (cache.Content, error) {
+	return e.open(fresh(ctx)+"stat", id)
 }
 
 func (e *fakeEngine) Images() []cache.ImageInfo {
@@ -207,6 +215,13 @@ func (e *fakeEngine) Delete(_ context.Context, id string) error {
 		delete(e.images, id)
 	}
 	return err
+}
+
+func (e *fakeEngine) Refresh(ctx context.Context, id string) (cache.ImageInfo, error) {
+	if _, err := e.open("refresh", id); err != nil {
+		return cache.ImageInfo{}, err
+	}
+	return e.Image(id)
 }
 
 func (e *fakeEngine) DeleteAll(context.Context) (int, error) {

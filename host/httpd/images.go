@@ -24,6 +24,10 @@ type Images interface {
 	// DeleteAll deletes every cached image and returns their number; after an
 	// error, the number of those that are deleted.
 	DeleteAll(ctx context.Context) (int, error)
+	// Refresh asks the origin of an image now, and brings its version into the
+	// cache if that is another one. It returns when that is there; until then,
+	// and after an error, the old one stays. Errors wrap those of package origin.
+	Refresh(ctx context.Context, id string) (cache.ImageInfo, error)
 }
 
 // imagesAPI are the handlers of single images and of all of them. Their bytes
@@ -44,7 +48,11 @@ func (a imagesAPI) deleteAll(w http.ResponseWriter, r *http.Request) {
 
 // show says what is known of an image; that it is absent is an answer.
 func (a imagesAPI) show(w http.ResponseWriter, r *http.Request) {
-	id := r.PathValue("id")
+	id, err := a.known(r)
+	if err != nil {
+		a.fail(w, r, err)
+		return
+	}
 	info, err := a.images.Image(id)
 	if errors.Is(err, cache.ErrNotFound) {
 		info, err = cache.ImageInfo{ID: id, State: cache.StateAbsent, Size: -1}, nil
@@ -53,5 +61,22 @@ func (a imagesAPI) show(w http.ResponseWriter, r *http.Request) {
 }
 
 func (a imagesAPI) delete(w http.ResponseWriter, r *http.Request) {
-	a.answerNothing(w, r, a.images.Delete(r.Context(), r.PathValue("id")))
+	id, err := a.known(r)
+	if err == nil {
+		err = a.images.Delete(r.Context(), id)
+	}
+	a.answerNothing(w, r, err)
+}
+
+// refresh answers when the version of the origin is there. A client that leaves
+// ends nothing that has begun.
+func (a imagesAPI) refresh(w http.ResponseWriter, r *http.Request) {
+	ctx, cancel := untilStop(r)
+	defer cancel()
+	var info cache.ImageInfo
+	id, err := a.wanted(r)
+	if err == nil {
+		info, err = a.images.Refresh(ctx, id)
+	}
+	a.answer(w, r, info, err)
 }

@@ -77,7 +77,10 @@ func TestAccessLog(t *testing.T) {
 	e := newEngine()
 	e.images["img"] = newContent(content(1000))
 	var out bytes.Buffer
-	s := newService(e, func(c *Config) { c.Log = slog.New(slog.NewJSONHandler(&out, nil)) })
+	s := newService(e, func(c *Config) {
+		c.Log = slog.New(slog.NewJSONHandler(&out, nil))
+		c.Resolve = func(path, _ string) (string, error) { return ResolveImages(path, "") }
+	})
 	h := s.Handler(everything)
 	do(h, "GET", "/images/img?token=secret", "Authorization", "Bearer secret")
 	do(h, "GET", "/images/%0a%7b\"level\":\"ERROR\"}\n"+strings.Repeat("x", 1000))
@@ -114,7 +117,7 @@ func TestPanicFailsOneRequest(t *testing.T) {
 	e := newEngine()
 	var out bytes.Buffer
 	s := newService(e, func(c *Config) {
-		c.Log, c.Resolve = slog.New(slog.NewJSONHandler(&out, nil)), func(string) (string, error) { panic("boom") }
+		c.Log, c.Resolve = slog.New(slog.NewJSONHandler(&out, nil)), func(string, string) (string, error) { panic("boom") }
 	})
 	if w := do(s.Handler(everything), "GET", "/images/img"); w.Code != 500 || strings.Contains(w.Body.String(), "boom") {
 		t.Errorf("%d %s", w.Code, w.Body)

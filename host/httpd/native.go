@@ -12,6 +12,7 @@ func (s *Service) adminMux() *http.ServeMux {
 		"/v1/images":                {http.MethodGet: s.images.list, http.MethodDelete: s.images.deleteAll},
 		"/v1/images/{id}":           {http.MethodGet: s.images.show, http.MethodDelete: s.images.delete},
 		"/v1/images/{id}/data":      {http.MethodGet: s.downloads.data},
+		"/v1/images/{id}/refresh":   {http.MethodPost: s.images.refresh},
 		"/v1/images/{id}/nodes":     {http.MethodGet: s.nodes.list},
 		"/v2/cache/nodes/{id}":      {http.MethodGet: s.nodes.urls},
 		"/v1/queue":                 {http.MethodGet: s.queue.list, http.MethodDelete: s.queue.clear},

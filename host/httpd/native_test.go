@@ -66,6 +66,9 @@ var session = []struct {
 	{"DELETE", "/v1/queue", "", 200, `{"deleted": 1}`},
 	{"GET", "/v1/queue", "", 200, `{"queue": [], "entries": []}`},
 
+	{"POST", "/v1/images/img/refresh", "", 200, `{"id": "img", "state": "cached", "size": 6, "hits": 0, "verified": true, "sha256": "` + strings.Repeat("ab", 32) + `"}`},
+	{"POST", "/v1/images/none/refresh", "", 404, `{"error": "image \"none\": not found"}`},
+	{"GET", "/v1/images/img/refresh", "", 405, `{"error": "method not allowed"}`},
 	{"GET", "/v1/pins", "", 200, `{"pins": []}`},
 	{"PUT", "/v1/pins/img", "", 200, `{"id": "img", "from": "a request", "cached": true}`},
 	{"PUT", "/v1/pins/new", `{"until": "2026-04-01T02:00:00+02:00"}`, 200, `{"id": "new", "until": "2026-04-01T02:00:00+02:00", "from": "a request", "cached": false}`},
@@ -306,17 +309,28 @@ func TestHeadOfDataCountsAsNothing(t *testing.T) {
 	}
 }
 
+// TestReadiness: what is missing is a word for everybody, and a sentence for who
+// may administer the service.
 func TestReadiness(t *testing.T) {
-	ready := true
-	s := newService(newEngine(), func(c *Config) {
-		c.Ready = func() (bool, []string) { return ready, []string{"disk: read-only"} }
-	})
-	h := s.Handler(everything)
-	if w := call(h, "GET", "/readyz", ""); w.Code != 200 || !sameJSON(w.Body.String(), `{"ready": true, "reasons": ["disk: read-only"]}`) {
-		t.Errorf("%d %s", w.Code, w.Body)
+	var lacks []Lack
+	s := newService(newEngine(), func(c *Config) { c.Ready = func() []Lack { return lacks } })
+	faces := map[string]Faces{
+		"socket": everything, "token": {Admin: true, Tokens: []string{"secret"}},
+		"public": {Images: true, Metrics: true}, "both": {Metrics: true, Admin: true, Tokens: []string{"secret"}},
 	}
-	ready = false
-	if w := call(h, "GET", "/readyz", ""); w.Code != 503 || !sameJSON(w.Body.String(), `{"ready": false, "reasons": ["disk: read-only"]}`) {
-		t.Errorf("%d %s", w.Code, w.Body)
+	check := func(status int, long, short string) {
+		t.Helper()
+		for name, f := range faces {
+			want := long
+			if f.Metrics {
+				want = short
+			}
+			if w := do(s.Handler(f), "GET", "/readyz", "Authorization", "Bearer secret"); w.Code != status || !sameJSON(w.Body.String(), want) {
+				t.Errorf("%s: %d %s, want %s", name, w.Code, w.Body, want)
+			}
+		}
 	}
+	check(200, `{"ready": true, "reasons": []}`, `{"ready": true, "reasons": []}`)
+	lacks = []Lack{{"disk", "mkdir /srv/images: read-only"}, {"pins", "too many"}}
+	check(503, `{"ready": false, "reasons": ["disk: mkdir /srv/images: read-only", "pins: too many"]}`, `{"ready": false, "reasons": ["disk", "pins"]}`)
 }

@@ -39,7 +39,11 @@ type holder struct {
 
 // list lists the nodes that hold an image.
 func (a nodesAPI) list(w http.ResponseWriter, r *http.Request) {
-	nodes, err := a.holders(r.Context(), r.PathValue("id"))
+	id, err := a.known(r)
+	var nodes []sdk.Node
+	if err == nil {
+		nodes, err = a.holders(r.Context(), id)
+	}
 	var holders []holder
 	for _, n := range nodes {
 		holders = append(holders, holder(n))
@@ -51,8 +55,11 @@ func (a nodesAPI) list(w http.ResponseWriter, r *http.Request) {
 // the driver knows of no nodes, 404 for an image that nobody has, the origin
 // included.
 func (a nodesAPI) urls(w http.ResponseWriter, r *http.Request) {
-	id := r.PathValue("id")
-	nodes, err := a.holders(r.Context(), id)
+	id, err := a.known(r)
+	var nodes []sdk.Node
+	if err == nil {
+		nodes, err = a.holders(r.Context(), id)
+	}
 	if errors.Is(err, sdk.ErrUnsupported) {
 		writeError(w, http.StatusConflict, "the driver of this cache shares no records with other nodes")
 		return
@@ -64,13 +71,13 @@ func (a nodesAPI) urls(w http.ResponseWriter, r *http.Request) {
 		}
 	}
 	if err == nil && len(nodes) == 0 {
-		err = a.known(r.Context(), id)
+		err = a.exists(r.Context(), id)
 	}
 	a.answer(w, r, urls, err)
 }
 
-// known returns an error unless there is such an image, be it at the origin.
-func (a nodesAPI) known(ctx context.Context, id string) error {
+// exists returns an error unless there is such an image, be it at the origin.
+func (a nodesAPI) exists(ctx context.Context, id string) error {
 	info, err := a.images.Image(id)
 	if err != nil || info.State != cache.StateAbsent {
 		return err

@@ -70,7 +70,7 @@ func TestOnlyIfCached(t *testing.T) {
 		{"HEAD", "/images/none", "only-if-cached", 504, ""},
 		{"HEAD", "/images/img", "only-if-cached", 200, "stat img"},
 		{"POST", "/images/img", "only-if-cached", 405, ""},
-		{"GET", "/images/none", "no-cache", 404, "open none"},
+		{"GET", "/images/none", "no-cache", 404, "fresh open none"},
 	} {
 		e.calls = nil
 		w := do(h, test.method, test.target, "Cache-Control", test.control)

@@ -49,7 +49,11 @@ func (a pinsAPI) pin(w http.ResponseWriter, r *http.Request) {
 		a.fail(w, r, err)
 		return
 	}
-	pin, err := a.pins.Pin(r.PathValue("id"), until)
+	var pin cache.PinInfo
+	id, err := a.known(r)
+	if err == nil {
+		pin, err = a.pins.Pin(id, until)
+	}
 	a.answer(w, r, pin, err)
 }
 
@@ -63,5 +67,9 @@ func pinEnd(text string) (time.Time, error) {
 }
 
 func (a pinsAPI) unpin(w http.ResponseWriter, r *http.Request) {
-	a.answerNothing(w, r, a.pins.Unpin(r.PathValue("id")))
+	id, err := a.known(r)
+	if err == nil {
+		err = a.pins.Unpin(id)
+	}
+	a.answerNothing(w, r, err)
 }

@@ -40,12 +40,20 @@ func (a queueAPI) list(w http.ResponseWriter, r *http.Request) {
 }
 
 func (a queueAPI) add(w http.ResponseWriter, r *http.Request) {
-	queued, err := a.queue.Queue(r.PathValue("id"))
+	var queued bool
+	id, err := a.wanted(r)
+	if err == nil {
+		queued, err = a.queue.Queue(id)
+	}
 	a.answer(w, r, map[string]any{"queued": queued}, err)
 }
 
 func (a queueAPI) remove(w http.ResponseWriter, r *http.Request) {
-	a.answerNothing(w, r, a.queue.Unqueue(r.PathValue("id")))
+	id, err := a.known(r)
+	if err == nil {
+		err = a.queue.Unqueue(id)
+	}
+	a.answerNothing(w, r, err)
 }
 
 func (a queueAPI) clear(w http.ResponseWriter, r *http.Request) {

@@ -40,16 +40,22 @@ type Config struct {
 
 	Log *slog.Logger // nil: slog.Default()
 
-	// Resolve turns the path of a request into the id of an image. The path
-	// is as the client sent it, with its escapes, without a query. The error
-	// wraps cache.ErrNotFound for a path that is no image's, and
-	// cache.ErrBadID or store.ErrBadID for one that can be none. Nil:
-	// ResolveImages.
-	Resolve func(path string) (id string, err error)
+	// Resolve turns the path and the query of a request into the id of an
+	// image. Both are as the client sent them, with their escapes. The error
+	// wraps cache.ErrNotFound for a path that is no image's, cache.ErrBadID for
+	// one that can be none, and origin.ErrQuery where there may be no query.
+	// Nil: ResolveImages.
+	Resolve func(path, query string) (id string, err error)
 
-	// Ready says whether the service does all that it is configured to do,
-	// and what it does not. Nil: always ready.
-	Ready func() (ready bool, reasons []string)
+	// Find returns the id of the image that a person means: by its id, its
+	// name or the path on which it is served. The error wraps cache.ErrNotFound
+	// when no origin has it, and else is as for Resolve. Nil: there are ids
+	// alone.
+	Find func(text string) (id string, err error)
+
+	// Ready returns what keeps the service from doing all that it is configured
+	// to do. Nil: nothing ever does.
+	Ready func() []Lack
 
 	// Plugins answers for the plugins. Nil: there are none.
 	Plugins Plugins
@@ -78,7 +84,7 @@ type Config struct {
 // groups that each know what they use.
 type Service struct {
 	log       *slog.Logger
-	ready     func() (bool, []string)
+	ready     func() []Lack
 	schedules func() []schedule.Status
 	metrics   *metrics
 	bodyStall time.Duration
@@ -97,7 +103,7 @@ type Service struct {
 // New makes a Service of c.
 func New(c Config) *Service {
 	c = c.withDefaults()
-	a := answerer{log: c.Log}
+	a := answerer{log: c.Log, find: c.Find}
 	return &Service{
 		log:       c.Log,
 		ready:     c.Ready,
@@ -125,8 +131,11 @@ func (c Config) withDefaults() Config {
 	if c.Resolve == nil {
 		c.Resolve = ResolveImages
 	}
+	if c.Find == nil {
+		c.Find = func(text string) (string, error) { return text, nil }
+	}
 	if c.Ready == nil {
-		c.Ready = func() (bool, []string) { return true, nil }
+		c.Ready = func() []Lack { return nil }
 	}
 	if c.Nodes == nil {
 		c.Nodes = func(context.Context, string) ([]sdk.Node, error) { return nil, sdk.ErrUnsupported }
@@ -146,10 +155,13 @@ func (c Config) withDefaults() Config {
 // ResolveImages is the layout of a single origin: the id is the last segment
 // of /images/{id}. No character of an id needs an escape, so a path with one
 // names no image.
-func ResolveImages(path string) (id string, err error) {
+func ResolveImages(path, query string) (id string, err error) {
 	id, ok := strings.CutPrefix(path, imagesPrefix)
-	if !ok {
+	switch {
+	case !ok:
 		return "", cache.ErrNotFound
+	case query != "":
+		return "", origin.ErrQuery
 	}
 	if strings.ContainsAny(id, "%/") {
 		return "", cache.ErrBadID
@@ -195,7 +207,7 @@ func (s *Service) Handler(f Faces) http.Handler {
 	}
 	if f.Metrics || f.Admin {
 		var metrics http.Handler = methods{http.MethodGet: s.metrics.handler.ServeHTTP}
-		var ready http.Handler = methods{http.MethodGet: s.readiness}
+		var ready http.Handler = methods{http.MethodGet: s.readinessFor(f)}
 		if !f.Metrics {
 			metrics, ready = guarded(metrics), guarded(ready)
 		}

@@ -15,7 +15,11 @@ func (a upkeepAPI) verify(w http.ResponseWriter, r *http.Request) {
 	var o struct {
 		IDs []string `json:"ids"`
 	}
-	if err := decode(w, r, &o); err != nil {
+	err := decode(w, r, &o)
+	for i := 0; i < len(o.IDs) && err == nil; i++ {
+		o.IDs[i], err = a.knownAs(o.IDs[i])
+	}
+	if err != nil {
 		a.fail(w, r, err)
 		return
 	}

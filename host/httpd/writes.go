@@ -52,6 +52,9 @@ func (a writesAPI) begin(w http.ResponseWriter, r *http.Request) {
 	if err == nil {
 		err = checkWrite(o)
 	}
+	if err == nil {
+		o.ID, err = a.knownAs(o.ID)
+	}
 	if err != nil {
 		a.fail(w, r, err)
 		return

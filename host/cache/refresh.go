@@ -1,0 +1,52 @@
+package cache
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/imgcache/imgcache-host/host/origin"
+	"github.com/imgcache/imgcache-host/sdk"
+)
+
+// Refresh asks the origin of an image now, however lately that was done, and
+// brings its version into the cache, if it is another one or none is cached. It
+// returns when that is there. Until then, and after an error, an older one stays;
+// whoever stops waiting does not stop a transfer that has begun. Errors wrap
+// [ErrBadID] or one of package origin, or say why the image was not stored.
+func (c *Cache) Refresh(ctx context.Context, id string) (ImageInfo, error) {
+	if !sdk.ValidID(id) {
+		return ImageInfo{}, badID(id)
+	}
+	o, name, err := c.cfg.Origins.ByID(id)
+	if err != nil {
+		return ImageInfo{}, fmt.Errorf("find the origin of %q: %w", id, err)
+	}
+	ctx = WithFresh(ctx)
+	for {
+		k, stale, err := c.openFresh(ctx, id, o, name)
+		if err != nil {
+			return ImageInfo{}, err
+		}
+		if k != nil {
+			stale := k.outcome.Detail == DetailStale
+			k.Close()
+			if stale {
+				return ImageInfo{}, fmt.Errorf("%w: %s", origin.ErrUnavailable, c.reach.why(o.Name()))
+			}
+			return c.Image(id)
+		}
+		f, _, _ := c.follow(id, stale, request{wanted: true, queued: true}, o, name) // one that is wanted is not refused
+		if f == nil {
+			continue // it was committed just now, and may be the version of before
+		}
+		f.mu.Lock()
+		f.wanted = true
+		f.mu.Unlock()
+		err = f.wait(ctx)
+		f.leave()
+		if err != nil {
+			return ImageInfo{}, err
+		}
+		return c.Image(id)
+	}
+}
