@@ -51,7 +51,9 @@ func (a *app) root() *cobra.Command {
 		Use:   "imgcache-host",
 		Short: "A cache for machine images, with plugins for its records and its eviction",
 		Long: "imgcache-host stands in front of a slow or far origin of machine images, streams each image\n" +
-			"through once, keeps a verified copy, and serves every later request from it.",
+			"through once, keeps a verified copy, and serves every later request from it.\n\n" +
+			"Commands take images by NAME: the name as it stands in a URL behind /images/, such as noble/current/x.img,\n" +
+			"with several origins ORIGIN/NAME; or the whole path of the URL; or the id that list shows.",
 		SilenceErrors: true, // run reports them
 		SilenceUsage:  true, // the usage would scroll the error away
 		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error {
@@ -70,7 +72,7 @@ func (a *app) root() *cobra.Command {
 	root.AddCommand(
 		a.serve(), a.status(),
 		a.list(), a.show(), a.nodes(), a.victims(),
-		a.queue(), a.prefetch(), a.fills(),
+		a.queue(), a.prefetch(), a.refresh(), a.fills(),
 		a.pin(), a.unpin(),
 		a.remove(), a.clear(), a.prune(), a.clean(), a.verify(),
 		a.schedules(), a.driver(), a.plugin(), a.policy(), a.config(),

@@ -67,9 +67,10 @@ func (a *app) drawFills(list []cache.FillInfo, drawn int) (lines int, err error)
 			row(w, "no image is being fetched")
 			return
 		}
-		row(w, "ID", "PHASE", "PROGRESS", "FETCHED", "SIZE", "RATE", "LEFT", "CLIENTS")
+		n := anyNamed(list, func(f cache.FillInfo) (string, string) { return f.ID, f.Name })
+		n.row(w, "ID", "NAME", "PHASE", "PROGRESS", "FETCHED", "SIZE", "RATE", "LEFT", "CLIENTS")
 		for _, f := range list {
-			row(w, f.ID, f.Phase, progress(f, terminal), humanBytes(f.Written), humanBytes(f.Size), perSecond(f), left(f), f.Clients)
+			n.row(w, f.ID, f.Name, f.Phase, progress(f, terminal), humanBytes(f.Written), humanBytes(f.Size), perSecond(f), left(f), f.Clients)
 		}
 	})
 	if err != nil {

@@ -116,9 +116,10 @@ func (a *app) list() *cobra.Command {
 				return err
 			}
 			return a.answer(map[string]any{"images": images}, func(w io.Writer) {
-				row(w, "ID", "STATE", "SIZE", "HITS", "LAST ACCESS", "CACHED")
+				n := anyNamed(images, func(i cache.ImageInfo) (string, string) { return i.ID, i.Name })
+				n.row(w, "ID", "NAME", "STATE", "SIZE", "HITS", "LAST ACCESS", "CACHED")
 				for _, i := range images {
-					row(w, i.ID, stateOf(i), humanBytes(i.Size), i.Hits, age(i.LastAccessed), age(i.LastModified))
+					n.row(w, i.ID, i.Name, stateOf(i), humanBytes(i.Size), i.Hits, age(i.LastAccessed), age(i.LastModified))
 				}
 			})
 		}),
@@ -135,7 +136,7 @@ func stateOf(i cache.ImageInfo) string {
 
 func (a *app) show() *cobra.Command {
 	return &cobra.Command{
-		Use:   "show ID",
+		Use:   "show NAME",
 		Short: "Show everything that is known about an image",
 		Args:  cobra.ExactArgs(1),
 		RunE: a.call(func(ctx context.Context, c *client.Client, args []string) error {
@@ -147,7 +148,7 @@ func (a *app) show() *cobra.Command {
 				return err
 			}
 			if i.State == cache.StateAbsent {
-				return fmt.Errorf("image %s is %w in the cache%s%s", i.ID, cache.ErrNotFound, because(i.Error), reserved(i))
+				return fmt.Errorf("image %s is %w in the cache%s%s", title(i), cache.ErrNotFound, because(i.Error), reserved(i))
 			}
 			return nil
 		}),
@@ -156,7 +157,7 @@ func (a *app) show() *cobra.Command {
 
 func (a *app) nodes() *cobra.Command {
 	return &cobra.Command{
-		Use:   "nodes ID",
+		Use:   "nodes NAME",
 		Short: "List the nodes that hold an image, for nodes that share records",
 		Args:  cobra.ExactArgs(1),
 		RunE: a.call(func(ctx context.Context, c *client.Client, args []string) error {
@@ -212,6 +213,9 @@ func showImage(w io.Writer, i cache.ImageInfo) {
 
 func showState(w io.Writer, i cache.ImageInfo) {
 	row(w, "id", i.ID)
+	if i.Name != "" && i.Name != i.ID {
+		row(w, "name", i.Name)
+	}
 	row(w, "state", i.State)
 	if i.Pinned {
 		row(w, "pinned", pinUntil(i.PinnedUntil))
@@ -247,9 +251,10 @@ func (a *app) victims() *cobra.Command {
 				return err
 			}
 			return a.answer(map[string]any{"victims": victims}, func(w io.Writer) {
-				row(w, "ID", "SIZE", "WHY")
+				n := anyNamed(victims, func(v cache.Victim) (string, string) { return v.ID, v.Name })
+				n.row(w, "ID", "NAME", "SIZE", "WHY")
 				for _, v := range victims {
-					row(w, v.ID, humanBytes(v.Size), v.Why)
+					n.row(w, v.ID, v.Name, humanBytes(v.Size), v.Why)
 				}
 			})
 		}),

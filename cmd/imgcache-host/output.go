@@ -1,9 +1,11 @@
 package main
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"strings"
 	"text/tabwriter"
@@ -12,6 +14,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/dustin/go-humanize"
+	"github.com/imgcache/imgcache-host/host/cache"
 )
 
 // format is how answers are written; the zero value is a table.
@@ -91,6 +94,32 @@ func visibleText(s string) string {
 	}
 	return b.String()
 }
+
+// names says whether a table has a column with the names of its images.
+type names bool
+
+// anyNamed reports whether one of the images has a name other than its id.
+func anyNamed[T any](list []T, of func(T) (id, name string)) names {
+	return names(slices.ContainsFunc(list, func(t T) bool {
+		id, name := of(t)
+		return name != "" && name != id
+	}))
+}
+
+// row writes the cells of a line about an image.
+func (n names) row(w io.Writer, id, name string, cells ...any) {
+	head := []any{id}
+	if n {
+		if name == id {
+			name = ""
+		}
+		head = append(head, name)
+	}
+	row(w, append(head, cells...)...)
+}
+
+// title is how an image is called in a sentence.
+func title(i cache.ImageInfo) string { return cmp.Or(i.Name, i.ID) }
 
 // humanBytes writes a size for people; a negative one is unknown.
 func humanBytes(n int64) string {

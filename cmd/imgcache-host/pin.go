@@ -17,11 +17,11 @@ func (a *app) pin() *cobra.Command {
 	var until string
 	var span time.Duration
 	cmd := &cobra.Command{
-		Use:   "pin ID...",
+		Use:   "pin NAME...",
 		Short: "Keep images from being evicted",
 		Long: "Keep images from being evicted, for ever or until a time. You can pin an image before it is cached.\n" +
 			"The command delete removes a pinned image too, but not its pin.",
-		Example: "  imgcache-host pin debian-12.qcow2 --for 72h\n  imgcache-host pin debian-12.qcow2 --until 2027-01-31",
+		Example: "  imgcache-host pin debian-12.qcow2 --for 72h\n  imgcache-host pin noble/current/x.img --until 2027-01-31",
 		Args:    cobra.MinimumNArgs(1),
 	}
 	cmd.Flags().StringVar(&until, "until", "", "`time` at which the pin ends: 2027-01-31, \"2027-01-31 18:00\" or 2027-01-31T18:00:00Z (default: never)")
@@ -77,9 +77,10 @@ func pinEnd(until string, span time.Duration, spanGiven bool) (time.Time, error)
 }
 
 func showPins(w io.Writer, pins []cache.PinInfo) {
-	row(w, "ID", "UNTIL", "CACHED", "FROM")
+	n := anyNamed(pins, func(p cache.PinInfo) (string, string) { return p.ID, p.Name })
+	n.row(w, "ID", "NAME", "UNTIL", "CACHED", "FROM")
 	for _, p := range pins {
-		row(w, p.ID, pinUntil(p.Until), yes(p.Cached), p.From)
+		n.row(w, p.ID, p.Name, pinUntil(p.Until), yes(p.Cached), p.From)
 	}
 }
 
@@ -100,7 +101,7 @@ func yes(b bool) string {
 
 func (a *app) unpin() *cobra.Command {
 	return &cobra.Command{
-		Use:   "unpin ID...",
+		Use:   "unpin NAME...",
 		Short: "Let images be evicted again",
 		Args:  cobra.MinimumNArgs(1),
 		RunE: a.call(func(ctx context.Context, c *client.Client, ids []string) error {

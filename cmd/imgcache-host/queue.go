@@ -14,7 +14,7 @@ import (
 
 func (a *app) queue() *cobra.Command {
 	cmd := &cobra.Command{
-		Use:   "queue [ID...]",
+		Use:   "queue [NAME...]",
 		Short: "Queue images to be fetched, or show the queue",
 		Args:  cobra.ArbitraryArgs,
 		RunE: a.call(func(ctx context.Context, c *client.Client, ids []string) error {
@@ -55,13 +55,14 @@ func (a *app) showQueue(ctx context.Context, c *client.Client) error {
 		return err
 	}
 	return a.answer(map[string]any{"queue": queuedIDs(entries), "entries": entries}, func(w io.Writer) {
-		row(w, "ID", "FAILED", "NEXT TRY", "LAST ERROR")
+		n := anyNamed(entries, func(e cache.QueueEntry) (string, string) { return e.ID, e.Name })
+		n.row(w, "ID", "NAME", "FAILED", "NEXT TRY", "LAST ERROR")
 		for _, e := range entries {
 			next := age(e.Next)
 			if e.Running {
 				next = "now"
 			}
-			row(w, e.ID, e.Tries, next, e.Error)
+			n.row(w, e.ID, e.Name, e.Tries, next, e.Error)
 		}
 	})
 }
@@ -76,19 +77,20 @@ func queuedIDs(entries []cache.QueueEntry) []string {
 
 func (a *app) prefetch() *cobra.Command {
 	return &cobra.Command{
-		Use:   "prefetch [ID...]",
+		Use:   "prefetch [NAME...]",
 		Short: "Queue images and wait until they are cached",
-		Long:  "Queue images and wait until each is cached or has failed. Without an ID, wait for what the queue holds now.",
-		RunE: a.callRunning(func(ctx context.Context, c *client.Client, ids []string) error {
+		Long:  "Queue images and wait until each is cached or has failed. Without a name, wait for what the queue holds now.",
+		RunE: a.callRunning(func(ctx context.Context, c *client.Client, names []string) error {
 			meter := prefetchMeter{to: a.stderr, shown: map[string]string{}}
-			results, err := c.Prefetch(ctx, ids, meter.show)
+			results, err := c.Prefetch(ctx, names, meter.show)
 			if err != nil {
 				return err
 			}
 			return errors.Join(a.answer(map[string]any{"images": results}, func(w io.Writer) {
-				row(w, "ID", "STATE", "SIZE", "ERROR")
+				n := anyNamed(results, func(i cache.ImageInfo) (string, string) { return i.ID, i.Name })
+				n.row(w, "ID", "NAME", "STATE", "SIZE", "ERROR")
 				for _, i := range results {
-					row(w, i.ID, i.State, humanBytes(i.Size), i.Error)
+					n.row(w, i.ID, i.Name, i.State, humanBytes(i.Size), i.Error)
 				}
 			}), failures(results))
 		}),
@@ -125,6 +127,6 @@ func (m prefetchMeter) show(i cache.ImageInfo, last bool) {
 	}
 	if m.shown[i.ID] != line {
 		m.shown[i.ID] = line
-		fmt.Fprintf(m.to, "%s  %s\n", i.ID, visible(line))
+		fmt.Fprintf(m.to, "%s  %s\n", visible(title(i)), visible(line))
 	}
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -43,24 +44,30 @@ func (a *app) confirm(format string, args ...any) error {
 
 func (a *app) remove() *cobra.Command {
 	return &cobra.Command{
-		Use:   "delete ID...",
+		Use:   "delete NAME...",
 		Short: "Remove images from the cache",
 		Args:  cobra.MinimumNArgs(1),
-		RunE: a.call(func(ctx context.Context, c *client.Client, ids []string) error {
-			if err := a.confirm("Remove %s from the cache?", strings.Join(ids, ", ")); err != nil {
+		RunE: a.call(func(ctx context.Context, c *client.Client, names []string) error {
+			if err := a.confirm("Remove %s from the cache?", strings.Join(names, ", ")); err != nil {
 				return err
 			}
-			for _, id := range ids {
-				if err := c.Delete(ctx, id); err != nil {
-					return fmt.Errorf("delete %s: %w", id, err)
+			var ids []string
+			for _, name := range names {
+				i, err := c.Image(ctx, name)
+				if err == nil {
+					err = c.Delete(ctx, name)
 				}
+				if err != nil {
+					return fmt.Errorf("delete %s: %w", name, err)
+				}
+				ids = append(ids, i.ID)
 			}
 			pinned, err := stillPinned(ctx, c, ids)
 			if err != nil {
 				return err
 			}
-			return a.answer(map[string]any{"deleted": ids, "pinned": pinned}, func(w io.Writer) {
-				row(w, "deleted", strings.Join(ids, " "))
+			return a.answer(map[string]any{"deleted": names, "pinned": pinned}, func(w io.Writer) {
+				row(w, "deleted", strings.Join(names, " "))
 				if len(pinned) > 0 {
 					row(w, "still pinned", strings.Join(pinned, " ")+" (to end that: imgcache-host unpin)")
 				}
@@ -76,7 +83,7 @@ func stillPinned(ctx context.Context, c *client.Client, ids []string) ([]string,
 	pinned := []string{}
 	for _, p := range pins {
 		if slices.Contains(ids, p.ID) {
-			pinned = append(pinned, p.ID)
+			pinned = append(pinned, cmp.Or(p.Name, p.ID))
 		}
 	}
 	return pinned, err

@@ -37,6 +37,21 @@ func fakeService(t *testing.T) (socket string, requests func() []string) {
 		fmt.Fprintf(w, `{"id":"new","state":%s}`, states[min(polls, 3)])
 		polls++
 	})
+	deep := `{"id":"web.0123","name":"noble/current/x.img","state":"cached","size":7,"last_modified":"2026-01-02T03:04:05Z"}`
+	answer("GET /v1/images/{deep}", deep)
+	mux.HandleFunc("POST /v1/images/{deep}/refresh", func(w http.ResponseWriter, r *http.Request) {
+		switch r.PathValue("deep") {
+		case "noble/current/x.img":
+			_, _ = io.WriteString(w, deep)
+		case "a+b %41":
+			_, _ = io.WriteString(w, strings.Replace(deep, "2026", "2027", 1))
+		default:
+			w.WriteHeader(http.StatusNotFound)
+			_, _ = io.WriteString(w, `{"error":"no such image"}`)
+		}
+	})
+	mux.HandleFunc("DELETE /v1/images/{deep}", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) })
+	answer("PUT /v1/queue/{deep}", `{"queued":true}`)
 	answer("PUT /v1/queue/new", `{"queued":true}`)
 	answer("PUT /v1/queue/debian", `{"queued":false}`)
 	answer("GET /v1/queue", `{"queue":["broken","debian"],"entries":[{"id":"broken","tries":3,"error":"origin: image not found","next":"2100-01-01T00:00:00Z"},{"id":"debian","running":true}]}`)
@@ -51,7 +66,7 @@ func fakeService(t *testing.T) (socket string, requests func() []string) {
 		_, _ = io.WriteString(w, `{"report":{"images":1,"adopted":1,"bytes":2097152,"bad":[{"id":"debian","reason":"block 7"}],"unread":[]}}`)
 	})
 	answer("POST /v1/clean", `{"files":2,"bytes":10}`)
-	answer("GET /v1/pins", `{"pins":[{"id":"debian","from":"the configuration","cached":true},{"id":"new","until":"2027-01-31T18:00:00Z","from":"a request","cached":false}]}`)
+	answer("GET /v1/pins", `{"pins":[{"id":"debian","from":"the configuration","cached":true},{"id":"new","until":"2027-01-31T18:00:00Z","from":"a request","cached":false},{"id":"web.0123","name":"noble/current/x.img","from":"a request","cached":true}]}`)
 	answer("PUT /v1/pins/new", `{"id":"new","until":"2027-01-31T18:00:00Z","from":"a request","cached":false}`)
 	mux.HandleFunc("DELETE /v1/pins/new", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) })
 	mux.HandleFunc("DELETE /v1/pins/debian", func(w http.ResponseWriter, _ *http.Request) {
@@ -74,7 +89,6 @@ func fakeService(t *testing.T) (socket string, requests func() []string) {
 		`"hit_ratio":0.25,"evictions":3,"lost_events":7,"restarts":1,"last_error":"trap","would_have_evicted":{"images":1,"bytes":1024,"ids":["debian"]}}]}`)
 	answer("POST /v1/plugins/sqlite/reload", `{"name":"sqlite","version":"1.2.3","pid":43}`)
 	answer("GET /v1/plugins", `{"plugins":[{"name":"sqlite","kind":"driver","runtime":"process","state":"running","pid":42,"notes":["it is at-least-once"]}]}`)
-	mux.HandleFunc("DELETE /v1/images/debian", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) })
 	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) {
 		w.WriteHeader(http.StatusNotFound)
 		_, _ = io.WriteString(w, `{"error":"no such path"}`)
@@ -141,7 +155,14 @@ func TestCommands(t *testing.T) {
 		{"show debian", 0, []string{"size 1.0 MiB (1048576 bytes)", "url file:///srv/debian", "pinned for ever", "WHEN WHAT HAPPENED WHY OR HOW", "ago not fetched (7 times) away", "ago cached -"}, "", "GET /v1/images/debian"},
 		{"show gone", 3, []string{"ago evicted oldest"}, "image gone is not found in the cache; the last thing that happened: evicted: oldest", ""},
 		{"fills --watch", 0, []string{"new streaming 25 %", "CLIENTS\nold interrupted"}, "", "GET /v1/fills GET /v1/fills"},
-		{"show other", 3, nil, "no such path", ""},
+		{"show noble/current/x.img", 0, []string{"id web.0123", "name noble/current/x.img"}, "", "GET /v1/images/noble%2Fcurrent%2Fx.img"},
+		{"queue /m/a+b%2Bc ö?v=1", 0, []string{"/m/a+b%2Bc queued", "ö?v=1 queued"}, "", "PUT /v1/queue/%2Fm%2Fa+b%252Bc PUT /v1/queue/%C3%B6%3Fv=1"},
+		{"prefetch m/noble/current/x.img", 0, []string{"ID NAME STATE", "web.0123 noble/current/x.img cached 7 B"}, "noble/current/x.img  cached\n", "GET /v1/images/web.0123"},
+		{"delete /m/noble/current/x.img", 0, []string{"deleted /m/noble/current/x.img", "still pinned noble/current/x.img"}, "", "DELETE /v1/images/%2Fm%2Fnoble%2Fcurrent%2Fx.img GET /v1/pins"},
+		{"refresh noble/current/x.img", 0, []string{"ID NAME STATE SIZE RESULT", "web.0123 noble/current/x.img cached 7 B the origin has no other version"}, "", "POST /v1/images/noble%2Fcurrent%2Fx.img/refresh"},
+		{"refresh none other", 3, nil, "refresh none: no such image\nrefresh other: no such image", "POST /v1/images/other/refresh"},
+		{"refresh none noble/current/x.img", 3, []string{"the origin has no other version"}, "refresh none: no such image", ""},
+		{"refresh", 2, nil, "requires at least 1 arg", ""},
 		{"queue new debian", 0, []string{"new queued", "debian not queued: it is already cached"}, "", "PUT /v1/queue/new PUT /v1/queue/debian"},
 		{"queue", 0, []string{"ID FAILED NEXT TRY LAST ERROR", "broken 3", "from now origin: image not found", "debian 0 now -"}, "", "GET /v1/queue"},
 		{"queue list", 0, []string{"broken 3"}, "", "GET /v1/queue"},
@@ -149,7 +170,7 @@ func TestCommands(t *testing.T) {
 		{"fills", 0, []string{"ID PHASE PROGRESS FETCHED", "new streaming 25 % 256 KiB 1.0 MiB 256 KiB/s 3s 2", "old interrupted - 2.0 MiB unknown - - 0"}, "", "GET /v1/fills"},
 		{"prefetch", 1, []string{"broken queued unknown origin: image not found"}, "1 of 2 images could not be fetched", ""},
 		{"delete debian", 0, []string{"deleted debian", "still pinned debian (to end that: imgcache-host unpin)"}, "", "DELETE /v1/images/debian GET /v1/pins"},
-		{"pin list", 0, []string{"ID UNTIL CACHED FROM", "debian for ever yes the configuration", "new " + until + " no a request"}, "", "GET /v1/pins"},
+		{"pin list", 0, []string{"ID NAME UNTIL CACHED FROM", "debian - for ever yes the configuration", "new - " + until + " no a request", "web.0123 noble/current/x.img for ever yes a request"}, "", "GET /v1/pins"},
 		{"pin new", 0, []string{"new " + until + " no a request"}, "", "PUT /v1/pins/new {}"},
 		{"pin new --until 2027-01-31T18:00:00Z", 0, nil, "", `PUT /v1/pins/new {"until":"2027-01-31T18:00:00Z"}`},
 		{"pin new --until 2027-01-31", 0, nil, "", `PUT /v1/pins/new {"until":` + string(midnight) + "}"},
@@ -219,7 +240,7 @@ func TestCommands(t *testing.T) {
 // TestJSONOutput checks that every command that answers answers JSON too.
 func TestJSONOutput(t *testing.T) {
 	for _, args := range []string{
-		"status", "list", "fills", "show debian", "show gone", "queue", "queue list", "queue new", "prefetch debian", "delete debian", "pin list", "pin new", "unpin new",
+		"status", "list", "fills", "refresh noble/current/x.img", "show debian", "show gone", "queue", "queue list", "queue new", "prefetch debian", "delete debian", "pin list", "pin new", "unpin new",
 		"clear", "prune", "clean", "verify", "victims", "schedules", "plugin list", "version",
 	} {
 		socket, _ := fakeService(t)
@@ -227,5 +248,17 @@ func TestJSONOutput(t *testing.T) {
 		if !json.Valid([]byte(stdout)) {
 			t.Errorf("%s: no JSON:\n%s", args, stdout)
 		}
+	}
+}
+
+// TestRefreshSaysWhatIsNew: a name may have blanks and escapes.
+func TestRefreshSaysWhatIsNew(t *testing.T) {
+	socket, requests := fakeService(t)
+	code, stdout, stderr := runCommand(t, socket, "refresh", "a+b %41")
+	if code != 0 || !strings.Contains(stdout, "fetched") || stderr != "" {
+		t.Errorf("exit code %d\n%s%s", code, stdout, stderr)
+	}
+	if got := requests(); got[len(got)-1] != "POST /v1/images/a+b%20%2541/refresh" {
+		t.Errorf("requests %q", got)
 	}
 }

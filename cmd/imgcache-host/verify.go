@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -16,7 +17,7 @@ import (
 
 func (a *app) verify() *cobra.Command {
 	return &cobra.Command{
-		Use:   "verify [ID...]",
+		Use:   "verify [NAME...]",
 		Short: "Read cached images and check each block of them",
 		Long: "Read all images, or the named ones, and check each block. A corrupt image leaves the cache; its\n" +
 			"file is kept in invalid/ until the next clean. An image that another program stored is compared\n" +
@@ -41,10 +42,10 @@ func showReport(w io.Writer, r cache.ScrubReport) {
 		row(w, "verified on read from now on", english.Plural(r.Adopted, "image", ""))
 	}
 	for _, f := range r.Bad {
-		row(w, "bad", f.ID, f.Reason)
+		row(w, "bad", cmp.Or(f.Name, f.ID), f.Reason)
 	}
 	for _, f := range r.Unread {
-		row(w, "unread", f.ID, f.Reason)
+		row(w, "unread", cmp.Or(f.Name, f.ID), f.Reason)
 	}
 }
 

@@ -104,7 +104,8 @@ func (c *Client) Images(ctx context.Context) ([]cache.ImageInfo, error) {
 }
 
 // Image returns what the cache knows about one image; its state is
-// [cache.StateAbsent] when the cache knows nothing.
+// [cache.StateAbsent] when the cache knows nothing. Here and below an image is given
+// by its name, the path on which it is served, or its id.
 func (c *Client) Image(ctx context.Context, id string) (cache.ImageInfo, error) {
 	var out cache.ImageInfo
 	err := c.call(ctx, http.MethodGet, "/v1/images/"+url.PathEscape(id), nil, &out)
@@ -126,6 +127,14 @@ func (c *Client) Nodes(ctx context.Context, id string) ([]Node, error) {
 	}
 	err := c.call(ctx, http.MethodGet, "/v1/images/"+url.PathEscape(id)+"/nodes", nil, &out)
 	return out.Nodes, err
+}
+
+// Refresh has the service ask the origin of an image now, and waits until its
+// version is in the cache.
+func (c *Client) Refresh(ctx context.Context, id string) (cache.ImageInfo, error) {
+	var out cache.ImageInfo
+	err := c.call(ctx, http.MethodPost, "/v1/images/"+url.PathEscape(id)+"/refresh", nil, &out)
+	return out, err
 }
 
 // Delete removes a cached image.

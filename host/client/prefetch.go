@@ -39,25 +39,26 @@ type waiter struct {
 	stale   map[string]string // the failure of each image from before it was queued
 }
 
-// enqueue queues ids, and returns the images to wait for: without ids those that
-// are queued already.
-func (w waiter) enqueue(ctx context.Context, ids []string) ([]string, error) {
-	if len(ids) == 0 {
+// enqueue queues images, and returns the ids to wait for: without names those of
+// the images that are queued already.
+func (w waiter) enqueue(ctx context.Context, names []string) (ids []string, err error) {
+	if len(names) == 0 {
 		entries, err := w.service.Queued(ctx)
 		for _, e := range entries {
 			ids = append(ids, e.ID)
 		}
 		return ids, err
 	}
-	for _, id := range ids {
-		before, err := w.service.Image(ctx, id)
+	for _, name := range names {
+		before, err := w.service.Image(ctx, name)
 		if err == nil {
-			_, err = w.service.Queue(ctx, id) // false is fine: the image is cached or on its way
+			_, err = w.service.Queue(ctx, name) // false is fine: the image is cached or on its way
 		}
 		if err != nil {
-			return nil, fmt.Errorf("queue %s: %w", id, err)
+			return nil, fmt.Errorf("queue %s: %w", name, err)
 		}
-		w.stale[id] = failureOf(before)
+		w.stale[before.ID] = failureOf(before)
+		ids = append(ids, before.ID)
 	}
 	return ids, nil
 }
