@@ -206,11 +206,19 @@ func (h *Host) handlers() error {
 		if err != nil {
 			return fmt.Errorf("listener %q: %w", f.Name, err)
 		}
-		h.faces[i].handler = service.Handler(httpd.Faces{
+		clients, err := f.Credentials()
+		if err != nil {
+			return err // it says where
+		}
+		faces := httpd.Faces{
 			Images: f.Serves(config.FaceImages), Admin: f.Serves(config.FaceAdmin), Metrics: f.Serves(config.FaceMetrics),
 			Peers:   f.Serves(config.FacePeers),
 			Trusted: f.Network == config.Unix, Tokens: tokens,
-		})
+		}
+		if f.AuthFile != "" {
+			faces.Clients = &httpd.Credentials{Tokens: clients.Tokens, Passwords: clients.Passwords}
+		}
+		h.faces[i].handler = service.Handler(faces)
 	}
 	return nil
 }

@@ -555,6 +555,15 @@ func writeFile(t *testing.T, path, content string) {
 	}
 }
 
+// writeSecret is writeFile for what nobody else may read.
+func writeSecret(t *testing.T, path, content string) {
+	t.Helper()
+	writeFile(t, path, content)
+	if err := os.Chmod(path, 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // files returns the names in a directory below the cache directory.
 func (d *daemon) files(dir string) []string {
 	d.t.Helper()

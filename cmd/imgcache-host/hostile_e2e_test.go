@@ -213,7 +213,7 @@ func newAssault(t *testing.T, program, what string) assault {
 	}
 	if a.call == "Nodes" {
 		token := filepath.Join(t.TempDir(), "token")
-		writeFile(t, token, "a secret of the nodes\n")
+		writeSecret(t, token, "a secret of the nodes\n")
 		a.more = fmt.Sprintf("origin \"peer\" \"nodes\" {\n  token_file = %q\n}\n", token)
 	}
 	a.block += fmt.Sprintf("\ncommand = %q\nargs = [%q, %q, %q, \"%d\"]", program, words[0], a.deed, a.call, many)

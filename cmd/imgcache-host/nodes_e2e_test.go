@@ -62,7 +62,7 @@ func TestNodes(t *testing.T) {
 		t.Run(server.Name(), func(t *testing.T) {
 			dsn := server.Database(t)
 			token := filepath.Join(t.TempDir(), "token")
-			writeFile(t, token, "a secret of the nodes\n")
+			writeSecret(t, token, "a secret of the nodes\n")
 			origin := newOrigin(t)
 			const size = 5 << 20
 			a, b := origin.add("a", size).declare(nil), origin.add("b", size).declare(nil)
@@ -175,7 +175,7 @@ func (s *spoiler) Write(p []byte) (int, error) {
 func TestNodesMisbehave(t *testing.T) {
 	dsn := dbtest.PostgreSQL(t).Database(t)
 	token := filepath.Join(t.TempDir(), "token")
-	writeFile(t, token, "a secret of the nodes\n")
+	writeSecret(t, token, "a secret of the nodes\n")
 	origin := newOrigin(t)
 	const size = 5 << 20
 	a, b := origin.add("a", size).declare(nil), origin.add("b", size).declare(nil)

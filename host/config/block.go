@@ -96,6 +96,7 @@ func (l *Listener) body() body {
 			{name: "address", into: text(&l.Address), required: true},
 			serve,
 			{name: "token_file", into: path(&l.TokenFile)},
+			{name: "auth_file", into: path(&l.AuthFile)},
 		},
 		blocks: []block{limits},
 	}

@@ -34,8 +34,26 @@ func (d *decoder) checkListener(l Listener, at positions) {
 			d.errorAt(at.of("serve"), "Peers may administer",
 				"The tokens of a listener open everything that it serves, so other nodes could empty the cache. Serve admin on another listener.")
 		}
+		d.checkSecrets(l, at)
 	case Unix:
 		d.checkSocketPath(l.Path, at.of("path"))
+	}
+}
+
+// checkSecrets complains about the files that say who may use a listener, as far
+// as they can be read here.
+func (d *decoder) checkSecrets(l Listener, at positions) {
+	if l.AuthFile != "" && !l.Serves(FaceImages) {
+		d.errorAt(at.of("auth_file"), "Nothing to ask for", `An auth_file is for "images", which this listener does not serve; "admin" and "peers" have token_file.`)
+	}
+	if l.AuthFile != "" && l.AuthFile == l.TokenFile {
+		d.errorAt(at.of("auth_file"), "One file for two", "Who may have images could empty the cache, or be another node. Write another file.")
+	}
+	if _, err := l.Tokens(); err != nil && !cannotRead(err) {
+		d.errorAt(at.of("token_file"), "Bad file of tokens", "%s", sentence(err))
+	}
+	if _, err := l.Credentials(); err != nil && !cannotRead(err) {
+		d.errorAt(at.of("auth_file"), "Bad file of credentials", "%s", sentence(err))
 	}
 }
 
@@ -252,6 +270,7 @@ func (d *decoder) complete(c *Config) {
 	d.checkWanted(c)
 	d.checkScrubbed(c)
 	d.checkPeers(c)
+	d.checkOpen(c)
 	d.addAdminSocket(c)
 }
 
@@ -336,6 +355,37 @@ func (d *decoder) checkPeers(c *Config) {
 			"This node asks others for images, but does not say where it is. Set node { advertise }, and serve \"peers\" there.")
 	}
 }
+
+// checkOpen warns of images that only this service may read and that it hands
+// to everybody.
+func (d *decoder) checkOpen(c *Config) {
+	for _, o := range c.Origins {
+		for _, l := range c.Listeners {
+			if l.Network == TCP && l.Serves(FaceImages) && l.AuthFile == "" && o.showsCredential() {
+				d.warnAt(d.origins[o.Name].header, "Private images are open",
+					"The service shows the origin %q a credential of its own, and listener %q asks clients for none: who reaches %s reads what the service may read. Set auth_file there, or leave \"images\" out of serve.",
+					o.Name, l.Name, l.Address)
+			}
+		}
+	}
+}
+
+// showsCredential reports whether the origin is shown something that others need
+// not have.
+func (o Origin) showsCredential() bool {
+	if o.AccessKey != "" {
+		return true
+	}
+	for name, value := range o.Headers {
+		if value != "" && credentialPattern.MatchString(name) {
+			return true
+		}
+	}
+	return false
+}
+
+// credentialPattern is the names of headers that carry credentials.
+var credentialPattern = regexp.MustCompile(`(?i)auth|cookie|token|secret|passw|api-?key|access-?key|signature`)
 
 // addAdminSocket makes sure that the command line can reach the service.
 func (d *decoder) addAdminSocket(c *Config) {

@@ -88,6 +88,7 @@ type Listener struct {
 	Group     string      // Unix: name or number of the socket's group; empty: unchanged
 	Serve     []Face      // at least one
 	TokenFile string      // TCP with FaceAdmin or FacePeers: file with one bearer token a line
+	AuthFile  string      // TCP with FaceImages: file with what clients show to get images; empty: they need nothing
 	Limits    ListenerLimits
 }
 

@@ -22,6 +22,7 @@ var computed = map[string]string{
 	"node.data_dir":             "/var/lib/imgcache for root, else ~/.local/share/imgcache",
 	"node.run_dir":              "/run/imgcache for root, else $XDG_RUNTIME_DIR/imgcache",
 	`listener "tcp".token_file`: "none",
+	`listener "tcp".auth_file`:  "none",
 	`listener "unix".group`:     "the group of the service",
 	"cache.driver":              "the driver sqlite with its own defaults",
 	"cache.policy":              "the policy lru with its own defaults",

@@ -281,6 +281,47 @@ schedule "weekly" {
       |                    ^^^^^^^^
   With revalidate = "behind" the first due hit is answered before the origin is asked, although with on_origin_down = "fail" each image must be confirmed.`,
 		},
+		{
+			"a credential of the service, and none of clients", `origin "directory" "golden" {
+  path = "/srv/images"
+}`, `origin "http" "mirror" {
+  endpoint = "https://mirror.example/"
+  headers  = { "X-Auth-Token" = "hidden" }
+}
+origin "http" "open" {
+  endpoint = "https://open.example/"
+  prefix   = "/open/"
+  headers  = { "User-Agent" = "cache", Cookie = "" }
+}
+origin "s3" "bucket" {
+  endpoint   = "https://s3.example/"
+  bucket     = "images"
+  prefix     = "/bucket/"
+  access_key = "hidden"
+  secret_key = "hidden"
+}
+listener "tcp" "asks" {
+  address   = "127.0.0.1:1"
+  auth_file = "clients"
+}
+listener "tcp" "metrics" {
+  address = "127.0.0.1:2"
+  serve   = ["metrics"]
+}
+listener "unix" "local" {
+  path  = "/run/x.sock"
+  serve = ["images"]
+}`,
+			`test.hcl:8,1: warning: Private images are open
+    8 | origin "http" "mirror" {
+      | ^^^^^^^^^^^^^^^^^^^^^^
+  The service shows the origin "mirror" a credential of its own, and listener "public" asks clients for none: who reaches 127.0.0.1:9292 reads what the service may read. Set auth_file there, or leave "images" out of serve.
+
+test.hcl:17,1: warning: Private images are open
+   17 | origin "s3" "bucket" {
+      | ^^^^^^^^^^^^^^^^^^^^
+  The service shows the origin "bucket" a credential of its own, and listener "public" asks clients for none: who reaches 127.0.0.1:9292 reads what the service may read. Set auth_file there, or leave "images" out of serve.`,
+		},
 		{"pins with one origin", "\norigin", "\npin \"all\" {\n  images = [\"a\", \"b.c\"]\n}\norigin", ""},
 		{
 			"pins with several origins", `path = "/srv/images"

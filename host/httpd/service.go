@@ -181,17 +181,23 @@ type Faces struct {
 	// ask for one of Tokens, and let nobody in when there is none.
 	Trusted bool
 	Tokens  []string
+
+	// Clients is what Images asks for. Nil: nothing.
+	Clients *Credentials
 }
 
 // Handler returns the handler of a listener that serves f.
 func (s *Service) Handler(f Faces) http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("/healthz", methods{http.MethodGet: s.health})
-	others := noRoute
+	var others http.Handler = http.HandlerFunc(noRoute)
 	if f.Images {
-		others = s.downloads.serve
+		others = http.HandlerFunc(s.downloads.serve)
 	}
-	mux.HandleFunc("/", others)
+	if f.Images && f.Clients != nil {
+		others = newDoorkeeper(*f.Clients).guard(others)
+	}
+	mux.Handle("/", others)
 	guarded := func(h http.Handler) http.Handler { return h }
 	if !f.Trusted {
 		guarded = func(h http.Handler) http.Handler { return requireToken(f.Tokens, h) }
