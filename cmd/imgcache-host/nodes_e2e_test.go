@@ -127,7 +127,7 @@ func TestNodes(t *testing.T) {
 			if got := two.do(http.MethodGet, "none", "Cache-Control", "only-if-cached"); got.status != http.StatusGatewayTimeout {
 				t.Errorf("only-if-cached: status %d", got.status)
 			}
-			for id, want := range map[string]int{"nobody-has-it": http.StatusNotFound, "no id": http.StatusBadRequest, "elsewhere": http.StatusOK} {
+			for id, want := range map[string]int{"nobody-has-it": http.StatusNotFound, "no//name": http.StatusBadRequest, "elsewhere": http.StatusOK} {
 				if got := two.call(http.MethodGet, "/v2/cache/nodes/"+url.PathEscape(id), ""); got.status != want {
 					t.Errorf("nodes of %q: status %d: %s", id, got.status, got.body)
 				}
