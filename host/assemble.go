@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"strings"
+	"time"
 
 	"github.com/imgcache/imgcache-host/host/cache"
 	"github.com/imgcache/imgcache-host/host/config"
@@ -240,6 +241,9 @@ func (h *Host) ready() []httpd.Lack {
 	}
 	if u.Records != "ready" || u.RecordsError != "" {
 		lack("records", strings.TrimSuffix(u.Records+": "+u.RecordsError, ": "))
+	}
+	for _, o := range u.Origins {
+		lack("origin "+o.Origin, fmt.Sprintf("it has confirmed no cached image since %s, and they are served stale: %s", o.Since.Format(time.RFC3339), o.Error))
 	}
 	if err := h.heart.trouble(); err != nil {
 		lack("heartbeat", err.Error())

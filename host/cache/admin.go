@@ -214,7 +214,7 @@ func (c *Cache) Usage() Usage {
 		Records: c.recorder.Records(), RecordsError: c.recorder.Why(), UnsentSince: c.recorder.Since(),
 		Hits: c.stats.hits.Load(), Misses: c.stats.misses.Load(),
 		BytesServed: c.stats.served.Load(), BytesFetched: c.stats.fetched.Load(),
-		Quarantined: c.stats.quarantined.Load(), Scrub: c.scrubs.progress(),
+		Quarantined: c.stats.quarantined.Load(), Stale: c.stats.stale.Load(), Scrub: c.scrubs.progress(),
 		Policy: c.evictor.Decided(), Disk: c.disk.state(), Origins: c.reach.list(),
 	}
 	u.MinFree = c.cfg.Prune.MinFree

@@ -175,6 +175,7 @@ type Usage struct {
 	BytesServed  uint64          `json:"bytes_served"`            // since start
 	BytesFetched uint64          `json:"bytes_fetched"`           // since start, from origins
 	Policy       string          `json:"policy"`                  // who decides, as of the last eviction: the policy's name, or "lru (fallback): reason"
+	Stale        uint64          `json:"stale"`                   // since start, requests answered by an image that the origin could not confirm
 	Quarantined  uint64          `json:"quarantined"`             // since start, images that turned out to be corrupt
 	Origins      []OriginTrouble `json:"origins,omitempty"`       // that cannot confirm cached images, which are served stale
 	Disk         string          `json:"disk"`                    // "ok", or why nothing is stored

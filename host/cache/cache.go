@@ -75,6 +75,7 @@ type stats struct {
 	hits, misses    atomic.Uint64
 	served, fetched atomic.Uint64 // bytes
 	quarantined     atomic.Uint64
+	stale           atomic.Uint64
 }
 
 // errStopped ends the work of a cache that is closed.

@@ -117,6 +117,7 @@ func (c *Cache) orStale(content Content, err error, stale *index.Image, o origin
 func (k *cachedContent) tell(stale bool) {
 	switch {
 	case stale:
+		k.c.stats.stale.Add(1)
 		k.outcome.Detail, k.outcome.Confirmed = DetailStale, k.im.Check.Confirmed()
 	case !k.info.Verified:
 		k.outcome.Detail = DetailUnverified
