@@ -31,7 +31,7 @@ func TestBadDiskAtStart(t *testing.T) {
 			mend: func(t *testing.T, dir string) { mountTmpfs(t, dir, syscall.MS_REMOUNT) },
 		},
 		{
-			what: "unknown format", why: `.imgcache/format holds "pdf"`,
+			what: "unknown format", why: `.imgcache/format contains "pdf"`,
 			harm: func(t *testing.T, dir string) { writeFile(t, filepath.Join(dir, ".imgcache", "format"), "pdf") },
 			mend: func(t *testing.T, dir string) { mustRemove(t, filepath.Join(dir, ".imgcache", "format")) },
 		},
