@@ -1,6 +1,7 @@
 package store
 
 import (
+	"errors"
 	"io"
 	"io/fs"
 	"time"
@@ -21,7 +22,25 @@ type FS interface {
 	Chtimes(op, name string, mtime time.Time) error
 	SyncDir(op, name string) error // makes renames in the directory durable
 	Free(op string) (int64, error) // bytes that an ordinary user can still write
+
+	// Inodes is how many files can still be made; -1: the file system has no
+	// such limit.
+	Inodes(op string) (int64, error)
+
+	// Lock locks the directory itself against other processes until the result
+	// is closed. The error is EWOULDBLOCK when another one has it, and
+	// errors.ErrUnsupported where directories cannot be locked.
+	Lock(op string) (io.Closer, error)
+
+	// Check says why the directory cannot be used any more: it cannot be
+	// written, or, with an error that wraps [ErrElsewhere], the path by which it
+	// was opened does not lead to it.
+	Check(op string) error
 }
+
+// ErrElsewhere says that the path of a directory does not lead to the one that
+// is open: it was removed, replaced, or another file system is mounted there.
+var ErrElsewhere = errors.New("its path leads to another directory, or to none")
 
 // File is an open file of an [FS]. Its methods fail under the label that it
 // was opened with plus ".read", ".write", ".sync", ".stat", ".truncate" or
@@ -40,6 +59,12 @@ type File interface {
 // allocator is a [File] that can reserve blocks beyond its size.
 type allocator interface {
 	Allocate(size int64) error
+}
+
+// puncher is a [File] of which a part, of whole pages, can give its blocks back
+// and reads as zeros from then on.
+type puncher interface {
+	Punch(off, n int64) error
 }
 
 // forgetter is a [File] that can free the memory in which it caches its bytes.

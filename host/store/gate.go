@@ -1,25 +1,31 @@
 package store
 
 import (
+	"errors"
 	"fmt"
+	"io"
 	"io/fs"
+	"os"
 	"sync/atomic"
 	"time"
 )
 
-// gate is the [FS] of a [Store]. It passes operations on once the directory is
-// open; until then every operation fails with the reason.
+// gate is the [FS] of a [Store]: the directory's own once that is open. Until
+// then every operation fails with the reason. An operation that makes something
+// and finds that its directory is gone has the layout put in order, and is tried
+// once more.
 type gate struct {
 	state atomic.Pointer[gateState]
 }
 
-// gateState is either an open directory or the reason why it is not open.
+// gateState is a directory, or why there is none.
 type gateState struct {
-	fs  FS
-	why error
+	fs   FS
+	mend func() bool // puts the layout in order; false: there is no sense in another attempt
+	why  error
 }
 
-func (g *gate) open(fsys FS) { g.state.Store(&gateState{fs: fsys}) }
+func (g *gate) open(fsys FS, mend func() bool) { g.state.Store(&gateState{fs: fsys, mend: mend}) }
 
 // shut makes operations fail. Their errors do not wrap the error of the
 // directory: an image must not seem absent because the directory is.
@@ -27,30 +33,46 @@ func (g *gate) shut(why error) {
 	g.state.Store(&gateState{why: fmt.Errorf("%w: %v", ErrNotOpen, why)})
 }
 
-// through returns the directory, or why there is none.
-func (g *gate) through() (FS, error) {
-	s := g.state.Load()
-	return s.fs, s.why
+// gone reports whether an error may mean that a directory of the layout is gone.
+func gone(err error) bool {
+	return errors.Is(err, fs.ErrNotExist) && !errors.Is(err, errNotRegular)
 }
 
-func (g *gate) OpenFile(op, name string, flag int, perm fs.FileMode) (File, error) {
-	fsys, err := g.through()
-	if err != nil {
-		return nil, err
+// making is do for operations that make something.
+func (g *gate) making(f func(FS) error) error {
+	s := g.state.Load()
+	if s.why != nil {
+		return s.why
 	}
-	return fsys.OpenFile(op, name, flag, perm)
+	err := f(s.fs)
+	if gone(err) && s.mend() {
+		err = f(s.fs)
+	}
+	return err
+}
+
+func (g *gate) OpenFile(op, name string, flag int, perm fs.FileMode) (file File, err error) {
+	do := g.do
+	if flag&os.O_CREATE != 0 {
+		do = g.making
+	}
+	err = do(func(f FS) error {
+		file, err = f.OpenFile(op, name, flag, perm)
+		return err
+	})
+	return file, err
 }
 
 func (g *gate) Mkdir(op, name string, perm fs.FileMode) error {
-	return g.do(func(f FS) error { return f.Mkdir(op, name, perm) })
+	return g.making(func(f FS) error { return f.Mkdir(op, name, perm) })
 }
 
 func (g *gate) Rename(op, oldname, newname string) error {
-	return g.do(func(f FS) error { return f.Rename(op, oldname, newname) })
+	return g.making(func(f FS) error { return f.Rename(op, oldname, newname) })
 }
 
 func (g *gate) Link(op, oldname, newname string) error {
-	return g.do(func(f FS) error { return f.Link(op, oldname, newname) })
+	return g.making(func(f FS) error { return f.Link(op, oldname, newname) })
 }
 
 func (g *gate) Remove(op, name string) error {
@@ -62,38 +84,60 @@ func (g *gate) Chtimes(op, name string, mtime time.Time) error {
 }
 
 func (g *gate) SyncDir(op, name string) error {
-	return g.do(func(f FS) error { return f.SyncDir(op, name) })
+	return g.making(func(f FS) error { return f.SyncDir(op, name) })
 }
 
-func (g *gate) Lstat(op, name string) (fs.FileInfo, error) {
-	fsys, err := g.through()
-	if err != nil {
-		return nil, err
-	}
-	return fsys.Lstat(op, name)
-}
-
-func (g *gate) ReadDir(op, name string) ([]fs.DirEntry, error) {
-	fsys, err := g.through()
-	if err != nil {
-		return nil, err
-	}
-	return fsys.ReadDir(op, name)
-}
-
-func (g *gate) Free(op string) (int64, error) {
-	fsys, err := g.through()
-	if err != nil {
-		return 0, err
-	}
-	return fsys.Free(op)
-}
-
-// do is through for operations that answer with an error alone.
-func (g *gate) do(f func(FS) error) error {
-	fsys, err := g.through()
-	if err != nil {
+func (g *gate) Lstat(op, name string) (fi fs.FileInfo, err error) {
+	err = g.do(func(f FS) error {
+		fi, err = f.Lstat(op, name)
 		return err
+	})
+	return fi, err
+}
+
+// ReadDir is asked for the directories of the layout alone, which are to be
+// there.
+func (g *gate) ReadDir(op, name string) (entries []fs.DirEntry, err error) {
+	err = g.making(func(f FS) error {
+		entries, err = f.ReadDir(op, name)
+		return err
+	})
+	return entries, err
+}
+
+func (g *gate) Free(op string) (n int64, err error) {
+	err = g.do(func(f FS) error {
+		n, err = f.Free(op)
+		return err
+	})
+	return n, err
+}
+
+func (g *gate) Inodes(op string) (n int64, err error) {
+	err = g.do(func(f FS) error {
+		n, err = f.Inodes(op)
+		return err
+	})
+	return n, err
+}
+
+func (g *gate) Lock(op string) (l io.Closer, err error) {
+	err = g.do(func(f FS) error {
+		l, err = f.Lock(op)
+		return err
+	})
+	return l, err
+}
+
+func (g *gate) Check(op string) error {
+	return g.do(func(f FS) error { return f.Check(op) })
+}
+
+// do is an operation on the directory, if there is one.
+func (g *gate) do(f func(FS) error) error {
+	s := g.state.Load()
+	if s.why != nil {
+		return s.why
 	}
-	return f(fsys)
+	return f(s.fs)
 }

@@ -26,6 +26,9 @@ const (
 	fillsDir      = privateDir + "/fills"
 )
 
+// layoutDirs are all of them but the private one, which comes first.
+var layoutDirs = []string{blocksDir, trashDir, fillsDir, incompleteDir, invalidDir, queueDir}
+
 // The files in the private directory.
 const (
 	lockFile     = privateDir + "/lock"
@@ -62,50 +65,114 @@ func (e *NewerError) Error() string {
 	return fmt.Sprintf("the directory has format %d, this program knows formats up to %d: use the newer program", e.Format, e.Known)
 }
 
-// layout prepares a cache directory while it is opened.
+// layout is a cache directory that is being opened, or put in order.
 type layout struct {
 	fs       FS
 	log      *slog.Logger
 	upgrades []upgrade
 
-	lock     File
-	instance string
+	locks    locks
+	instance string // "": not known yet
 }
 
-// prepare checks the format, takes the lock, and creates what is missing. The
-// order makes sure that it changes nothing in a directory of another process or
-// of a newer program.
+// prepare checks the format, takes the locks, and makes what is missing, in an
+// order that changes nothing in a directory that is not ours to change.
 func (l *layout) prepare() error {
 	if _, err := l.readFormat(); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	if err := l.fs.Mkdir("open.mkdir", privateDir, dirPerm); err != nil {
-		return fmt.Errorf("make directory: %w", err)
-	}
-	if err := l.takeLock(); err != nil {
+	if err := l.lockDir(); err != nil {
 		return err
 	}
-	for _, dir := range []string{blocksDir, trashDir, fillsDir, incompleteDir, invalidDir, queueDir} {
-		if err := l.fs.Mkdir("open.mkdir", dir, dirPerm); err != nil {
-			return fmt.Errorf("make directory: %w", err)
+	if _, err := l.ensureDir(privateDir); err != nil {
+		return err
+	}
+	if err := l.lockTheFile(); err != nil {
+		return err
+	}
+	for _, dir := range layoutDirs {
+		if _, err := l.ensureDir(dir); err != nil {
+			return err
 		}
 	}
-	if err := l.ensureFormat(); err != nil {
+	if _, err := l.ensureFormat(); err != nil {
 		return err
 	}
-	return l.ensureInstance()
+	_, err := l.ensureInstance()
+	return err
 }
 
-// release gives up the lock, and closes what else was opened.
-func (l *layout) release(others io.Closer) error {
-	var errs []error
-	if l.lock != nil {
-		errs = append(errs, l.lock.Close())
+// mend makes what is missing of the layout of a directory that was in order and
+// is locked, and returns its names.
+func (l *layout) mend() (made []string, err error) {
+	steps := []struct {
+		name   string
+		ensure func() (bool, error)
+	}{
+		{privateDir, func() (bool, error) { return l.ensureDir(privateDir) }},
+		{lockFile, l.ensureLockFile},
+		{formatFile, l.ensureFormat},
+		{instanceFile, l.ensureInstance},
 	}
-	if others != nil {
-		errs = append(errs, others.Close())
+	for _, dir := range layoutDirs {
+		steps = append(steps, struct {
+			name   string
+			ensure func() (bool, error)
+		}{dir, func() (bool, error) { return l.ensureDir(dir) }})
 	}
-	return errors.Join(errs...)
+	for _, step := range steps {
+		missing, err := step.ensure()
+		if err != nil {
+			return made, err
+		}
+		if missing {
+			made = append(made, step.name)
+		}
+	}
+	return made, nil
+}
+
+// ensureDir makes a directory of the layout if it is missing, and reports whether
+// it was. What bears its name and is none is an error that says what it is.
+func (l *layout) ensureDir(dir string) (missing bool, err error) {
+	fi, err := l.fs.Lstat("open.lstat", dir)
+	switch {
+	case err == nil && fi.IsDir():
+		return false, nil
+	case err == nil && fi.Mode().Type() == fs.ModeSymlink:
+		return false, fmt.Errorf("%s is a symbolic link, expected a directory: images move between it and the cache directory, "+
+			"which one file system must hold; remove the link, and to use another disk, link or mount the cache directory as a whole", dir)
+	case err == nil:
+		return false, fmt.Errorf("%s is %s, expected a directory: remove it or give it another name", dir, l.kind(dir))
+	case !errors.Is(err, fs.ErrNotExist):
+		return false, fmt.Errorf("look at directory: %w", err)
+	}
+	if err := l.fs.Mkdir("open.mkdir", dir, dirPerm); err != nil {
+		return true, fmt.Errorf("make directory: %w", err)
+	}
+	return true, nil
+}
+
+// kind says for people what a name is that is not what it should be.
+func (l *layout) kind(name string) string {
+	fi, err := l.fs.Lstat("open.kind", name)
+	if err != nil {
+		return "nothing that can be looked at"
+	}
+	switch mode := fi.Mode(); {
+	case mode.IsRegular():
+		return "a file"
+	case mode.IsDir():
+		return "a directory"
+	case mode&fs.ModeSymlink != 0:
+		return "a symbolic link"
+	case mode&fs.ModeNamedPipe != 0:
+		return "a FIFO"
+	case mode&fs.ModeSocket != 0:
+		return "a socket"
+	default:
+		return "a device"
+	}
 }
 
 // format is the newest format that is known.
@@ -126,26 +193,27 @@ func (l *layout) readFormat() (int, error) {
 	return v, nil
 }
 
-// ensureFormat reads the format again, now under the lock, and upgrades the
-// directory to the newest one. A directory without a format is new.
-func (l *layout) ensureFormat() error {
+// ensureFormat reads the format again, now under the lock, and brings the
+// directory to the newest one. It reports whether there was none, as in a new
+// directory.
+func (l *layout) ensureFormat() (missing bool, err error) {
 	v, err := l.readFormat()
 	if errors.Is(err, fs.ErrNotExist) {
-		return l.writeFormat(l.format())
+		return true, l.writeFormat(l.format())
 	}
 	if err != nil {
-		return err
+		return false, err
 	}
 	for ; v < l.format(); v++ {
 		if err := l.upgrades[v-1](l.fs); err != nil {
-			return fmt.Errorf("upgrade from format %d: %w", v, err)
+			return false, fmt.Errorf("upgrade from format %d: %w", v, err)
 		}
 		if err := l.writeFormat(v + 1); err != nil {
-			return err
+			return false, err
 		}
 		l.log.Info("the cache directory was upgraded", "format", v+1)
 	}
-	return nil
+	return false, nil
 }
 
 func (l *layout) writeFormat(v int) error {
@@ -155,22 +223,29 @@ func (l *layout) writeFormat(v int) error {
 	return nil
 }
 
-func (l *layout) ensureInstance() error {
+// ensureInstance reads the name of this cache, or gives it one, which is the one
+// that is known already, if any. It reports whether the file was missing or
+// damaged.
+func (l *layout) ensureInstance() (missing bool, err error) {
 	b, err := readSmall(l.fs, "open.instance", instanceFile)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return false, fmt.Errorf("read instance: %w", err)
+	}
 	if err == nil {
-		l.instance = strings.TrimSpace(string(b))
-		if raw, err := hex.DecodeString(l.instance); err == nil && len(raw) == 16 {
-			return nil
+		name := strings.TrimSpace(string(b))
+		if raw, err := hex.DecodeString(name); err == nil && len(raw) == 16 {
+			l.instance = name
+			return false, nil
 		}
-		l.log.Warn("the name of this cache is damaged; the cache gets a new one", "file", instanceFile)
-	} else if !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("read instance: %w", err)
+		l.log.Warn("the name of this cache is damaged and is written again", "file", instanceFile)
 	}
-	l.instance = randomHex(16)
+	if l.instance == "" {
+		l.instance = randomHex(16)
+	}
 	if err := writeSmall(l.fs, "open.instance", instanceFile, l.instance); err != nil {
-		return fmt.Errorf("write instance: %w", err)
+		return true, fmt.Errorf("write instance: %w", err)
 	}
-	return nil
+	return true, nil
 }
 
 // smallFile bounds how much is read of a file that contains one line.

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"strconv"
 	"strings"
@@ -22,18 +23,69 @@ func (e *LockedError) Error() string {
 	return fmt.Sprintf("in use by process %d", e.PID)
 }
 
-// takeLock locks the lock file and writes our process id to it. The file is
-// never removed: otherwise two processes could hold locks on two files of the
-// same name.
-func (l *layout) takeLock() error {
-	f, err := l.fs.OpenFile("lock", lockFile, os.O_RDWR|os.O_CREATE, filePerm)
-	if err != nil {
-		return fmt.Errorf("open lock: %w", err)
+// locks are what keeps other processes out of a cache directory. The directory
+// itself is locked, which no unlink can undo. The lock file is locked as well:
+// older programs look there only, and people find our process id in it.
+type locks struct {
+	dir  io.Closer // nil: the file system does not lock directories
+	file File
+}
+
+// held reports whether anything is locked.
+func (l locks) held() bool { return l.dir != nil || l.file != nil }
+
+// release gives both up.
+func (l *locks) release() error {
+	var errs []error
+	if l.file != nil {
+		errs = append(errs, l.file.Close())
 	}
-	if err := lock(f); err != nil {
+	if l.dir != nil {
+		errs = append(errs, l.dir.Close())
+	}
+	*l = locks{}
+	return errors.Join(errs...)
+}
+
+// lockDir locks the directory. It changes nothing in it.
+func (l *layout) lockDir() error {
+	d, err := l.fs.Lock("lock.dir")
+	switch {
+	case errors.Is(err, errors.ErrUnsupported):
+		l.log.Info("the file system does not lock directories; the lock file alone keeps other processes out", "file", lockFile, "error", err)
+		return nil
+	case errors.Is(err, syscall.EWOULDBLOCK):
+		return &LockedError{PID: l.holder()}
+	case err != nil:
+		return fmt.Errorf("lock directory: %w", err)
+	}
+	l.locks.dir = d
+	return nil
+}
+
+// holder is the process id in the lock file; 0: there is none.
+func (l *layout) holder() int {
+	b, _ := readSmall(l.fs, "lock.holder", lockFile) // for the message alone
+	pid, _ := strconv.Atoi(strings.TrimSpace(string(b)))
+	return pid
+}
+
+// lockTheFile locks the lock file, which is made if need be, in place of one
+// that was locked and is not there any more, and writes our process id into it.
+// The file stays for ever: were it removed, an older program could lock another
+// one of the same name.
+func (l *layout) lockTheFile() error {
+	f, err := l.openLockFile()
+	if err != nil {
+		return err
+	}
+	if err := l.lockFile(f); err != nil {
 		return errors.Join(err, f.Close())
 	}
-	l.lock = f
+	if l.locks.file != nil {
+		l.locks.file.Close()
+	}
+	l.locks.file = f
 	if err := f.Truncate(0); err != nil {
 		return fmt.Errorf("write lock: %w", err)
 	}
@@ -43,19 +95,54 @@ func (l *layout) takeLock() error {
 	return nil
 }
 
-func lock(f File) error {
-	l, ok := f.(locker)
+// openLockFile opens the lock file. What bears its name and is no file, such as a
+// link, is set aside: no program of ours has ever locked it.
+func (l *layout) openLockFile() (File, error) {
+	open := func() (File, error) { return l.fs.OpenFile("lock", lockFile, os.O_RDWR|os.O_CREATE, filePerm) }
+	f, err := open()
+	if errors.Is(err, errNotRegular) {
+		const aside = lockFile + ".damaged"
+		if err := l.fs.Rename("lock.setaside", lockFile, aside); err != nil {
+			return nil, fmt.Errorf("%s is %s, expected a file, and cannot be set aside: remove it: %w", lockFile, l.kind(lockFile), err)
+		}
+		l.log.Warn("the lock is no file; it was set aside, and made anew", "is", l.kind(aside), "now", aside)
+		f, err = open()
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open lock: %w", err)
+	}
+	return f, nil
+}
+
+// lockFile locks the open lock file.
+func (l *layout) lockFile(f File) error {
+	k, ok := f.(locker)
 	if !ok {
 		return errors.New("lock: the file system does not support locks")
 	}
-	err := l.Lock()
+	err := k.Lock()
 	if errors.Is(err, syscall.EWOULDBLOCK) {
-		b, _ := io.ReadAll(io.LimitReader(f, smallFile)) // only for the message
-		pid, _ := strconv.Atoi(strings.TrimSpace(string(b)))
-		return &LockedError{PID: pid}
+		return &LockedError{PID: l.holder()}
 	}
 	if err != nil {
 		return fmt.Errorf("lock: %w", err)
 	}
 	return nil
+}
+
+// ensureLockFile locks the lock file anew when the one that is locked has lost
+// its name. It reports whether that was so.
+func (l *layout) ensureLockFile() (bool, error) {
+	locked, err := l.locks.file.Stat()
+	if err != nil {
+		return false, fmt.Errorf("stat lock: %w", err)
+	}
+	named, err := l.fs.Lstat("lock.lstat", lockFile)
+	switch {
+	case err == nil && os.SameFile(locked, named):
+		return false, nil
+	case err != nil && !errors.Is(err, fs.ErrNotExist):
+		return false, fmt.Errorf("stat lock: %w", err)
+	}
+	return true, l.lockTheFile()
 }

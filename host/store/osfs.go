@@ -3,6 +3,7 @@ package store
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"sync/atomic"
@@ -17,11 +18,11 @@ import (
 var errNotRegular = fmt.Errorf("not a regular file: %w", fs.ErrNotExist)
 
 // OpenFS returns the real operations on dir, which is made if it does not
-// exist. No name leads out of dir, and no file is opened through a symbolic
-// link. The result is also an io.Closer.
+// exist. Dir may be a symbolic link; from there on no name leads out of it, and no
+// file is opened through a link. The result is also an io.Closer.
 func OpenFS(dir string) (FS, error) {
 	if err := os.MkdirAll(dir, dirPerm); err != nil {
-		return nil, err
+		return nil, explainLink(dir, err)
 	}
 	root, err := os.OpenRoot(dir)
 	if err != nil {
@@ -31,10 +32,21 @@ func OpenFS(dir string) (FS, error) {
 	if err != nil {
 		return nil, errors.Join(err, root.Close())
 	}
-	return &osFS{root: root, top: top}, nil
+	return &osFS{path: dir, root: root, top: top}, nil
+}
+
+// explainLink says what is wrong with a directory that could not be made because
+// a link of its name leads nowhere, of which the kernel only says that it exists.
+func explainLink(dir string, err error) error {
+	target, lerr := os.Readlink(dir)
+	if lerr != nil || !isExist(err) {
+		return err
+	}
+	return fmt.Errorf("%s is a symbolic link to %s, which is no directory: make that directory, or remove the link", dir, target)
 }
 
 type osFS struct {
+	path string // as it was given
 	root *os.Root
 	top  *os.File // the directory of root
 
@@ -196,11 +208,62 @@ func (o *osFS) Free(string) (int64, error) {
 	return int64(st.Bavail) * st.Frsize, nil
 }
 
+func (o *osFS) Inodes(string) (int64, error) {
+	var st unix.Statfs_t
+	if err := control(o.top, func(fd int) error { return unix.Fstatfs(fd, &st) }); err != nil {
+		return 0, os.NewSyscallError("fstatfs", err)
+	}
+	if st.Files == 0 { // as btrfs has it
+		return -1, nil
+	}
+	return int64(st.Ffree), nil
+}
+
+// Lock opens the directory once more: the lock belongs to what was opened, and
+// must end before the other uses of the directory do.
+func (o *osFS) Lock(string) (io.Closer, error) {
+	d, err := o.root.Open(".")
+	if err != nil {
+		return nil, err
+	}
+	err = osFile{d}.Lock()
+	// A file server that has locks for files that are open for writing alone
+	// says EBADF.
+	for _, no := range []error{unix.EBADF, unix.ENOLCK, unix.EOPNOTSUPP, unix.ENOSYS, unix.EINVAL} {
+		if errors.Is(err, no) {
+			err = fmt.Errorf("%w: %v", errors.ErrUnsupported, err)
+		}
+	}
+	if err != nil {
+		return nil, errors.Join(err, d.Close())
+	}
+	return d, nil
+}
+
+func (o *osFS) Check(string) error {
+	here, err := o.top.Stat()
+	if err != nil {
+		return err
+	}
+	there, err := os.Stat(o.path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist), err == nil && !os.SameFile(here, there):
+		return ErrElsewhere
+	case err != nil:
+		return err
+	}
+	// No trial, which would wake the disk of an idle machine each time.
+	return os.NewSyscallError("access", control(o.top, func(fd int) error {
+		return unix.Faccessat(fd, ".", unix.W_OK|unix.X_OK, unix.AT_EACCESS)
+	}))
+}
+
 // osFile is a [File] that can also do what only some file systems can.
 type osFile struct{ *os.File }
 
 var (
 	_ allocator = osFile{}
+	_ puncher   = osFile{}
 	_ forgetter = osFile{}
 	_ locker    = osFile{}
 )
@@ -210,6 +273,13 @@ var (
 func (f osFile) Allocate(n int64) error {
 	return os.NewSyscallError("fallocate", control(f.File, func(fd int) error {
 		return unix.Fallocate(fd, unix.FALLOC_FL_KEEP_SIZE, 0, n)
+	}))
+}
+
+// Punch gives the blocks of n bytes from off on back.
+func (f osFile) Punch(off, n int64) error {
+	return os.NewSyscallError("fallocate", control(f.File, func(fd int) error {
+		return unix.Fallocate(fd, unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, off, n)
 	}))
 }
 

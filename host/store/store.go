@@ -73,10 +73,17 @@ type Store struct {
 	log      *slog.Logger
 	now      func() time.Time
 
-	opening  sync.Mutex             // held while the directory is opened
 	instance atomic.Pointer[string] // nil: not open
-	lock     File                   // guarded by opening
-	closer   io.Closer              // of an FS that Open made; may be nil; guarded by opening
+
+	// opening is held while the directory is opened or put in order, and guards
+	// what follows. It may be taken under publishing and queueing.
+	opening sync.Mutex
+	real    FS        // behind the gate; nil: not open
+	locks   locks     // of the directory
+	closer  io.Closer // of an FS that Open made; may be nil
+	made    []string  // of the layout, anew, since Mend was asked
+	known   string    // the name of the cache, if it was open once
+	ended   bool      // by Close
 
 	// publishing is held while names in the base directory change, which
 	// takes several renames. It is never held for a sync, nor for an unlink
@@ -125,9 +132,14 @@ func newStore(cfg Config, upgrades []upgrade) *Store {
 func (s *Store) Open() error {
 	s.opening.Lock()
 	defer s.opening.Unlock()
-	if s.lock != nil {
+	if s.real != nil {
 		return nil
 	}
+	return s.openLocked()
+}
+
+// openLocked needs the mutex opening.
+func (s *Store) openLocked() error {
 	fsys := s.cfg.FS
 	var closer io.Closer
 	if fsys == nil {
@@ -139,30 +151,46 @@ func (s *Store) Open() error {
 		}
 		fsys, closer = real, real.(io.Closer)
 	}
-	l := &layout{fs: fsys, log: s.log, upgrades: s.upgrades}
+	l := &layout{fs: fsys, log: s.log, upgrades: s.upgrades, instance: s.known}
 	if err := l.prepare(); err != nil {
 		err = fmt.Errorf("open cache directory %s: %w", s.cfg.Dir, err)
 		s.fs.shut(err)
-		return errors.Join(err, l.release(closer))
+		return errors.Join(err, l.locks.release(), closeIf(closer))
 	}
-	s.lock, s.closer = l.lock, closer
+	s.real, s.locks, s.closer = fsys, l.locks, closer
+	s.known, s.ended = l.instance, false
 	s.instance.Store(&l.instance)
-	s.fs.open(fsys)
+	s.fs.open(fsys, s.mendForUse)
 	return nil
+}
+
+// leaveLocked gives the directory up. It needs the mutex opening.
+func (s *Store) leaveLocked() error {
+	err := errors.Join(s.locks.release(), closeIf(s.closer))
+	s.real, s.closer = nil, nil
+	return err
+}
+
+func closeIf(c io.Closer) error {
+	if c == nil {
+		return nil
+	}
+	return c.Close()
 }
 
 // Now is the clock on the wall, by which files get their times.
 func (s *Store) Now() time.Time { return s.now() }
 
-// IsOpen reports whether [Store.Open] has succeeded.
+// IsOpen reports whether [Store.Open] has succeeded, and the directory was not
+// lost since.
 func (s *Store) IsOpen() bool { return s.instance.Load() != nil }
 
 // Close gives up the lock. Images and staged files that are open stay usable.
 func (s *Store) Close() error {
 	s.opening.Lock()
 	defer s.opening.Unlock()
-	l := layout{lock: s.lock}
-	return l.release(s.closer)
+	s.ended = true
+	return s.leaveLocked()
 }
 
 // FS returns the operations on the cache directory, for callers that keep files

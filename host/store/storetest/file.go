@@ -102,3 +102,11 @@ func (f *file) Allocate(size int64) error {
 	}
 	return f.File.(interface{ Allocate(int64) error }).Allocate(size)
 }
+
+// Punch gives blocks back.
+func (f *file) Punch(off, n int64) error {
+	if err := f.call("punch"); err != nil {
+		return err
+	}
+	return f.File.(interface{ Punch(off, n int64) error }).Punch(off, n)
+}

@@ -72,6 +72,7 @@ type FS struct {
 	calls []Call
 	nth   map[string]int
 	open  map[*file]bool
+	locks map[*lock]bool
 }
 
 // New returns an FS on a directory. What it keeps open is closed when the
@@ -82,7 +83,7 @@ func New(t testing.TB, dir string) *FS {
 	if err != nil {
 		t.Fatal(err)
 	}
-	f := &FS{inner: inner, disk: newDisk(t, dir), open: map[*file]bool{}}
+	f := &FS{inner: inner, disk: newDisk(t, dir), open: map[*file]bool{}, locks: map[*lock]bool{}}
 	f.Inject(nil)
 	t.Cleanup(f.Kill)
 	return f
@@ -126,6 +127,10 @@ func (f *FS) Kill() {
 		file.File.Close()
 	}
 	clear(f.open)
+	for l := range f.locks {
+		l.inner.Close()
+	}
+	clear(f.locks)
 	if c, ok := f.inner.(io.Closer); ok {
 		c.Close()
 	}
@@ -264,6 +269,55 @@ func (f *FS) Free(op string) (int64, error) {
 		return 0, err
 	}
 	return f.inner.Free(op)
+}
+
+// Inodes implements store.FS.
+func (f *FS) Inodes(op string) (int64, error) {
+	if err := f.call(op, "."); err != nil {
+		return 0, err
+	}
+	return f.inner.Inodes(op)
+}
+
+// Check implements store.FS.
+func (f *FS) Check(op string) error {
+	if err := f.call(op, "."); err != nil {
+		return err
+	}
+	return f.inner.Check(op)
+}
+
+// Lock implements store.FS.
+func (f *FS) Lock(op string) (io.Closer, error) {
+	if err := f.call(op, "."); err != nil {
+		return nil, err
+	}
+	inner, err := f.inner.Lock(op)
+	if err != nil {
+		return nil, err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	l := &lock{fs: f, inner: inner}
+	f.locks[l] = true
+	return l, nil
+}
+
+// lock is the lock of a directory, which Kill gives up.
+type lock struct {
+	fs    *FS
+	inner io.Closer
+}
+
+func (l *lock) Close() error {
+	l.fs.mu.Lock()
+	held := l.fs.locks[l]
+	delete(l.fs.locks, l)
+	l.fs.mu.Unlock()
+	if !held {
+		return fs.ErrClosed
+	}
+	return l.inner.Close()
 }
 
 // TempFS returns the file system of an empty directory, which is removed when
