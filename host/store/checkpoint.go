@@ -220,6 +220,8 @@ func (st *Staged) reopen(yield func([]byte) error) (err error) {
 	if err := st.file.Truncate(st.Size()); err != nil {
 		return err
 	}
+	st.zerosFrom = st.Size()
+	st.end.Store(st.Size())
 	n := len(st.sums.sums)
 	st.notes.noted, st.notes.next = n, int64(checkpointHeader+len(label)+4+4*n)
 	return f.Truncate(st.notes.next)

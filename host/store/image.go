@@ -17,13 +17,14 @@ type Info struct {
 	Size    int64     // bytes
 	ModTime time.Time // of the file: when its last byte was written
 	Inode   uint64    // of the file; it stays the same when the file is changed or moved
+	OnDisk  int64     // bytes of the disk that the file takes; fewer than Size if it has holes
 	Meta
 	Verified   bool  // each read is checked against a block table
 	Unreadable error // why a scan could not open an adopted image; nil: it could, or did not try
 }
 
 func makeInfo(id string, fi fs.FileInfo, t *blockTable) Info {
-	info := Info{ID: id, Size: fi.Size(), ModTime: fi.ModTime(), Inode: inode(fi)}
+	info := Info{ID: id, Size: fi.Size(), ModTime: fi.ModTime(), Inode: inode(fi), OnDisk: allocated(fi)}
 	if t != nil {
 		info.Meta, info.Verified = t.meta, true
 	}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"sync"
 	"sync/atomic"
 )
 
@@ -18,6 +19,12 @@ type Staged struct {
 
 	size      atomic.Int64
 	allocated int64 // bytes for which blocks are reserved
+	zerosFrom int64 // all bytes from here to size are known to be zeros
+
+	// extending is held shared while bytes are written, and alone while a hole
+	// makes the file longer, so that the file never becomes shorter.
+	extending sync.RWMutex
+	end       atomic.Int64 // of the file: behind everything that was ever written
 	sums      summer
 	notes     *checkpoint // nil: a later run cannot continue the file
 }
@@ -62,10 +69,11 @@ func (st *Staged) ID() string { return st.id }
 // Size is the number of bytes written so far, all of which ReadAt can read.
 func (st *Staged) Size() int64 { return st.size.Load() }
 
-// Write appends p. After an error n bytes are part of the file, and the caller
-// may write the rest or give up.
+// Write appends p. Pieces of it that are all zeros become holes, which take no
+// room where the file system supports them. After an error n bytes are part of the
+// file, and the caller may write the rest or give up.
 func (st *Staged) Write(p []byte) (n int, err error) {
-	n, err = st.file.WriteAt(p, st.size.Load())
+	n, st.zerosFrom, err = st.put(p, st.size.Load(), st.zerosFrom)
 	if n > 0 {
 		st.sums.write(p[:n])
 		st.size.Add(int64(n))
@@ -80,7 +88,7 @@ func (st *Staged) Write(p []byte) (n int, err error) {
 // WriteAt writes p at an offset that Size has not reached. It belongs to the file
 // when Absorb gets there.
 func (st *Staged) WriteAt(p []byte, off int64) (int, error) {
-	n, err := st.file.WriteAt(p, off)
+	n, _, err := st.put(p, off, off)
 	if err != nil {
 		return n, fmt.Errorf("write staged file: %w", err)
 	}
@@ -93,7 +101,7 @@ func (st *Staged) Absorb(p []byte) (n int, err error) {
 	n, err = st.file.ReadAt(p, st.size.Load())
 	if n > 0 {
 		st.sums.write(p[:n])
-		st.size.Add(int64(n))
+		st.zerosFrom = st.size.Add(int64(n))
 		st.note()
 	}
 	if err != nil && n < len(p) {
@@ -106,8 +114,8 @@ func (st *Staged) Absorb(p []byte) (n int, err error) {
 func (st *Staged) ReadAt(p []byte, off int64) (int, error) { return st.file.ReadAt(p, off) }
 
 // Preallocate reserves disk blocks for a file of size bytes, so that the file
-// is stored in one piece. Nothing happens on a file system that cannot do it or
-// is full; a later write reports that.
+// is stored in one piece; the blocks of holes are given back. Nothing happens on a
+// file system that cannot do it or is full; a later write reports that.
 func (st *Staged) Preallocate(size int64) {
 	a, ok := st.file.(allocator)
 	if !ok || size <= 0 {
