@@ -6,10 +6,15 @@ import (
 	"io/fs"
 )
 
+// ErrTaken says that somebody else took a file away while it was written. It is
+// no sign of a bad disk.
+var ErrTaken = errors.New("somebody else took the file away while it was written")
+
 // Commit makes the file the image, in place of an older one of the same id,
 // which is moved to trash and returned. The caller has verified size and
 // digest. After an error there is no new image, and an older one is as it
-// was; the file can still be kept or removed.
+// was; the file can still be kept or removed. The error wraps [ErrTaken] when the
+// file has lost its name.
 //
 // A crash leaves the old image or the new one, whichever step it hits:
 //
@@ -76,6 +81,9 @@ func (s *Store) publish(name, id string) (*Trashed, error) {
 		return nil, fmt.Errorf("move replaced image to trash: %w", err)
 	}
 	if err := s.fs.Rename("commit.rename", join(incompleteDir, name), id); err != nil {
+		if errors.Is(err, fs.ErrNotExist) {
+			err = fmt.Errorf("%w: %w", ErrTaken, err)
+		}
 		return nil, errors.Join(fmt.Errorf("rename staged file: %w", err), back())
 	}
 	return old, nil

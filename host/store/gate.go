@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"sync/atomic"
+	"syscall"
 	"time"
 )
 
@@ -47,6 +48,12 @@ func (g *gate) making(f func(FS) error) error {
 	err := f(s.fs)
 	if gone(err) && s.mend() {
 		err = f(s.fs)
+	}
+	if errors.Is(err, syscall.ENOSPC) {
+		// Who sees free bytes would not believe it.
+		if n, ierr := s.fs.Inodes("gate.inodes"); ierr == nil && n == 0 {
+			err = fmt.Errorf("the file system has no inode left for another file: delete files, or make it anew with more inodes: %w", err)
+		}
 	}
 	return err
 }

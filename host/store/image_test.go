@@ -25,10 +25,11 @@ func TestCommitAndRead(t *testing.T) {
 		OriginModTime: time.Date(2026, 1, 2, 3, 4, 5, 6, time.UTC),
 	}
 	for _, size := range []int{0, 1, block - 1, block, block + 1, 3*block + 5} {
-		s := open(t, t.TempDir())
+		dir := t.TempDir()
+		s := open(t, dir)
 		data := random(uint64(size), size)
 		committed := put(t, s, "a", data, meta)
-		want := store.Info{ID: "a", Size: int64(size), ModTime: committed.ModTime, Inode: committed.Inode, Meta: meta, Verified: true}
+		want := store.Info{ID: "a", Size: int64(size), ModTime: committed.ModTime, Inode: committed.Inode, OnDisk: onDisk(t, dir, "a"), Meta: meta, Verified: true}
 		if diff := cmp.Diff(want, committed); diff != "" {
 			t.Errorf("size %d: Commit: %s", size, diff)
 		}

@@ -78,6 +78,9 @@ type layout struct {
 // prepare checks the format, takes the locks, and makes what is missing, in an
 // order that changes nothing in a directory that is not ours to change.
 func (l *layout) prepare() error {
+	if _, err := l.hasDir(privateDir); err != nil {
+		return err
+	}
 	if _, err := l.readFormat(); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
@@ -133,12 +136,24 @@ func (l *layout) mend() (made []string, err error) {
 }
 
 // ensureDir makes a directory of the layout if it is missing, and reports whether
-// it was. What bears its name and is none is an error that says what it is.
+// it was.
 func (l *layout) ensureDir(dir string) (missing bool, err error) {
+	if there, err := l.hasDir(dir); err != nil || there {
+		return false, err
+	}
+	if err := l.fs.Mkdir("open.mkdir", dir, dirPerm); err != nil {
+		return true, fmt.Errorf("make directory: %w", err)
+	}
+	return true, nil
+}
+
+// hasDir reports whether there is a directory. What bears its name and is none is
+// an error that says what it is.
+func (l *layout) hasDir(dir string) (bool, error) {
 	fi, err := l.fs.Lstat("open.lstat", dir)
 	switch {
 	case err == nil && fi.IsDir():
-		return false, nil
+		return true, nil
 	case err == nil && fi.Mode().Type() == fs.ModeSymlink:
 		return false, fmt.Errorf("%s is a symbolic link, expected a directory: images move between it and the cache directory, "+
 			"which one file system must hold; remove the link, and to use another disk, link or mount the cache directory as a whole", dir)
@@ -147,10 +162,7 @@ func (l *layout) ensureDir(dir string) (missing bool, err error) {
 	case !errors.Is(err, fs.ErrNotExist):
 		return false, fmt.Errorf("look at directory: %w", err)
 	}
-	if err := l.fs.Mkdir("open.mkdir", dir, dirPerm); err != nil {
-		return true, fmt.Errorf("make directory: %w", err)
-	}
-	return true, nil
+	return false, nil
 }
 
 // kind says for people what a name is that is not what it should be.

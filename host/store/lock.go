@@ -31,9 +31,6 @@ type locks struct {
 	file File
 }
 
-// held reports whether anything is locked.
-func (l locks) held() bool { return l.dir != nil || l.file != nil }
-
 // release gives both up.
 func (l *locks) release() error {
 	var errs []error

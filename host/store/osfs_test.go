@@ -122,7 +122,7 @@ func useOnce(t *testing.T, fsys FS) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	good(errors.Join(f.(allocator).Allocate(10), f.(locker).Lock(), f.(forgetter).Forget(0, 10), f.Sync(), f.Close()))
+	good(errors.Join(f.(allocator).Allocate(10), f.(locker).Lock(), f.(forgetter).Forget(0, 10), f.(puncher).Punch(0, 10), f.Sync(), f.Close()))
 	good(errors.Join(fsys.Link("test", "dir/file", "linked"), fsys.Rename("test", "linked", "renamed")))
 	bad(fsys.Link("test", "absent", "linked"))
 	bad(fsys.Rename("test", "absent", "renamed"))
@@ -143,6 +143,14 @@ func useOnce(t *testing.T, fsys FS) {
 	good(err)
 	_, err = fsys.Free("test")
 	good(err)
+	_, err = fsys.Inodes("test")
+	good(err)
+	good(fsys.Check("test"))
+	lock, err := fsys.Lock("test")
+	good(err)
+	_, err = fsys.Lock("test")
+	bad(err)
+	good(lock.Close())
 	good(errors.Join(fsys.Remove("test", "renamed"), fsys.Remove("test", "dir/file"), fsys.Remove("test", "dir")))
 	bad(fsys.Remove("test", "absent"))
 }
