@@ -37,6 +37,7 @@ func (a *app) status() *cobra.Command {
 			return a.answer(s, func(w io.Writer) {
 				row(w, "used", fmt.Sprintf("%s of %s (%s)", humanBytes(u.Bytes), humanBytes(u.MaxBytes), u.Limit))
 				row(w, "reserved", humanBytes(u.Reserved))
+				row(w, "taken of the disk", humanBytes(u.Allocated))
 				row(w, "free on disk", freeOf(u))
 				row(w, "images", u.Images)
 				row(w, "pinned", pinned(u))

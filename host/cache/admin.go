@@ -223,6 +223,7 @@ func (c *Cache) Usage() Usage {
 	} else {
 		u.Free = -1
 	}
+	u.Allocated = c.index.OnDisk()
 	u.Pinned, u.PinnedBytes = c.pinned()
 	u.PinsFull = c.full(u.PinnedBytes)
 	if c.cfg.hard() {

@@ -154,8 +154,9 @@ type PinInfo struct {
 
 // Usage says how full the cache is.
 type Usage struct {
-	Bytes        int64           `json:"bytes"`    // image bytes wherever they lie, plus reserved ones
-	Reserved     int64           `json:"reserved"` // of these, reserved and not yet written
+	Bytes        int64           `json:"bytes"`     // image bytes wherever they lie, plus reserved ones
+	Reserved     int64           `json:"reserved"`  // of these, reserved and not yet written
+	Allocated    int64           `json:"allocated"` // of the disk, what the cached images take: fewer than their bytes where they have holes
 	MaxBytes     int64           `json:"max_bytes"`
 	Limit        string          `json:"limit"`              // "hard" or "prune"
 	Free         int64           `json:"free"`               // bytes that can still be written to the file system; -1: unknown

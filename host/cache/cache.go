@@ -140,11 +140,11 @@ func (c *Cache) Start() {
 		c.recover()
 	}
 	c.records.Go(func() { c.recorder.Run(c.ctx) })
-	background := []func(context.Context){
-		c.takeUp, c.evictor.Run, c.history.Run,
-	}
-	if !c.cfg.Offline {
-		background = append(background, c.pruneByItself, c.queue.run, c.writes.expire, c.watchPins)
+	background := []func(context.Context){c.evictor.Run, c.history.Run}
+	if c.cfg.Offline {
+		background = append(background, c.takeUp)
+	} else {
+		background = append(background, c.takeUpAndKeep, c.pruneByItself, c.queue.run, c.writes.expire, c.watchPins)
 	}
 	for _, f := range background {
 		c.work.Go(func() { f(c.ctx) })
@@ -180,6 +180,12 @@ func (c *Cache) takeUp(ctx context.Context) {
 		c.resumeParked()
 	}
 	c.scan(ctx)
+}
+
+// takeUpAndKeep is takeUp, after which the directory is kept in order.
+func (c *Cache) takeUpAndKeep(ctx context.Context) {
+	c.takeUp(ctx)
+	c.keepDirectory(ctx)
 }
 
 // openAgain tries to open the directory until that succeeds or the context

@@ -66,6 +66,15 @@ func (p *parked) has(id string) bool {
 	return ok
 }
 
+// drop forgets a partial file that is gone.
+func (p *parked) drop(id, name string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.byID[id].Name == name {
+		delete(p.byID, id)
+	}
+}
+
 // list returns them by age, the oldest first.
 func (p *parked) list() []parkedFill {
 	p.mu.Lock()
@@ -112,7 +121,7 @@ func (c *Cache) parkAgain(u store.Unfinished) {
 // addParked keeps the larger one of two of the same image.
 func (c *Cache) addParked(f parkedFill) {
 	old, replaced := c.parked.put(f)
-	if !replaced {
+	if !replaced || old.Name == f.Name {
 		return
 	}
 	if old.Size > f.Size {

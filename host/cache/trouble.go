@@ -6,6 +6,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/imgcache/imgcache-host/host/store"
 )
 
 // diskHealth remembers that the cache directory cannot be written, so that not
@@ -79,7 +81,7 @@ func (c *Cache) storeFailed(id string, err error) {
 	}
 	reason := strings.TrimPrefix(err.Error(), errDetached.Error()+": ")
 	c.history.Happened(level, id, NotStored, reason)
-	if !refused && !errors.Is(err, ErrNoSpace) {
+	if !refused && !errors.Is(err, ErrNoSpace) && !errors.Is(err, store.ErrTaken) {
 		c.disk.fail(errors.New(reason))
 	}
 }

@@ -79,6 +79,8 @@ var usageMetrics = []usageMetric{
 		func(u cache.Usage) float64 { return float64(u.MaxBytes) }),
 	gauge("cache_images", "Cached images.",
 		func(u cache.Usage) float64 { return float64(u.Images) }),
+	gauge("cache_allocated_bytes", "Bytes of the disk that cached images take, fewer than they have where they have holes.",
+		func(u cache.Usage) float64 { return float64(u.Allocated) }),
 	gauge("cache_pinned_bytes", "Of the bytes of the cache, those of images that may not be evicted.",
 		func(u cache.Usage) float64 { return float64(u.PinnedBytes) }),
 	gauge("cache_disk_ok", "1 when images can be stored.",

@@ -3,6 +3,7 @@ package store
 import (
 	"errors"
 	"fmt"
+	"slices"
 )
 
 // Mended says what was out of order in the cache directory and is not any more.
@@ -17,6 +18,10 @@ type Mended struct {
 
 // Any reports whether anything was out of order.
 func (m Mended) Any() bool { return m.Reopened || len(m.Made) > 0 }
+
+// LostTables reports whether the block tables were gone, so that nothing vouches
+// any more for the images that are left.
+func (m Mended) LostTables() bool { return slices.Contains(m.Made, blocksDir) }
 
 // Mend looks whether the cache directory is as it should be, since others can
 // empty, replace or remount it while it is used, and puts it in order: what is

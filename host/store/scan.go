@@ -63,6 +63,22 @@ func (s *Store) Scan(yield func(Info) error) error {
 	return nil
 }
 
+// Names returns the names in the cache directory that images can have. It does not
+// look whether they are files: see [Store.Stat].
+func (s *Store) Names() (map[string]bool, error) {
+	entries, err := s.fs.ReadDir("names", ".")
+	if err != nil {
+		return nil, fmt.Errorf("list cache directory: %w", err)
+	}
+	names := make(map[string]bool, len(entries))
+	for _, e := range entries {
+		if sdk.ValidID(e.Name()) {
+			names[e.Name()] = true
+		}
+	}
+	return names, nil
+}
+
 // found is what a scan finds under one name.
 type found struct {
 	info  Info

@@ -40,6 +40,13 @@ func (m *lastDriver) keep(names []string) {
 	}
 }
 
+// renew has the next write replace the file, which somebody else took away.
+func (m *lastDriver) renew() {
+	if m != nil {
+		m.last = nil
+	}
+}
+
 // compare reads the file and complains.
 func (m *lastDriver) compare(now string) {
 	data, err := lines.ReadFile(m.fs, "driver.read", m.path)

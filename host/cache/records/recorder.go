@@ -66,6 +66,7 @@ type Recorder struct {
 	trouble atomic.Pointer[string]    // why the driver is behind; nil: it is not
 	waiting atomic.Pointer[time.Time] // since when the oldest batch waits to be acknowledged; nil: none does
 	listed  bool                      // the records have been merged since the last gap
+	renew   atomic.Bool               // somebody took files away: see Renew
 }
 
 // loggedDriver is a driver with the record log of what it has still to be told.
@@ -121,6 +122,14 @@ func (r *Recorder) KeptBy() string { return r.inUse.Load().name }
 // Migration returns how far the move of the records to another driver is; nil:
 // they do not move.
 func (r *Recorder) Migration() *Progress { return r.moved.Load() }
+
+// Renew says that somebody else emptied the directory of the record logs, or put
+// another in its place: what is in it is written anew, and images and records are
+// compared again. The record logs notice by themselves.
+func (r *Recorder) Renew() {
+	r.renew.Store(true)
+	r.Retry()
+}
 
 // complete returns the names of the drivers that miss nothing, but for what
 // their record logs hold: the one in use first.
@@ -287,6 +296,10 @@ func (r *Recorder) report(err error) {
 // step writes the log, sends what waits, and merges the driver's records if
 // that is due.
 func (r *Recorder) step(ctx context.Context) error {
+	if r.renew.Swap(false) {
+		r.listed = false
+		r.last.renew()
+	}
 	k := r.inUse.Load()
 	for {
 		for _, j := range r.index.Logs()[1:] {
@@ -326,8 +339,8 @@ func (r *Recorder) step(ctx context.Context) error {
 		default:
 			close(r.Merged)
 		}
-		r.last.keep(r.complete())
 	}
+	r.last.keep(r.complete())
 	return nil
 }
 

@@ -285,6 +285,13 @@ func (h *History) precede(p *past) {
 	h.put(p, (*list.List).PushBack)
 }
 
+// Renew has the next save write the file anew, since somebody else took it away.
+func (h *History) Renew() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.changed = true
+}
+
 // Save writes the file if there is news. A failure is told once, and tried
 // again the next time.
 func (h *History) Save() {

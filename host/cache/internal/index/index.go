@@ -38,6 +38,9 @@ type Index struct {
 	// released counts the departed images whose bytes have returned.
 	released uint64
 
+	// onDisk is what the images take of the disk, in bytes.
+	onDisk int64
+
 	// newest is the latest access on record, when the clock is behind it.
 	newest time.Time
 	// merged says that the driver's records have been taken in since the start.
@@ -86,7 +89,7 @@ func (x *Index) foundLocked(info store.Info, released uint64) (im *Image, stale 
 				info.Version = im.Info.Version // the driver's record may know it
 			}
 			if info.Verified || !im.Info.Verified { // a scan may know less than who opens the file
-				im.Info = info
+				x.informLocked(im, info)
 			}
 			return im, false
 		}
@@ -165,6 +168,7 @@ func (x *Index) Commit(info store.Info, now time.Time) (im, old *Image) {
 func (x *Index) addLocked(info store.Info, admitted time.Time, from moment) *Image {
 	im := &Image{ID: info.ID, Key: sdk.KeyOf(info.ID), Size: info.Size, Info: info, admitted: admitted, accessed: admitted}
 	x.images[info.ID], x.byKey[im.Key] = im, im
+	x.onDisk += info.OnDisk
 	x.events.add(sdk.Event{Kind: sdk.EventAdmitted, Key: im.Key, Size: uint64(info.Size), At: admitted.UnixNano()}, from)
 	x.events.weigh(weightOf(im, 0), from)
 	return im
@@ -214,11 +218,28 @@ func (x *Index) Quarantine(im *Image, now time.Time) *Image {
 
 func (x *Index) removeLocked(im *Image, reason sdk.Reason, now time.Time, from moment) {
 	im.removed = true
+	x.onDisk -= im.Info.OnDisk
 	x.departed[im.file()] = im
 	delete(x.images, im.ID)
 	delete(x.byKey, im.Key)
 	x.events.add(sdk.Event{Kind: sdk.EventRemoved, Key: im.Key, Size: uint64(im.Size), At: now.UnixNano(), Reason: reason}, from)
 	x.events.weigh(-weightOf(im, im.hits), from)
+}
+
+// informLocked notes what is known of the file of an image that is in the index.
+func (x *Index) informLocked(im *Image, info store.Info) {
+	x.onDisk += info.OnDisk - im.Info.OnDisk
+	im.Info = info
+}
+
+// Unguard says that the block tables of all images are gone, or may be. Each image
+// is guarded again as soon as somebody finds a table of it.
+func (x *Index) Unguard() {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	for _, im := range x.images {
+		im.Info.Verified = false
+	}
 }
 
 // Enrich notes what was found out about the file of an image. The driver
@@ -232,7 +253,7 @@ func (x *Index) Enrich(im *Image, info store.Info) {
 		return
 	}
 	changed := im.Info.Version != info.Version
-	im.Info = info
+	x.informLocked(im, info)
 	if changed && x.merged {
 		x.journals.Put(im.entry())
 	}
@@ -243,6 +264,14 @@ func (x *Index) Get(id string) *Image {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	return x.images[id]
+}
+
+// OnDisk returns how many bytes of the disk the images take, fewer than they have
+// if their files have holes.
+func (x *Index) OnDisk() int64 {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return x.onDisk
 }
 
 // Count returns the number of images.

@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"path"
 	"slices"
 	"strings"
@@ -256,6 +257,7 @@ func (j *Journal) Save() error {
 func (j *Journal) Flush() (*sdk.Batch, error) { return j.write(true) }
 
 func (j *Journal) write(form bool) (*sdk.Batch, error) {
+	j.leaveLost()
 	if err := j.open(); err != nil {
 		return nil, err
 	}
@@ -294,6 +296,23 @@ func (j *Journal) write(form bool) (*sdk.Batch, error) {
 	}
 	j.seq, j.sent = batch.Seq, batch
 	return batch, nil
+}
+
+// leaveLost closes the file when its name does not lead to it any more, because
+// somebody else took it away: it is written anew then.
+func (j *Journal) leaveLost() {
+	if j.file == nil {
+		return
+	}
+	ours, err := j.file.Stat()
+	if err != nil {
+		return
+	}
+	named, err := j.fs.Lstat("journal.lstat", j.path)
+	if errors.Is(err, fs.ErrNotExist) || err == nil && !os.SameFile(ours, named) {
+		j.file.Close()
+		j.file = nil
+	}
 }
 
 // Acknowledge drops the batch that the driver has. The file is told lazily:

@@ -149,6 +149,26 @@ func (p *Pins) Change(f func(map[string]Pin)) error {
 	return nil
 }
 
+// Renew writes the file anew, since somebody else took it away or put another in
+// its place. The pins in that hold as well.
+func (p *Pins) Renew() {
+	err := p.Change(func(list map[string]Pin) {
+		data, err := lines.ReadFile(p.fs, "pins.read", p.path)
+		if err != nil {
+			return
+		}
+		there, _ := parsePins(data)
+		for id, pin := range there {
+			if _, known := list[id]; !known {
+				list[id] = pin
+			}
+		}
+	})
+	if err != nil {
+		p.log.Error("the pins will be lost with the end of the service, unless one is set or removed before", "error", err)
+	}
+}
+
 // Holds reports whether an image is pinned.
 func (p *Pins) Holds(id string, now time.Time) bool {
 	_, ok := p.Get(id, now)
