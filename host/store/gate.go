@@ -12,9 +12,9 @@ import (
 )
 
 // gate is the [FS] of a [Store]: the directory's own once that is open. Until
-// then every operation fails with the reason. An operation that makes something
-// and finds that its directory is gone has the layout put in order, and is tried
-// once more.
+// then every operation fails with the reason. When one that makes something fails,
+// the layout is put in order; it is tried once more if its directory was gone, and
+// says what is wrong with the directory if that is it.
 type gate struct {
 	state atomic.Pointer[gateState]
 }
@@ -22,17 +22,20 @@ type gate struct {
 // gateState is a directory, or why there is none.
 type gateState struct {
 	fs   FS
-	mend func() bool // puts the layout in order; false: there is no sense in another attempt
+	mend func() error // puts the layout in order, or says why it cannot be
 	why  error
 }
 
-func (g *gate) open(fsys FS, mend func() bool) { g.state.Store(&gateState{fs: fsys, mend: mend}) }
+func (g *gate) open(fsys FS, mend func() error) { g.state.Store(&gateState{fs: fsys, mend: mend}) }
 
 // shut makes operations fail. Their errors do not wrap the error of the
 // directory: an image must not seem absent because the directory is.
 func (g *gate) shut(why error) {
 	g.state.Store(&gateState{why: fmt.Errorf("%w: %v", ErrNotOpen, why)})
 }
+
+// shutBy returns why operations fail; nil: the directory is open.
+func (g *gate) shutBy() error { return g.state.Load().why }
 
 // gone reports whether an error may mean that a directory of the layout is gone.
 func gone(err error) bool {
@@ -46,7 +49,13 @@ func (g *gate) making(f func(FS) error) error {
 		return s.why
 	}
 	err := f(s.fs)
-	if gone(err) && s.mend() {
+	if err == nil || isExist(err) {
+		return err
+	}
+	if bad := s.mend(); bad != nil {
+		return fmt.Errorf("%w: %v", bad, err)
+	}
+	if gone(err) {
 		err = f(s.fs)
 	}
 	if errors.Is(err, syscall.ENOSPC) {

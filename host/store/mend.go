@@ -52,12 +52,18 @@ func (s *Store) Mend() (Mended, error) {
 	return m, err
 }
 
-// mendForUse puts the layout in order for an operation that found its directory
-// gone. It reports whether the operation can be tried again.
-func (s *Store) mendForUse() bool {
+// mendForUse puts the layout in order for an operation that failed, perhaps
+// because its directory was gone. The error says what is wrong with the directory.
+func (s *Store) mendForUse() error {
 	s.opening.Lock()
 	defer s.opening.Unlock()
-	return !s.ended && s.real != nil && s.mendLocked() == nil && s.real != nil
+	if s.ended {
+		return nil
+	}
+	if err := s.mendLocked(); err != nil {
+		return err
+	}
+	return s.fs.shutBy() // it may be lost
 }
 
 // mendLocked puts the layout of the open directory in order, or gives the
