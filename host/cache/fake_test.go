@@ -8,6 +8,7 @@ import (
 	"io"
 	"io/fs"
 	"math/rand/v2"
+	"os"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -191,6 +192,8 @@ type flakyFS struct {
 	free    atomic.Pointer[func() int64] // nil: that of the file system
 	stuck   atomic.Value                 // string: the renames of this call site fail
 	rotten  atomic.Int64                 // images cannot be read beyond so many bytes; 0: they can
+
+	readOnly atomic.Bool // nothing can be made or renamed
 }
 
 func (f *flakyFS) Free(op string) (int64, error) {
@@ -198,6 +201,13 @@ func (f *flakyFS) Free(op string) (int64, error) {
 		return (*free)(), nil
 	}
 	return f.FS.Free(op)
+}
+
+func (f *flakyFS) Check(op string) error {
+	if f.readOnly.Load() {
+		return syscall.EROFS
+	}
+	return f.FS.Check(op)
 }
 
 // setOdds lets one operation in odds fail; 0: none.
@@ -222,6 +232,9 @@ func (f *flakyFS) fault() error {
 func (f *flakyFS) OpenFile(op, name string, flag int, perm fs.FileMode) (store.File, error) {
 	if err := f.fault(); err != nil {
 		return nil, err
+	}
+	if f.readOnly.Load() && flag&os.O_CREATE != 0 {
+		return nil, syscall.EROFS
 	}
 	file, err := f.FS.OpenFile(op, name, flag, perm)
 	if err != nil {
