@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
+	"net"
 	"os"
 	"path/filepath"
 	"syscall"
@@ -143,6 +145,48 @@ func TestSparseIsResumed(t *testing.T) {
 				t.Errorf("%s, preallocated %v: it takes %d bytes of the disk", name, ahead, took)
 			}
 		}
+	}
+}
+
+// TestSparseIsSent has the kernel send images with holes, whole and in parts.
+func TestSparseIsSent(t *testing.T) {
+	const mib = 1 << 20
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	s := open(t, t.TempDir())
+	for name, data := range map[string][]byte{
+		"ends in a hole":     pattern(3*mib, 17),
+		"begins with a hole": pattern(3*mib+5, 2*mib+99),
+		"is a hole":          pattern(2 * mib),
+	} {
+		put(t, s, "a", data, store.Meta{})
+		im, err := s.OpenImage("a")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, part := range [][2]int{{0, len(data)}, {1, mib}, {mib + 3, mib - 3}} {
+			client, err := net.Dial("tcp", l.Addr().String())
+			if err != nil {
+				t.Fatal(err)
+			}
+			server, err := l.Accept()
+			if err != nil {
+				t.Fatal(err)
+			}
+			sent := make(chan error, 1)
+			go func() {
+				_, err := im.Send(server.(*net.TCPConn), int64(part[0]), int64(part[1]))
+				sent <- errors.Join(err, server.Close())
+			}()
+			got, err := io.ReadAll(client)
+			if err = errors.Join(err, <-sent, client.Close()); err != nil || !bytes.Equal(got, data[part[0]:part[0]+part[1]]) {
+				t.Errorf("%s: of %v %d bytes came, or not those: %v", name, part, len(got), err)
+			}
+		}
+		im.Close()
 	}
 }
 

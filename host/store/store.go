@@ -9,7 +9,7 @@
 //	incomplete/<id>             a foreign file: Glance writes it, or crashed while it did
 //	invalid/<id>                a file that failed, kept for inspection
 //	queue/<id>                  a marker, empty or with a note: the image is to be fetched
-//	.imgcache/lock              held by the process that owns the directory
+//	.imgcache/lock              locked, like the directory itself, by the process that owns it
 //	.imgcache/format            version of everything below .imgcache
 //	.imgcache/instance          random name of this cache, for ever
 //	.imgcache/blocks/<id>~<n>   block table of the image in inode n (hexadecimal)
