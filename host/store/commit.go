@@ -53,7 +53,7 @@ func (st *Staged) Commit(m Meta) (Info, *Trashed, error) {
 // sync makes the bytes durable and returns what the block table must match.
 func (st *Staged) sync() (fs.FileInfo, error) {
 	size := st.Size()
-	if st.allocated > size {
+	if st.allocated.Load() > size {
 		if err := st.file.Truncate(size); err != nil { // frees blocks that were not used
 			return nil, fmt.Errorf("truncate staged file: %w", err)
 		}

@@ -58,7 +58,7 @@ type File interface {
 
 // allocator is a [File] that can reserve blocks beyond its size.
 type allocator interface {
-	Allocate(size int64) error
+	Allocate(off, n int64) error
 }
 
 // puncher is a [File] of which a part, of whole pages, can give its blocks back

@@ -268,11 +268,11 @@ var (
 	_ locker    = osFile{}
 )
 
-// Allocate reserves blocks for n bytes and leaves the size of the file as it
-// is.
-func (f osFile) Allocate(n int64) error {
+// Allocate reserves blocks for n bytes from off on and leaves the size of the file
+// as it is.
+func (f osFile) Allocate(off, n int64) error {
 	return os.NewSyscallError("fallocate", control(f.File, func(fd int) error {
-		return unix.Fallocate(fd, unix.FALLOC_FL_KEEP_SIZE, 0, n)
+		return unix.Fallocate(fd, unix.FALLOC_FL_KEEP_SIZE, off, n)
 	}))
 }
 

@@ -122,7 +122,7 @@ func useOnce(t *testing.T, fsys FS) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	good(errors.Join(f.(allocator).Allocate(10), f.(locker).Lock(), f.(forgetter).Forget(0, 10), f.(puncher).Punch(0, 10), f.Sync(), f.Close()))
+	good(errors.Join(f.(allocator).Allocate(0, 10), f.(locker).Lock(), f.(forgetter).Forget(0, 10), f.(puncher).Punch(0, 10), f.Sync(), f.Close()))
 	good(errors.Join(fsys.Link("test", "dir/file", "linked"), fsys.Rename("test", "linked", "renamed")))
 	bad(fsys.Link("test", "absent", "linked"))
 	bad(fsys.Rename("test", "absent", "renamed"))

@@ -129,7 +129,7 @@ func (st *Staged) punch(list []span, off, zerosFrom int64) int64 {
 			zerosFrom = to
 			continue
 		}
-		if !ok || from >= st.allocated {
+		if !ok || from >= st.allocated.Load() {
 			continue
 		}
 		from = max(zerosFrom, from-from%holeUnit)

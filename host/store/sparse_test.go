@@ -64,10 +64,10 @@ func TestSparse(t *testing.T) {
 					if err != nil {
 						t.Fatal(err)
 					}
-					if ahead {
-						st.Preallocate(int64(len(im.data)))
-					}
 					for rest := im.data; len(rest) > 0; rest = rest[min(step, len(rest)):] {
+						if ahead { // as room is granted
+							st.Preallocate(min(int64(len(im.data)), st.Size()+8*mib))
+						}
 						if n, err := st.Write(rest[:min(step, len(rest))]); err != nil || n != min(step, len(rest)) {
 							t.Fatalf("%s: Write = %d, %v", what, n, err)
 						}

@@ -18,8 +18,8 @@ type Staged struct {
 	file File
 
 	size      atomic.Int64
-	allocated int64 // bytes for which blocks are reserved
-	zerosFrom int64 // all bytes from here to size are known to be zeros
+	allocated atomic.Int64 // bytes for which blocks are reserved
+	zerosFrom int64        // all bytes from here to size are known to be zeros
 
 	// extending is held shared while bytes are written, and alone while a hole
 	// makes the file longer, so that the file never becomes shorter.
@@ -115,22 +115,24 @@ func (st *Staged) ReadAt(p []byte, off int64) (int, error) { return st.file.Read
 
 // Preallocate reserves disk blocks for a file of size bytes, so that the file
 // is stored in one piece; the blocks of holes are given back. Nothing happens on a
-// file system that cannot do it or is full; a later write reports that.
+// file system that cannot do it or is full; a later write reports that. It may be
+// called again with a larger size.
 func (st *Staged) Preallocate(size int64) {
 	a, ok := st.file.(allocator)
-	if !ok || size <= 0 {
+	from := max(st.allocated.Load(), st.end.Load()) // what was written may have holes
+	if !ok || size <= from {
 		return
 	}
-	if err := a.Allocate(size); err != nil {
+	if err := a.Allocate(from, size-from); err != nil {
 		st.s.log.Debug("preallocate", "image", st.id, "bytes", size, "error", err)
 		return
 	}
-	st.allocated = size
+	st.allocated.Store(size)
 }
 
 // Allocated is the number of bytes that are known to have disk blocks, written
 // or not.
-func (st *Staged) Allocated() int64 { return st.allocated }
+func (st *Staged) Allocated() int64 { return st.allocated.Load() }
 
 // Keep moves the file to invalid/<id> for inspection, replacing an older one.
 func (st *Staged) Keep() error {

@@ -96,11 +96,11 @@ func (f *file) Lock() error {
 }
 
 // Allocate reserves blocks.
-func (f *file) Allocate(size int64) error {
+func (f *file) Allocate(off, n int64) error {
 	if err := f.call("allocate"); err != nil {
 		return err
 	}
-	return f.File.(interface{ Allocate(int64) error }).Allocate(size)
+	return f.File.(interface{ Allocate(off, n int64) error }).Allocate(off, n)
 }
 
 // Punch gives blocks back.
