@@ -17,30 +17,27 @@ import (
 func (c *Cache) keepDirectory(ctx context.Context) {
 	tick := time.NewTicker(diskPause)
 	defer tick.Stop()
-	for bad := false; ; {
+	for {
 		select {
 		case <-tick.C:
-			bad = c.mendDirectory(ctx, bad)
+			c.mendDirectory(ctx)
 		case <-ctx.Done():
 			return
 		}
 	}
 }
 
-// mendDirectory puts the directory in order once. Bad says that the last attempt
-// failed; it reports whether this one did.
-func (c *Cache) mendDirectory(ctx context.Context, bad bool) bool {
+// mendDirectory puts the directory in order once.
+func (c *Cache) mendDirectory(ctx context.Context) {
 	m, err := c.store.Mend()
-	switch {
-	case err != nil:
+	if err != nil {
 		c.disk.fail(err)
-	case bad || m.Any(): // what failed for want of a directory fails no more
-		c.disk.ok()
+	} else {
+		c.disk.inOrder()
 	}
 	if m.Any() {
 		c.takeStock(ctx, m)
 	}
-	return err != nil
 }
 
 // takeStock makes what the engine knows fit a directory that was emptied or

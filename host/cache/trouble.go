@@ -45,6 +45,17 @@ func (d *diskHealth) ok() {
 	d.reason = nil
 }
 
+// inOrder is called when the directory was found in order: what failed because it
+// was not fails no more.
+func (d *diskHealth) inOrder() {
+	d.mu.Lock()
+	reason := d.reason
+	d.mu.Unlock()
+	if errors.Is(reason, store.ErrNotOpen) || errors.Is(reason, store.ErrUnusable) {
+		d.ok()
+	}
+}
+
 // broken returns why nothing is to be stored now, or nil. The error is an
 // [ErrNoSpace].
 func (d *diskHealth) broken() error {
@@ -82,9 +93,19 @@ func (c *Cache) storeFailed(id string, err error) {
 	reason := strings.TrimPrefix(err.Error(), errDetached.Error()+": ")
 	c.history.Happened(level, id, NotStored, reason)
 	if !refused && !errors.Is(err, ErrNoSpace) && !errors.Is(err, store.ErrTaken) {
-		c.disk.fail(errors.New(reason))
+		c.disk.fail(storeError{reason, err})
 	}
 }
+
+// storeError is why an image could not be stored, in words that fit where the image
+// is not named.
+type storeError struct {
+	reason string
+	err    error
+}
+
+func (e storeError) Error() string { return e.reason }
+func (e storeError) Unwrap() error { return e.err }
 
 // fetchFailed tells that an image could not be fetched.
 func (c *Cache) fetchFailed(id string, err error) {

@@ -6,6 +6,10 @@ import (
 	"slices"
 )
 
+// ErrUnusable says that the open cache directory is not as it should be, and cannot
+// be put in order.
+var ErrUnusable = errors.New("the cache directory cannot be used")
+
 // Mended says what was out of order in the cache directory and is not any more.
 type Mended struct {
 	// Made has what of the layout was gone and was made anew, as after somebody
@@ -29,8 +33,8 @@ func (m Mended) LostTables() bool { return slices.Contains(m.Made, blocksDir) }
 // the one that is open is opened. It tells what was done since it was called last,
 // be it by operations that found their directory gone.
 //
-// The error says what keeps images from being stored. Unless it wraps
-// [ErrNotOpen] those that are there can still be opened. A store that was closed
+// The error says what keeps images from being stored. It wraps [ErrNotOpen], or
+// [ErrUnusable] when those that are there can still be opened. A store that was closed
 // is left alone.
 func (s *Store) Mend() (Mended, error) {
 	s.opening.Lock()
@@ -78,7 +82,7 @@ func (s *Store) mendLocked() error {
 		return nil
 	}
 	if err != nil {
-		return fmt.Errorf("the cache directory cannot be written: %w", err)
+		return fmt.Errorf("%w: %w", ErrUnusable, err)
 	}
 	l := &layout{fs: s.real, log: s.log, upgrades: s.upgrades, locks: s.locks, instance: s.known}
 	made, err := l.mend()
@@ -94,7 +98,7 @@ func (s *Store) mendLocked() error {
 		return nil
 	}
 	if err != nil {
-		return fmt.Errorf("put the cache directory in order: %w", err)
+		return fmt.Errorf("%w: %w", ErrUnusable, err)
 	}
 	return nil
 }
