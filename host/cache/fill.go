@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"math"
+	"strings"
 	"sync"
 	"time"
 
@@ -523,5 +524,32 @@ func (f *fill) reportRequests(stored bool) {
 			outcome = trace.Stored
 		}
 		f.c.requests.Report(sdk.KeyOf(f.id), size, outcome, f.c.cfg.Now())
+	}
+}
+
+// storeFailed tells that an image could not be stored. Its clients do not
+// notice.
+func (c *Cache) storeFailed(id string, err error) {
+	refused := errors.Is(err, errNotAdmitted) // which is as it should be
+	level := slog.LevelWarn
+	if refused {
+		level = slog.LevelInfo
+	}
+	reason := strings.TrimPrefix(err.Error(), errDetached.Error()+": ")
+	c.history.Happened(level, id, NotStored, reason)
+	if !refused && !errors.Is(err, ErrNoSpace) && !errors.Is(err, store.ErrTaken) {
+		c.disk.fail(storeError{reason, err})
+	}
+}
+
+// fetchFailed tells that an image could not be fetched.
+func (c *Cache) fetchFailed(id string, err error) {
+	switch {
+	case errors.Is(err, errStopped):
+		c.history.Happened(slog.LevelInfo, id, Interrupted, "the service stopped while the image was fetched")
+	case errors.Is(err, ErrNotFound): // an answer like any other
+		c.history.Happened(slog.LevelInfo, id, NotFetched, err.Error())
+	default:
+		c.history.Happened(slog.LevelWarn, id, NotFetched, err.Error())
 	}
 }

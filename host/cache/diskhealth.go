@@ -3,7 +3,6 @@ package cache
 import (
 	"errors"
 	"log/slog"
-	"strings"
 	"sync"
 	"time"
 
@@ -82,21 +81,6 @@ func (d *diskHealth) state() string {
 	return d.reason.Error()
 }
 
-// storeFailed tells that an image could not be stored. Its clients do not
-// notice.
-func (c *Cache) storeFailed(id string, err error) {
-	refused := errors.Is(err, errNotAdmitted) // which is as it should be
-	level := slog.LevelWarn
-	if refused {
-		level = slog.LevelInfo
-	}
-	reason := strings.TrimPrefix(err.Error(), errDetached.Error()+": ")
-	c.history.Happened(level, id, NotStored, reason)
-	if !refused && !errors.Is(err, ErrNoSpace) && !errors.Is(err, store.ErrTaken) {
-		c.disk.fail(storeError{reason, err})
-	}
-}
-
 // storeError is why an image could not be stored, in words that fit where the image
 // is not named.
 type storeError struct {
@@ -106,15 +90,3 @@ type storeError struct {
 
 func (e storeError) Error() string { return e.reason }
 func (e storeError) Unwrap() error { return e.err }
-
-// fetchFailed tells that an image could not be fetched.
-func (c *Cache) fetchFailed(id string, err error) {
-	switch {
-	case errors.Is(err, errStopped):
-		c.history.Happened(slog.LevelInfo, id, Interrupted, "the service stopped while the image was fetched")
-	case errors.Is(err, ErrNotFound): // an answer like any other
-		c.history.Happened(slog.LevelInfo, id, NotFetched, err.Error())
-	default:
-		c.history.Happened(slog.LevelWarn, id, NotFetched, err.Error())
-	}
-}
