@@ -95,7 +95,7 @@ var scenarios = map[string]scenario{
 	"queue": {
 		prepare: storeOld,
 		act: func(s *store.Store) error {
-			_, err := s.Enqueue("b", "")
+			_, _, err := s.Enqueue("b", "")
 			return errors.Join(err, s.Dequeue("b"))
 		},
 	},
@@ -145,7 +145,7 @@ func copyAnew(t *testing.T, name string, data []byte) {
 
 func queueAndForeign(t *testing.T, dir string) {
 	s := openQuick(t, dir)
-	if _, err := s.Enqueue("a", ""); err != nil {
+	if _, _, err := s.Enqueue("a", ""); err != nil {
 		t.Fatal(err)
 	}
 	write(t, filepath.Join(dir, "incomplete", "a"), []byte("half of a"))

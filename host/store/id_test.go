@@ -76,7 +76,7 @@ func TestBadIDTouchesNoFile(t *testing.T) {
 		"Stage":      func(id string) error { _, err := s.Stage(id); return err },
 		"Trash":      func(id string) error { _, err := s.Trash(id); return err },
 		"Quarantine": func(id string) error { return s.Quarantine(store.Info{ID: id}) },
-		"Enqueue":    func(id string) error { _, err := s.Enqueue(id, ""); return err },
+		"Enqueue":    func(id string) error { _, _, err := s.Enqueue(id, ""); return err },
 		"Dequeue":    s.Dequeue,
 	}
 	fsys.Inject(nil)

@@ -320,7 +320,7 @@ func checkPlanted(t *testing.T, s *store.Store, id string) {
 	if err := s.RemoveIncomplete(id); err != nil {
 		t.Errorf("RemoveIncomplete = %v", err)
 	}
-	if queue, err := s.Queue(); err != nil || len(queue) != 0 {
+	if queue, err := s.Queue(nil); err != nil || len(queue) != 0 {
 		t.Errorf("Queue = %v, %v", queue, err)
 	}
 }

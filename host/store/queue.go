@@ -1,45 +1,65 @@
 package store
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"os"
-	"slices"
 	"strings"
 	"time"
 
 	"github.com/imgcache/imgcache-host/sdk"
 )
 
-// Enqueue puts a marker for the image at the end of the queue. It returns
-// false when there is one already. The marker is not synced: a loss of power
-// may cost the newest entries. It is empty, as Glance's are, unless there is a
-// note, which [Store.QueueNote] returns.
-func (s *Store) Enqueue(id, note string) (bool, error) {
-	if err := checkID(id); err != nil {
-		return false, err
-	}
-	name := join(queueDir, id)
-	added, err := s.mark(name, note)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return true, nil // somebody removed it again at once
-	case err != nil && added:
-		err = errors.Join(err, s.remove("enqueue.undo", name))
-		fallthrough
-	case err != nil:
-		return false, fmt.Errorf("make queue entry: %w", err)
-	}
-	return added, nil
+// Marker is an entry of the queue.
+type Marker struct {
+	ID string
+	At time.Time // when it was queued; no two that this package makes have the same
 }
 
-// mark creates a marker with its time, unless there is one already. After an
-// error, added says that a marker was created but does not have the right time.
-func (s *Store) mark(name, note string) (added bool, err error) {
+// CompareMarkers orders markers as they were queued.
+func CompareMarkers(a, b Marker) int {
+	return cmp.Or(a.At.Compare(b.At), strings.Compare(a.ID, b.ID))
+}
+
+// Enqueue puts a marker for the image at the end of the queue and returns it. It
+// reports false, and returns the marker that is there, when there is one already.
+// A marker that it returns without an error outlives a loss of power. It is empty,
+// as Glance's are, unless there is a note, which [Store.QueueNote] returns.
+func (s *Store) Enqueue(id, note string) (Marker, bool, error) {
+	if err := checkID(id); err != nil {
+		return Marker{}, false, err
+	}
 	s.queueing.Lock()
 	defer s.queueing.Unlock()
+	name := join(queueDir, id)
+	added, err := s.mark(name, note)
+	if err != nil && added {
+		err = errors.Join(err, s.remove("enqueue.undo", name))
+	}
+	m := Marker{ID: id, At: s.newest}
+	if err == nil && !added {
+		m, err = s.marker(id)
+	}
+	if err != nil {
+		return Marker{}, false, fmt.Errorf("make queue entry: %w", err)
+	}
+	return m, added, nil
+}
+
+func (s *Store) marker(id string) (Marker, error) {
+	fi, err := s.lstat("queue.stat", join(queueDir, id))
+	if err != nil {
+		return Marker{}, err
+	}
+	return Marker{ID: id, At: fi.ModTime()}, nil
+}
+
+// mark makes a marker durably, with its time, if there is none. After an error
+// added says that there is one which must not stay. The caller holds s.queueing.
+func (s *Store) mark(name, note string) (added bool, err error) {
 	if err := s.readNewest(); err != nil {
 		return false, err
 	}
@@ -53,7 +73,16 @@ func (s *Store) mark(name, note string) (added bool, err error) {
 	if note != "" {
 		_, err = f.Write([]byte(note))
 	}
-	return true, errors.Join(err, f.Close(), s.stamp(name))
+	if err == nil {
+		err = s.stamp(name)
+	}
+	if err == nil {
+		err = f.Sync()
+	}
+	if err = errors.Join(err, f.Close()); err == nil {
+		err = s.fs.SyncDir("enqueue.syncdir", queueDir)
+	}
+	return true, err
 }
 
 // QueueNote returns the note of a queued image, or "" when there is none or it
@@ -74,22 +103,23 @@ func (s *Store) QueueNote(id string) string {
 	return string(note)
 }
 
-// readNewest looks once at what earlier runs and other programs queued.
+// readNewest looks once at what earlier runs and other programs queued. The
+// caller holds s.queueing.
 func (s *Store) readNewest() error {
 	if !s.newest.IsZero() {
 		return nil
 	}
-	newest := time.Unix(0, 0)
-	err := s.files("queue", queueDir, func(fi fs.FileInfo) error {
-		if fi.ModTime().After(newest) {
-			newest = fi.ModTime()
-		}
-		return nil
-	})
-	if err == nil {
-		s.newest = newest
+	markers, err := s.Queue(nil)
+	if err != nil {
+		return err
 	}
-	return err
+	s.newest = time.Unix(0, 0)
+	for _, m := range markers {
+		if m.At.After(s.newest) {
+			s.newest = m.At
+		}
+	}
+	return nil
 }
 
 // stamp gives a marker a later time than every other marker: the clock may stand
@@ -116,37 +146,31 @@ func (s *Store) stamp(name string) error {
 	return fmt.Errorf("the time of %s cannot be set later than %v", name, s.newest)
 }
 
-// Queue lists the queued ids in the order in which they were queued.
-func (s *Store) Queue() ([]string, error) {
-	markers, err := s.markers()
-	if err != nil {
-		return nil, err
-	}
-	slices.SortFunc(markers, func(a, b fs.FileInfo) int {
-		if c := a.ModTime().Compare(b.ModTime()); c != 0 {
-			return c
-		}
-		return strings.Compare(a.Name(), b.Name())
-	})
-	ids := make([]string, len(markers))
-	for i, m := range markers {
-		ids[i] = m.Name()
-	}
-	return ids, nil
-}
-
-func (s *Store) markers() ([]fs.FileInfo, error) {
-	var markers []fs.FileInfo
-	err := s.files("queue", queueDir, func(fi fs.FileInfo) error {
-		if sdk.ValidID(fi.Name()) {
-			markers = append(markers, fi)
-		}
-		return nil
-	})
+// Queue lists the queue, in no order. It looks at no marker that is known to the
+// caller: of such a one it returns the ID alone. Nil: none is known.
+func (s *Store) Queue(known func(id string) bool) ([]Marker, error) {
+	entries, err := s.fs.ReadDir("queue", queueDir)
 	if err != nil {
 		return nil, fmt.Errorf("list queue: %w", err)
 	}
-	return markers, nil
+	var list []Marker
+	for _, e := range entries {
+		m := Marker{ID: e.Name()}
+		if !sdk.ValidID(m.ID) {
+			continue
+		}
+		if known == nil || !known(m.ID) {
+			m, err = s.marker(m.ID)
+			if errors.Is(err, fs.ErrNotExist) {
+				continue // gone meanwhile, or no file
+			}
+			if err != nil {
+				return nil, fmt.Errorf("list queue: %w", err)
+			}
+		}
+		list = append(list, m)
+	}
+	return list, nil
 }
 
 // Queued reports whether the image is in the queue.
@@ -163,6 +187,8 @@ func (s *Store) Dequeue(id string) error {
 	if err := checkID(id); err != nil {
 		return err
 	}
+	s.queueing.Lock() // whoever makes it this moment is told that it is there
+	defer s.queueing.Unlock()
 	if err := s.remove("dequeue", join(queueDir, id)); err != nil {
 		return fmt.Errorf("remove queue entry: %w", err)
 	}
@@ -171,12 +197,12 @@ func (s *Store) Dequeue(id string) error {
 
 // DequeueAll empties the queue and returns how many entries it removed.
 func (s *Store) DequeueAll() (int, error) {
-	markers, err := s.markers()
+	markers, err := s.Queue(nil)
 	if err != nil {
 		return 0, err
 	}
 	for n, m := range markers {
-		if err := s.Dequeue(m.Name()); err != nil {
+		if err := s.Dequeue(m.ID); err != nil {
 			return n, err
 		}
 	}
