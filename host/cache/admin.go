@@ -229,9 +229,7 @@ func (c *Cache) Usage() Usage {
 	if c.cfg.hard() {
 		u.Limit = "hard"
 	}
-	if queued, err := c.store.Queue(); err == nil {
-		u.Queued = len(queued)
-	}
+	u.Queued = c.queue.count()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	u.Fills = len(c.fills)

@@ -21,6 +21,7 @@ func (c *Cache) commitStaged(st *store.Staged, m store.Meta, room *space.Reserva
 	}
 	c.unpark(info.ID)
 	c.absent.forget(info.ID)
+	c.queue.removed(info.ID)
 	im, old := c.index.Commit(info, c.cfg.Now())
 	room.Commit(info.Size)
 	im.Check.Confirm(c.cfg.Now(), trust)

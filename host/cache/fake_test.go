@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"math/rand/v2"
 	"os"
+	"path"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -37,7 +38,9 @@ type fakeOrigin struct {
 	sent    int    // bytes
 	blamed  int    // transfers, for wrong bytes
 	asked   int    // Stats and Opens
-	missing string // a name that it does not have
+	missing string // a pattern of the names that it does not have
+	trickle string // a pattern of the names of which a byte comes in a second
+	flows   int    // after so many bytes at the usual rate
 	terms   origin.Terms
 	gate    chan struct{} // Open waits until it is closed; nil: it does not
 }
@@ -73,12 +76,18 @@ func (o *fakeOrigin) object() origin.Object {
 	return obj
 }
 
+// matches reports whether a name follows a pattern, if there is one.
+func matches(pattern, name string) bool {
+	ok, err := path.Match(pattern, name)
+	return pattern != "" && ok && err == nil
+}
+
 func (o *fakeOrigin) Stat(_ context.Context, name string) (origin.Object, error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.asked++
 	switch {
-	case o.missing != "" && name == o.missing:
+	case matches(o.missing, name):
 		return origin.Object{}, origin.ErrNotFound
 	case o.down:
 		return origin.Object{}, origin.ErrUnavailable
@@ -95,7 +104,7 @@ func (o *fakeOrigin) Open(ctx context.Context, r origin.Request) (origin.Object,
 	o.asked++
 	obj := o.object()
 	switch {
-	case o.missing != "" && r.Name == o.missing:
+	case matches(o.missing, r.Name):
 		return origin.Object{}, nil, origin.ErrNotFound
 	case o.down:
 		return origin.Object{}, nil, origin.ErrUnavailable
@@ -104,7 +113,10 @@ func (o *fakeOrigin) Open(ctx context.Context, r origin.Request) (origin.Object,
 	case r.Offset == 0 && r.Length < 0:
 		o.opens++
 	}
-	b := &fakeBody{ctx: ctx, o: o, cut: -1, rest: o.data[min(r.Offset, int64(len(o.data))):]}
+	b := &fakeBody{ctx: ctx, o: o, cut: -1, flows: -1, rest: o.data[min(r.Offset, int64(len(o.data))):]}
+	if matches(o.trickle, r.Name) {
+		b.flows = o.flows
+	}
 	if r.Length >= 0 {
 		b.rest = b.rest[:min(r.Length, int64(len(b.rest)))]
 	}
@@ -130,6 +142,7 @@ type fakeBody struct {
 	o      *fakeOrigin
 	rest   []byte
 	cut    int // bytes until it breaks off; -1: never
+	flows  int // bytes until it trickles; -1: it never does
 	closed bool
 }
 
@@ -142,6 +155,13 @@ func (b *fakeBody) Read(p []byte) (n int, err error) {
 	b.o.mu.Lock()
 	n, pause := min(1+b.o.rng.IntN(400<<10), len(p), len(b.rest)), time.Duration(b.o.rng.IntN(200))*time.Millisecond
 	b.o.mu.Unlock()
+	switch {
+	case b.flows == 0:
+		n, pause = 1, time.Second
+	case b.flows > 0:
+		n = min(n, b.flows)
+		b.flows -= n
+	}
 	select {
 	case <-time.After(pause):
 	case <-b.ctx.Done():
@@ -193,7 +213,19 @@ type flakyFS struct {
 	stuck   atomic.Value                 // string: the renames of this call site fail
 	rotten  atomic.Int64                 // images cannot be read beyond so many bytes; 0: they can
 
-	readOnly atomic.Bool // nothing can be made or renamed
+	readOnly atomic.Bool  // nothing can be made or renamed
+	listed   atomic.Int64 // directories that were listed
+	looked   atomic.Int64 // files that were looked at
+}
+
+func (f *flakyFS) ReadDir(op, name string) ([]fs.DirEntry, error) {
+	f.listed.Add(1)
+	return f.FS.ReadDir(op, name)
+}
+
+func (f *flakyFS) Lstat(op, name string) (fs.FileInfo, error) {
+	f.looked.Add(1)
+	return f.FS.Lstat(op, name)
 }
 
 func (f *flakyFS) Free(op string) (int64, error) {

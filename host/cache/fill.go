@@ -62,6 +62,7 @@ type fill struct {
 	rest     *fetch           // detached: the origin's stream from state.have on, for the first taker
 	image    *index.Image     // done: what was stored, held open; nil: nothing
 	wanted   bool             // the queue wants the image, whether clients stay or not
+	queued   bool             // the queue began it
 	asked    int              // requests that reportRequests has still to tell of
 	askedFor bool             // the one that began the fill is among them
 	finished bool             // run has ended
@@ -107,7 +108,7 @@ func (f *fill) run(ctx context.Context) {
 		return
 	}
 	src.onBreak = func(err error, offset int64) {
-		f.c.log.Warn("origin transfer broke off; resuming", "image", f.id, "offset", offset, "error", err)
+		f.c.log.Log(ctx, f.level(slog.LevelWarn), "origin transfer broke off; resuming", "image", f.id, "offset", offset, "error", err)
 	}
 	err = f.transfer(ctx, src)
 	f.mu.Lock()
@@ -124,6 +125,17 @@ func (f *fill) run(ctx context.Context) {
 		src.Close()
 		f.fail(err)
 	}
+}
+
+// level is at which level the log has what goes wrong: the queue counts failures
+// for which nobody else waits.
+func (f *fill) level(l slog.Level) slog.Level {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.queued && f.asked == 0 {
+		return slog.LevelDebug
+	}
+	return l
 }
 
 // errDetached is how the steps of a fill say that it cannot be stored; what
@@ -363,7 +375,7 @@ func (f *fill) commit() {
 	}
 	im, err := f.c.commitStaged(f.staged, f.meta(), f.room, f.origin.Terms().TrustFor(f.obj.Caching))
 	if err != nil {
-		f.c.storeFailed(f.id, err)
+		f.c.storeFailed(f.id, err, f.level)
 	}
 	f.reportRequests(im != nil)
 	f.update(func() {
@@ -396,7 +408,7 @@ func (f *fill) meta() store.Meta {
 // transfer over where it stands.
 func (f *fill) detach(src *fetch, err error) {
 	f.c.forget(f)
-	f.c.storeFailed(f.id, err)
+	f.c.storeFailed(f.id, err, f.level)
 	var refused notAdmitted
 	if errors.As(err, &refused) {
 		f.c.passed.add(f.id, f.obj, refused, f.c.cfg.Now())
@@ -417,7 +429,7 @@ func (f *fill) detach(src *fetch, err error) {
 // fail ends the fill for all its clients.
 func (f *fill) fail(err error) {
 	f.c.forget(f)
-	f.c.fetchFailed(f.id, err)
+	f.c.fetchFailed(f.id, err, f.level)
 	f.c.absent.add(f.id, err, f.origin.Terms(), f.c.cfg.Now())
 	f.update(func() {
 		if f.state.phase != failed {
@@ -528,28 +540,28 @@ func (f *fill) reportRequests(stored bool) {
 }
 
 // storeFailed tells that an image could not be stored. Its clients do not
-// notice.
-func (c *Cache) storeFailed(id string, err error) {
+// notice. The log has it at the level that is made of the usual one.
+func (c *Cache) storeFailed(id string, err error, of func(slog.Level) slog.Level) {
 	refused := errors.Is(err, errNotAdmitted) // which is as it should be
 	level := slog.LevelWarn
 	if refused {
 		level = slog.LevelInfo
 	}
 	reason := strings.TrimPrefix(err.Error(), errDetached.Error()+": ")
-	c.history.Happened(level, id, NotStored, reason)
+	c.history.Happened(of(level), id, NotStored, reason)
 	if !refused && !errors.Is(err, ErrNoSpace) && !errors.Is(err, store.ErrTaken) {
 		c.disk.fail(storeError{reason, err})
 	}
 }
 
-// fetchFailed tells that an image could not be fetched.
-func (c *Cache) fetchFailed(id string, err error) {
+// fetchFailed tells that an image could not be fetched, as storeFailed does.
+func (c *Cache) fetchFailed(id string, err error, of func(slog.Level) slog.Level) {
 	switch {
 	case errors.Is(err, errStopped):
 		c.history.Happened(slog.LevelInfo, id, Interrupted, "the service stopped while the image was fetched")
 	case errors.Is(err, ErrNotFound): // an answer like any other
-		c.history.Happened(slog.LevelInfo, id, NotFetched, err.Error())
+		c.history.Happened(of(slog.LevelInfo), id, NotFetched, err.Error())
 	default:
-		c.history.Happened(slog.LevelWarn, id, NotFetched, err.Error())
+		c.history.Happened(of(slog.LevelWarn), id, NotFetched, err.Error())
 	}
 }

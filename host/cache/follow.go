@@ -25,6 +25,7 @@ func (c *Cache) follow(id string, stale *index.Image, r request, o origin.Origin
 	if f := c.fills[id]; f != nil {
 		f.mu.Lock()
 		f.clients++
+		f.wanted = f.wanted || r.queued
 		if !r.queued {
 			f.asked++
 		}
@@ -43,6 +44,7 @@ func (c *Cache) follow(id string, stale *index.Image, r request, o origin.Origin
 	f = c.begin(id, o, name, r.client, stale != nil)
 	f.mu.Lock()
 	f.clients = 1
+	f.wanted, f.queued = r.queued, r.queued
 	if !r.queued {
 		f.asked, f.askedFor = 1, true
 	}

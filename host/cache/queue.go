@@ -2,57 +2,46 @@ package cache
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
 	"sync"
 	"time"
 
 	"github.com/imgcache/imgcache-host/sdk"
 )
 
-// queue fetches queued images, in the order in which they were queued. The
-// queue itself is the files of queue/, so it outlives the process.
+// queue fetches queued images. The queue itself is the files of queue/, so it
+// outlives the process; what is in them is known here, so that nobody has to look.
 type queue struct {
 	c       *Cache
 	wake    chan struct{}
 	slots   chan struct{} // one for each prefetcher
 	results chan fetched
 
-	mu      sync.Mutex // guards what follows; held for no I/O
-	retries map[string]*retry
-}
+	// reading is held while the directory is read and while markers are made and
+	// removed, so that what is known agrees with it. It is taken before mu.
+	reading sync.Mutex
 
-// retry says when an image that could not be fetched is tried again. It is
-// kept in memory alone: after a restart every image is tried at once.
-type retry struct {
-	tries int // that failed
-	err   error
-	next  time.Time
-	busy  bool
+	mu    sync.Mutex // guards what follows; held for no I/O
+	turns turns
+	known bool // the directory was read
+	tally tally
 }
 
 // fetched is the end of a prefetch.
 type fetched struct {
-	id  string
-	err error
+	image *queued
+	err   error
 }
 
-const (
-	// queuePoll is how often the directory is looked at, as others may add
-	// markers.
-	queuePoll = 5 * time.Second
-	// firstPrefetchRetry and maxPrefetchRetry bound the pause after a failed
-	// prefetch: a poison image costs a request in five minutes.
-	firstPrefetchRetry = time.Second
-	maxPrefetchRetry   = 5 * time.Minute
-)
+// queuePoll is how often the directory is looked at, as others may add and remove
+// markers.
+const queuePoll = 5 * time.Second
 
 func newQueue(c *Cache) *queue {
 	return &queue{
 		c: c, wake: make(chan struct{}, 1), slots: make(chan struct{}, c.cfg.Prefetch.Workers),
-		retries: map[string]*retry{}, results: make(chan fetched),
+		turns: newTurns(), results: make(chan fetched),
 	}
 }
 
@@ -63,72 +52,43 @@ func (c *Cache) Queue(id string) (bool, error) {
 	if !sdk.ValidID(id) {
 		return false, badID(id)
 	}
-	switch c.state(id) {
-	case StateAbsent:
-	case StateQueued:
-		c.absent.forget(id)
-		c.queue.forget(id)
-		c.queue.nudge()
-		return false, nil
-	default:
+	if s := c.state(id); s != StateAbsent && s != StateQueued {
 		return false, nil
 	}
 	c.absent.forget(id)
-	queued, err := c.store.Enqueue(id, c.nameToKeep(id))
+	added, err := c.queue.add(id, c.nameToKeep(id))
 	if err != nil {
 		return false, fmt.Errorf("queue %q: %w", id, err)
 	}
-	if queued {
+	if added {
 		c.history.Happened(slog.LevelInfo, id, Queued, "by request")
 	}
 	c.queue.nudge()
-	return queued, nil
+	return added, nil
 }
 
 // Queued returns what is queued, in the order of queueing.
 func (c *Cache) Queued() ([]QueueEntry, error) {
-	ids, err := c.store.Queue()
-	if err != nil {
+	if err := c.queue.refresh(); err != nil {
 		return nil, err
 	}
-	entries := make([]QueueEntry, len(ids))
-	for i, id := range ids {
-		entries[i] = c.queue.entry(id)
-		if entries[i].Name = c.nameOf(id, ""); entries[i].Name == "" {
-			entries[i].Name = c.nameOf(id, c.store.QueueNote(id))
+	entries := c.queue.entries()
+	for i, e := range entries {
+		if entries[i].Name = c.nameOf(e.ID, ""); entries[i].Name == "" {
+			entries[i].Name = c.nameOf(e.ID, c.store.QueueNote(e.ID))
 		}
 	}
 	return entries, nil
 }
 
-// entry says how the fetching of a queued image goes.
-func (q *queue) entry(id string) QueueEntry {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	e := QueueEntry{ID: id}
-	r := q.retries[id]
-	if r == nil {
-		return e
-	}
-	e.Tries, e.Running = r.tries, r.busy
-	if r.err != nil {
-		e.Error = r.err.Error()
-	}
-	if !r.busy {
-		e.Next = r.next.UTC()
-	}
-	return e
-}
-
 // RetryQueued begins to fetch what is queued without waiting for the pauses
-// after failed attempts, and returns how many images are queued.
+// after failed attempts, and returns how many images are queued. How long the
+// pause is after the next failure still depends on all that came before.
 func (c *Cache) RetryQueued() (int, error) {
-	ids, err := c.store.Queue()
-	if err != nil {
-		return 0, fmt.Errorf("list queue: %w", err)
+	if err := c.queue.refresh(); err != nil {
+		return 0, err
 	}
-	c.queue.hurry()
-	return len(ids), nil
+	return c.queue.hurry(), nil
 }
 
 // Unqueue takes an id out of the queue. An absent one is no error; a fetch
@@ -137,12 +97,135 @@ func (c *Cache) Unqueue(id string) error {
 	if !sdk.ValidID(id) {
 		return badID(id)
 	}
-	c.queue.forget(id)
-	return c.store.Dequeue(id)
+	return c.queue.remove(id)
 }
 
 // UnqueueAll empties the queue and returns how many ids were in it.
-func (c *Cache) UnqueueAll() (int, error) { return c.store.DequeueAll() }
+func (c *Cache) UnqueueAll() (int, error) { return c.queue.clear() }
+
+// add makes a marker, unless there is one: then its image is as if it had been
+// queued now, but for its place. It reports whether it made one.
+func (q *queue) add(id, note string) (bool, error) {
+	q.reading.Lock()
+	defer q.reading.Unlock()
+	m, added, err := q.c.store.Enqueue(id, note)
+	if err != nil {
+		return false, err
+	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.turns.add(m)
+	if !added {
+		q.turns.renew(id)
+	}
+	return added, nil
+}
+
+// remove removes a marker.
+func (q *queue) remove(id string) error {
+	q.reading.Lock()
+	defer q.reading.Unlock()
+	if err := q.c.store.Dequeue(id); err != nil {
+		return err
+	}
+	q.removed(id)
+	return nil
+}
+
+// removed says that the marker of an image is gone.
+func (q *queue) removed(id string) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.turns.remove(id)
+}
+
+// clear removes all markers and returns how many there were.
+func (q *queue) clear() (int, error) {
+	q.reading.Lock()
+	n, err := q.c.store.DequeueAll()
+	q.reading.Unlock()
+	if refreshed := q.refresh(); err == nil {
+		err = refreshed
+	}
+	return n, err
+}
+
+// refresh reads which markers there are. It looks only at those that are new.
+func (q *queue) refresh() error {
+	q.reading.Lock()
+	defer q.reading.Unlock()
+	list, err := q.c.store.Queue(q.knows)
+	if err != nil {
+		return err
+	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.turns.agree(list)
+	q.known = true
+	return nil
+}
+
+func (q *queue) knows(id string) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.turns.byID[id] != nil
+}
+
+// count returns how many images are queued; 0 while that is not known.
+func (q *queue) count() int {
+	q.mu.Lock()
+	n, known := len(q.turns.byID), q.known
+	q.mu.Unlock()
+	if known || q.refresh() != nil {
+		return n
+	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return len(q.turns.byID)
+}
+
+// entries returns what is queued, in the order of queueing.
+func (q *queue) entries() []QueueEntry {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	list := q.turns.list()
+	entries := make([]QueueEntry, len(list))
+	for i, image := range list {
+		entries[i] = image.entry()
+	}
+	return entries
+}
+
+// entry says how the fetching of an image goes.
+func (q *queue) entry(id string) QueueEntry {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if image := q.turns.byID[id]; image != nil {
+		return image.entry()
+	}
+	return QueueEntry{ID: id}
+}
+
+func (q *queued) entry() QueueEntry {
+	e := QueueEntry{ID: q.ID, Tries: q.tries, Running: q.busy}
+	if q.err != nil {
+		e.Error = q.err.Error()
+	}
+	if !q.busy && !q.next.IsZero() {
+		e.Next = q.next.UTC()
+	}
+	return e
+}
+
+// hurry ends the pauses after failed attempts and returns how many images are
+// queued.
+func (q *queue) hurry() int {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.turns.hurry()
+	q.nudge()
+	return len(q.turns.byID)
+}
 
 func (q *queue) nudge() {
 	select {
@@ -155,14 +238,16 @@ func (q *queue) nudge() {
 func (q *queue) run(ctx context.Context) {
 	tick := time.NewTicker(queuePoll)
 	defer tick.Stop()
+	defer q.tell(true)
+	q.poll()
 	for {
-		pause := q.startAll(ctx)
-		timer := time.NewTimer(pause)
+		timer := time.NewTimer(min(q.startAll(ctx), q.tell(false)))
 		select {
 		case r := <-q.results:
 			q.ended(r)
 		case <-q.wake:
 		case <-tick.C:
+			q.poll()
 		case <-timer.C:
 		case <-ctx.Done():
 			timer.Stop()
@@ -172,106 +257,91 @@ func (q *queue) run(ctx context.Context) {
 	}
 }
 
-// startAll begins as many prefetches as there are free slots and returns when
-// to look again.
+func (q *queue) poll() {
+	if err := q.refresh(); err != nil {
+		q.c.disk.fail(err)
+	}
+}
+
+// startAll begins as many prefetches as there are free slots and returns for how
+// long nothing else is to be done. Each of them would fail while nothing can be
+// stored.
 func (q *queue) startAll(ctx context.Context) time.Duration {
-	ids, err := q.c.store.Queue()
-	if err != nil {
-		q.c.disk.fail(fmt.Errorf("list queue: %w", err))
+	if q.c.disk.broken() != nil {
 		return queuePoll
 	}
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	q.forgetOthers(ids)
-	now, pause := q.c.cfg.Now(), queuePoll
-	for _, id := range ids {
-		r := q.retries[id]
-		if r == nil {
-			r = &retry{}
-			q.retries[id] = r
-		}
-		if r.busy {
-			continue
-		}
-		if wait := r.next.Sub(now); wait > 0 {
-			pause = min(pause, wait)
-			continue
-		}
+	for {
 		select {
 		case q.slots <- struct{}{}:
 		default:
-			return pause // the end of one will wake us
+			return queuePoll // the end of one will wake us
 		}
-		r.busy = true
+		now := q.c.cfg.Now()
+		q.mu.Lock()
+		image, next := q.turns.begin(now)
+		q.mu.Unlock()
+		if image == nil {
+			<-q.slots
+			return until(now, next)
+		}
 		q.c.work.Go(func() {
-			err := q.c.prefetch(ctx, id)
+			err := q.c.prefetch(ctx, image.ID)
 			<-q.slots
 			select {
-			case q.results <- fetched{id, err}:
+			case q.results <- fetched{image, err}:
 			case <-ctx.Done():
 			}
 		})
 	}
-	return pause
 }
 
-// hurry ends the pauses after failed attempts.
-func (q *queue) hurry() {
-	q.mu.Lock()
-	for _, r := range q.retries {
-		r.next = time.Time{}
+// until is how long to wait for a time, at most queuePoll; zero: there is none.
+func until(now, at time.Time) time.Duration {
+	if at.IsZero() {
+		return queuePoll
 	}
-	q.mu.Unlock()
-	q.nudge()
-}
-
-// forget lets an image that is asked for again begin without the failures of
-// before.
-func (q *queue) forget(id string) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	if r := q.retries[id]; r != nil && !r.busy {
-		delete(q.retries, id)
-	}
-}
-
-// forgetOthers forgets the failures of images that are queued no more. The
-// caller holds q.mu.
-func (q *queue) forgetOthers(ids []string) {
-	queued := make(map[string]bool, len(ids))
-	for _, id := range ids {
-		queued[id] = true
-	}
-	maps.DeleteFunc(q.retries, func(id string, r *retry) bool { return !r.busy && !queued[id] })
+	return max(0, min(at.Sub(now), queuePoll))
 }
 
 // ended takes in how a prefetch went. A marker of an image that is cached was
 // removed by the commit.
 func (q *queue) ended(r fetched) {
+	now := q.c.cfg.Now()
 	q.mu.Lock()
+	defer q.mu.Unlock()
 	if r.err == nil {
-		delete(q.retries, r.id)
-		q.mu.Unlock()
+		q.turns.end(r.image, nil, time.Time{})
 		return
 	}
-	t := q.retries[r.id]
-	pause := min(firstPrefetchRetry<<min(t.tries, 10), maxPrefetchRetry)
-	t.busy, t.err, t.next = false, r.err, q.c.cfg.Now().Add(pause)
-	t.tries++
-	tries := t.tries
-	q.mu.Unlock()
-	q.c.log.Warn("a queued image could not be fetched and is tried again", "image", r.id, "tries", tries, "pause", pause, "error", r.err)
+	kind := kindOf(r.err)
+	pause := kind.pause(r.image.tries)
+	if q.turns.end(r.image, r.err, now.Add(pause)) {
+		q.tally.add(now, kind, r.image.ID, r.err)
+		q.c.log.Debug("a queued image could not be fetched", "image", r.image.ID, "tries", r.image.tries, "pause", pause, "error", r.err)
+	}
+}
+
+// tell logs the failures of the last minute when it is over, or at once, and
+// returns how long that will be.
+func (q *queue) tell(atOnce bool) time.Duration {
+	now := q.c.cfg.Now()
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if due := q.tally.due(); atOnce || !due.IsZero() && !due.After(now) {
+		q.tally.tell(q.c.log, len(q.turns.byID))
+	}
+	return until(now, q.tally.due())
 }
 
 // prefetch brings an image into the cache, by the fill that runs or by a new
-// one, and returns when it is there. The marker of an image that is cached
-// already is removed.
+// one, and returns when it is there, or nobody wants it any more. The marker of an
+// image that is cached already is removed.
 func (c *Cache) prefetch(ctx context.Context, id string) error {
+	if !c.store.Queued(id) {
+		return nil
+	}
 	if c.state(id) == StateCached {
 		return c.store.Dequeue(id)
-	}
-	if !sdk.ValidID(id) {
-		return badID(id)
 	}
 	if note := c.store.QueueNote(id); note != "" {
 		c.cfg.Origins.Learn(id, note)
@@ -284,34 +354,6 @@ func (c *Cache) prefetch(ctx context.Context, id string) error {
 	if f == nil {
 		return c.store.Dequeue(id)
 	}
-	f.mu.Lock()
-	f.wanted = true
-	f.mu.Unlock()
 	defer f.leave()
-	return f.wait(ctx)
-}
-
-// errNotStored says that the image was fetched whole but is not in the cache.
-var errNotStored = errors.New("the image could not be stored")
-
-// wait returns when the fill is over: nil when the image is stored.
-func (f *fill) wait(ctx context.Context) error {
-	for {
-		f.mu.Lock()
-		over, stored, err, changed := f.state.over(), f.image != nil, f.state.err, f.changed
-		f.mu.Unlock()
-		switch {
-		case stored:
-			return nil
-		case over && err != nil:
-			return err
-		case over:
-			return errNotStored
-		}
-		select {
-		case <-changed:
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		}
-	}
+	return f.wait(ctx, c.cfg.Prefetch.MinRate)
 }

@@ -42,7 +42,7 @@ func (c *Cache) Refresh(ctx context.Context, id string) (ImageInfo, error) {
 		f.mu.Lock()
 		f.wanted = true
 		f.mu.Unlock()
-		err = f.wait(ctx)
+		err = f.wait(ctx, 0)
 		f.leave()
 		if err != nil {
 			return ImageInfo{}, err

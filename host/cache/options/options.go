@@ -71,7 +71,8 @@ const (
 
 // Prefetch is the work on the queue.
 type Prefetch struct {
-	Workers int // images fetched at once
+	Workers int   // images fetched at once
+	MinRate int64 // bytes a second; a transfer that brings fewer for a minute gives its place to another; 0: no bound
 }
 
 // Scrub reads the cached images in the background and checks them.
@@ -99,6 +100,9 @@ func Default() Options {
 		VerifyReads:   VerifyAlways,
 		Prune:         Prune{Interval: time.Minute, HighWatermark: 1, LowWatermark: 1},
 		Fill:          Fill{Retries: 5, KeepFilling: true, RangesInFill: RangesStream},
-		Prefetch:      Prefetch{Workers: 2}, // one may wait for a slow origin while the other works
+		Prefetch: Prefetch{
+			Workers: 2,    // one may wait for a slow origin while the other works
+			MinRate: 1024, // no image is ever had at this rate, and no line is so slow
+		},
 	}
 }
