@@ -41,7 +41,7 @@ func (c *Cache) Pin(id string, until time.Time) (PinInfo, error) {
 		return PinInfo{}, fmt.Errorf("%w: a pin until %s would have ended, as it is %s",
 			sdk.ErrInvalid, pin.End(), now.UTC().Format(time.RFC3339))
 	}
-	if err := c.pins.Change(func(list map[string]Pin) { list[id] = pin }); err != nil {
+	if err := c.pins.Set(pin); err != nil {
 		return PinInfo{}, fmt.Errorf("pin %q: %w", id, err)
 	}
 	c.log.Info("pinned", "image", id, "until", pin.End())
@@ -57,7 +57,7 @@ func (c *Cache) Unpin(id string) error {
 		return badID(id)
 	}
 	if c.pins.IsRequested(id) {
-		if err := c.pins.Change(func(list map[string]Pin) { delete(list, id) }); err != nil {
+		if err := c.pins.Remove(id); err != nil {
 			return fmt.Errorf("unpin %q: %w", id, err)
 		}
 		c.log.Info("unpinned", "image", id)
@@ -70,8 +70,10 @@ func (c *Cache) Unpin(id string) error {
 
 // pinned returns how many cached images are pinned, and their bytes.
 func (c *Cache) pinned() (n int, bytes int64) {
-	for _, pin := range c.pins.All(c.cfg.Now()) {
-		if im := c.index.Get(pin.ID); im != nil {
+	var held []string // the mutex of the index is never taken under that of the pins
+	c.pins.Each(c.cfg.Now(), func(pin Pin) { held = append(held, pin.ID) })
+	for _, id := range held {
+		if im := c.index.Get(id); im != nil {
 			n++
 			bytes += im.Size
 		}

@@ -3,20 +3,14 @@
 package pins
 
 import (
-	"bytes"
 	"cmp"
-	"errors"
-	"fmt"
-	"io/fs"
 	"log/slog"
-	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
-	"github.com/imgcache/imgcache-host/host/cache/internal/lines"
 	"github.com/imgcache/imgcache-host/host/store"
-	"github.com/imgcache/imgcache-host/sdk"
 )
 
 // Pin keeps an image from being evicted.
@@ -38,13 +32,15 @@ type Pins struct {
 
 	configured map[string]Pin // never changes
 
-	// changing is held while the file is replaced, and taken before mu.
+	// changing is held while the file is changed, and taken before mu.
 	changing sync.Mutex
+	appended int // lines behind the pins of the file; -1: it is to be written anew
 
 	// mu guards what follows. It may be taken under the index's, and is held
 	// for no I/O.
 	mu        sync.Mutex
 	requested map[string]Pin // as the file has them; some may have ended
+	next      *batch         // that nobody writes yet; nil: there is none
 }
 
 // New returns the pins of the configuration. Those that were asked for
@@ -52,7 +48,7 @@ type Pins struct {
 func New(fsys store.FS, path string, log *slog.Logger, now func() time.Time, configured []Pin) *Pins {
 	p := &Pins{
 		fs: fsys, path: path, log: log, now: now,
-		configured: map[string]Pin{}, requested: map[string]Pin{},
+		configured: map[string]Pin{}, requested: map[string]Pin{}, appended: -1,
 	}
 	for _, pin := range configured {
 		pin.From = cmp.Or(pin.From, FromConfiguration)
@@ -61,112 +57,6 @@ func New(fsys store.FS, path string, log *slog.Logger, now func() time.Time, con
 		}
 	}
 	return p
-}
-
-// Load reads the pins that were asked for earlier. It never fails: a file that
-// cannot be read costs the pins in it, which the log says, and no others.
-func (p *Pins) Load() {
-	data, err := lines.ReadFile(p.fs, "pins.read", p.path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return
-	}
-	whole := false
-	if err == nil {
-		var list map[string]Pin
-		list, whole = parsePins(data)
-		p.mu.Lock()
-		p.requested = list
-		p.mu.Unlock()
-	}
-	if !whole {
-		p.setAside(err)
-	}
-}
-
-// pinsHead is the first line of the file. The others are pins.
-type pinsHead struct {
-	Pins int `json:"pins"` // number of lines that follow
-}
-
-// parsePins reads what can be read of the file, and reports whether that is
-// all of it.
-func parsePins(data []byte) (list map[string]Pin, whole bool) {
-	texts := bytes.Split(bytes.TrimSuffix(data, []byte("\n")), []byte("\n"))
-	var head pinsHead
-	whole = lines.Parse(texts[0], &head)
-	list = map[string]Pin{}
-	for _, text := range texts[1:] {
-		var pin Pin
-		if lines.Parse(text, &pin) && sdk.ValidID(pin.ID) {
-			list[pin.ID] = pin
-		}
-	}
-	return list, whole && head.Pins == len(list)
-}
-
-// setAside keeps a damaged file for whoever wants to look into it, and makes a
-// new one of what could be read.
-func (p *Pins) setAside(err error) {
-	aside := p.path + ".damaged"
-	p.log.Error("the file of pins is damaged; those that could be read hold, others must be set again",
-		"file", aside, "read", len(p.requested), "error", err)
-	if err := p.fs.Rename("pins.setaside", p.path, aside); err != nil {
-		p.log.Error("set the damaged file of pins aside", "file", p.path, "error", err)
-	}
-	if err := p.save(p.requested); err != nil {
-		p.log.Error("the pins that could be read will be lost with the end of the service", "error", err)
-	}
-}
-
-// save replaces the file.
-func (p *Pins) save(list map[string]Pin) error {
-	b := lines.Append(nil, pinsHead{Pins: len(list)})
-	for _, id := range slices.Sorted(maps.Keys(list)) {
-		b = lines.Append(b, list[id])
-	}
-	f, err := lines.ReplaceFile(p.fs, "pins", p.path, b)
-	if err != nil {
-		return fmt.Errorf("write pins: %w", err)
-	}
-	return f.Close()
-}
-
-// Change replaces the pins that were asked for, on disk first: after an error
-// those from before hold.
-func (p *Pins) Change(f func(map[string]Pin)) error {
-	p.changing.Lock()
-	defer p.changing.Unlock()
-	p.mu.Lock()
-	next := maps.Clone(p.requested)
-	p.mu.Unlock()
-	f(next)
-	if err := p.save(next); err != nil {
-		return err
-	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.requested = next
-	return nil
-}
-
-// Renew writes the file anew, since somebody else took it away or put another in
-// its place. The pins in that hold as well.
-func (p *Pins) Renew() {
-	err := p.Change(func(list map[string]Pin) {
-		data, err := lines.ReadFile(p.fs, "pins.read", p.path)
-		if err != nil {
-			return
-		}
-		there, _ := parsePins(data)
-		for id, pin := range there {
-			if _, known := list[id]; !known {
-				list[id] = pin
-			}
-		}
-	})
-	if err != nil {
-		p.log.Error("the pins will be lost with the end of the service, unless one is set or removed before", "error", err)
-	}
 }
 
 // Holds reports whether an image is pinned.
@@ -208,21 +98,30 @@ func (p *Pins) ConfiguredFor(id string, now time.Time) (Pin, bool) {
 
 // All returns the pins that hold, one for each id, ordered by id.
 func (p *Pins) All(now time.Time) []Pin {
+	var pins []Pin
+	p.Each(now, func(pin Pin) { pins = append(pins, pin) })
+	slices.SortFunc(pins, func(a, b Pin) int { return strings.Compare(a.ID, b.ID) })
+	return pins
+}
+
+// Each calls f with each pin that holds, one for each id, in no order. f must
+// call neither the pins nor the index.
+func (p *Pins) Each(now time.Time, f func(Pin)) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	ids := map[string]bool{}
-	for _, list := range []map[string]Pin{p.configured, p.requested} {
-		for id := range list {
-			ids[id] = true
-		}
-	}
-	pins := []Pin{}
-	for _, id := range slices.Sorted(maps.Keys(ids)) {
+	for id := range p.configured {
 		if pin, ok := p.getLocked(id, now); ok {
-			pins = append(pins, pin)
+			f(pin)
 		}
 	}
-	return pins
+	for id := range p.requested {
+		if _, done := p.configured[id]; done {
+			continue
+		}
+		if pin, ok := p.getLocked(id, now); ok {
+			f(pin)
+		}
+	}
 }
 
 // Drop forgets the pins that have ended.
@@ -239,13 +138,11 @@ func (p *Pins) Drop() {
 	if len(ended) == 0 {
 		return
 	}
-	err := p.Change(func(list map[string]Pin) {
-		for _, pin := range ended {
-			if list[pin.ID] == pin { // not set anew meanwhile
-				delete(list, pin.ID)
-			}
-		}
-	})
+	var changes []change
+	for _, pin := range ended {
+		changes = append(changes, change{pin: pin, gone: true, only: true})
+	}
+	err := p.apply(changes...)
 	if err != nil {
 		return // they have no effect, and the next time may be better
 	}
