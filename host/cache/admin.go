@@ -84,6 +84,8 @@ func (c *Cache) Image(id string) (ImageInfo, error) {
 			f.mu.Lock()
 			info.Size, info.Written, info.Version = f.state.size, f.state.have, f.obj.Version
 			f.mu.Unlock()
+		} else if w := c.writes.find(id); w != nil {
+			info.Size, info.Written = w.size, c.writes.written(w)
 		}
 	}
 	info.Name = c.nameOf(id, c.keptName(id))
@@ -229,17 +231,10 @@ func (c *Cache) Usage() Usage {
 	if c.cfg.hard() {
 		u.Limit = "hard"
 	}
-	u.Queued = c.queue.count()
+	u.Queued, u.Writes, u.Reserved = c.queue.count(), c.writes.count(), c.pool.Unwritten()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	u.Fills = len(c.fills)
-	for _, f := range c.fills {
-		f.mu.Lock()
-		if f.staged != nil && f.obj.Size > f.state.have {
-			u.Reserved += f.obj.Size - f.state.have
-		}
-		f.mu.Unlock()
-	}
 	return u
 }
 

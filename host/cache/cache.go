@@ -242,6 +242,7 @@ func (c *Cache) recover() {
 	if len(report.Committed) > 0 || report.Removed > 0 {
 		c.log.Info("dealt with what an earlier run left", "completed", len(report.Committed), "removed", report.Removed, "bytes", report.RemovedBytes)
 	}
+	c.recount()
 	for _, u := range report.Unfinished {
 		c.parkAgain(u)
 	}
@@ -258,7 +259,6 @@ func (c *Cache) recover() {
 			c.evictor.UnlinkInTrash(t, nil)
 		}
 	})
-	c.recount()
 }
 
 // scan brings every file into the index.

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/imgcache/imgcache-host/host/cache/internal/space"
 	"github.com/imgcache/imgcache-host/host/store"
 )
 
@@ -16,6 +17,13 @@ type strays struct {
 	mu      sync.Mutex
 	bytes   int64
 	invalid int64 // of bytes
+	counts  int   // how often all were counted
+}
+
+func (o *strays) counted() int {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.counts
 }
 
 func (o *strays) sizes() (all, invalid int64) {
@@ -24,9 +32,32 @@ func (o *strays) sizes() (all, invalid int64) {
 	return o.bytes, o.invalid
 }
 
-// recount looks at invalid/ and incomplete/ and corrects the pool. It is
-// called when the engine adds or removes such a file, and at each clean, as
-// Glance or an operator may put files there too.
+// countLocked notes strays that come, or as negative numbers go. The caller holds
+// the mutex, and has held it while the files did, so that no recount saw half of it.
+func (o *strays) countLocked(p *space.Pool, partial, invalid int64) {
+	o.bytes += partial + invalid
+	o.invalid += invalid
+	if n := partial + invalid; n > 0 {
+		p.Charge(n)
+	} else {
+		p.Release(-n)
+	}
+}
+
+// moveToInvalid calls move, which gives a file the name of an image in invalid/, and
+// counts what that changes. It costs as much whatever else is there.
+func (c *Cache) moveToInvalid(id string, move func() error) error {
+	c.others.mu.Lock()
+	defer c.others.mu.Unlock()
+	before := c.store.InvalidSize(id)
+	err := move()
+	c.others.countLocked(c.pool, 0, c.store.InvalidSize(id)-before)
+	return err
+}
+
+// recount looks at invalid/ and incomplete/ and corrects the pool. It is called
+// now and then, as Glance or an operator may put files there too; what the engine
+// does is counted as it happens.
 func (c *Cache) recount() {
 	c.others.mu.Lock()
 	defer c.others.mu.Unlock()
@@ -50,13 +81,14 @@ func (c *Cache) recount() {
 			sum += p.Size
 		}
 	}
-	c.pool.Charge(sum - c.others.bytes)
-	c.others.bytes = sum
+	c.others.countLocked(c.pool, sum-c.others.bytes, 0)
+	c.others.counts++
 }
 
-// dropInvalid removes the oldest invalid file, to make room: images serve more
-// than what is kept for inspection. It reports whether there was one.
-func (c *Cache) dropInvalid() bool {
+// dropInvalid removes invalid files, the oldest first, until n bytes are free or
+// none is left, to make room: images serve more than what is kept for inspection.
+// It reports whether there was one.
+func (c *Cache) dropInvalid(n int64) bool {
 	if _, invalid := c.others.sizes(); invalid == 0 {
 		return false
 	}
@@ -66,16 +98,20 @@ func (c *Cache) dropInvalid() bool {
 		return false
 	}
 	slices.SortFunc(list, func(a, b store.Partial) int { return a.ModTime.Compare(b.ModTime) })
+	freed, any := int64(0), false
 	for _, p := range list {
+		if freed >= n {
+			break
+		}
 		if err := c.store.RemoveInvalid(p.Name); err != nil {
 			c.log.Warn("remove invalid file", "file", p.Name, "error", err)
 			continue
 		}
 		c.log.Info("an invalid file leaves to make room", "file", p.Name, "bytes", p.Size)
-		c.recount()
-		return true
+		freed, any = freed+p.Size, true
 	}
-	return false
+	c.recount()
+	return any
 }
 
 // removeStaged takes the name of a staged file away. Its bytes stay charged
@@ -86,13 +122,17 @@ func (c *Cache) removeStaged(st *store.Staged) {
 	}
 }
 
-// keepStaged moves a staged file to invalid/ for inspection.
+// keepStaged moves a staged file to invalid/ for inspection. In an empty one there
+// is nothing to see.
 func (c *Cache) keepStaged(st *store.Staged) {
-	if err := st.Keep(); err != nil {
+	if st.Size() > 0 {
+		err := c.moveToInvalid(st.ID(), st.Keep)
+		if err == nil {
+			return
+		}
 		c.log.Warn("keep staged file for inspection", "error", err)
-		c.removeStaged(st)
 	}
-	c.recount()
+	c.removeStaged(st)
 }
 
 // Clean removes all invalid files and those incomplete ones that nothing was

@@ -101,7 +101,7 @@ func TestCleanOfStrangeTimes(t *testing.T) {
 func TestOwnFilesWhenTheClockIsSet(t *testing.T) {
 	for name, step := range steps {
 		t.Run(name, func(t *testing.T) {
-			cfg := Config{Options: options.Options{MaxSize: 8 << 20, Limit: options.LimitHard, StallTime: time.Hour, Fill: options.Fill{KeepFilling: true}}}
+			cfg := Config{Options: options.Options{MaxSize: 8 << 20, Limit: options.LimitHard, StallTime: time.Hour, WriteTimeout: time.Hour, Fill: options.Fill{KeepFilling: true}}}
 			inEngine(t, cfg, func(t *testing.T, e *engine) {
 				e.origin.data = bytes.Repeat([]byte("x"), 2<<20)
 				k, err := e.Open(t.Context(), "filling")

@@ -63,6 +63,7 @@ func inEngineAt(t *testing.T, dir string, cfg Config, f func(*testing.T, *engine
 func complete(cfg Config) Config {
 	o, usual := &cfg.Options, options.Default()
 	o.StallTime = cmp.Or(o.StallTime, usual.StallTime)
+	o.WriteTimeout = cmp.Or(o.WriteTimeout, usual.WriteTimeout)
 	o.VerifyReads = cmp.Or(o.VerifyReads, usual.VerifyReads)
 	o.Prune.Interval = cmp.Or(o.Prune.Interval, usual.Prune.Interval)
 	o.Prune.HighWatermark = cmp.Or(o.Prune.HighWatermark, usual.Prune.HighWatermark)

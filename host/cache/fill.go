@@ -283,7 +283,7 @@ func (f *fill) publish(p []byte, keep func()) (err error) {
 // taken tells how much of the reservation the file system counts.
 func (f *fill) taken() {
 	if f.staged != nil {
-		f.room.OnDisk(max(f.state.have, f.staged.Allocated()) - f.resumedBytes)
+		f.room.OnDisk(f.staged.Size(), max(f.state.have, f.staged.Allocated())-f.resumedBytes)
 	}
 }
 

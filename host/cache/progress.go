@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// Fills returns how far the running fills are, ordered by their start; after
-// them stand those that were interrupted.
+// Fills returns how far the running fills and the writes of clients are, ordered by
+// their start; after them stand the fills that were interrupted.
 func (c *Cache) Fills() []FillInfo {
 	c.mu.Lock()
 	list := make([]FillInfo, 0, len(c.fills))
@@ -14,6 +14,7 @@ func (c *Cache) Fills() []FillInfo {
 		list = append(list, f.progress())
 	}
 	c.mu.Unlock()
+	list = append(list, c.writes.progress()...)
 	slices.SortFunc(list, func(a, b FillInfo) int { return a.Started.Compare(b.Started) })
 	for i, f := range list {
 		list[i].Name = c.nameOf(f.ID, "")

@@ -54,7 +54,7 @@ func (c *Cache) excess(o PruneOptions) (held, target int64, why string) {
 		target = max(0, held-missing)
 		why += " for min_free"
 	}
-	for bound && !o.DryRun && held > target && c.dropInvalid() {
+	for bound && !o.DryRun && held > target && c.dropInvalid(held-target) {
 		held = c.held(bound)
 	}
 	return max(held, target), target, why
@@ -111,6 +111,7 @@ func (c *Cache) pruneByItself(ctx context.Context) {
 	tick := time.NewTicker(c.cfg.Prune.Interval)
 	defer tick.Stop()
 	for {
+		c.recount()
 		if _, err := c.Prune(ctx, PruneOptions{}); err != nil && ctx.Err() == nil {
 			c.log.Error("prune", "error", err)
 		}

@@ -19,10 +19,10 @@ func (c *Cache) quarantine(im *index.Image, why error) bool {
 	}
 	c.stats.quarantined.Add(1)
 	c.history.Happened(slog.LevelError, im.ID, Quarantined, why.Error()+"; the file is in invalid/")
-	if err := c.store.Quarantine(c.index.View(im).File); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	quarantine := func() error { return c.store.Quarantine(c.index.View(im).File) }
+	if err := c.moveToInvalid(im.ID, quarantine); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		c.log.Error("quarantine", "image", im.ID, "error", err)
 	}
-	c.recount()
 	c.index.Unlinked(im)
 	return true
 }

@@ -101,8 +101,10 @@ func (f *fill) checkpoint(staged *store.Staged) {
 // until the last client of this one has gone.
 func (c *Cache) park(st *store.Staged, obj origin.Object) {
 	c.log.Info("the transfer goes on when the image is asked for again", "image", st.ID(), "bytes", st.Size())
+	c.others.mu.Lock()
 	u := st.Park()
-	c.recount()
+	c.others.countLocked(c.pool, u.Size, 0)
+	c.others.mu.Unlock()
 	c.addParked(parkedFill{u, obj})
 }
 
@@ -131,11 +133,22 @@ func (c *Cache) addParked(f parkedFill) {
 	c.dropPartial(old.Unfinished)
 }
 
+// dropPartial removes a partial file that is counted among the strays.
 func (c *Cache) dropPartial(u store.Unfinished) {
-	if err := c.store.RemoveIncomplete(u.Name); err != nil {
+	counts := c.others.counted()
+	if err := c.store.RemoveIncomplete(u.Name); err != nil { // which takes its time
 		c.log.Warn("remove partial file", "image", u.ID, "error", err)
+		return
 	}
-	c.recount()
+	c.others.mu.Lock()
+	missed := c.others.counts != counts // that count may have been without it
+	if !missed {
+		c.others.countLocked(c.pool, -u.Size, 0)
+	}
+	c.others.mu.Unlock()
+	if missed {
+		c.recount()
+	}
 }
 
 // unpark removes the partial file of an image that nobody will go on with.
@@ -188,6 +201,7 @@ func (f *fill) resume(ctx context.Context, p parkedFill) (*fetch, error) {
 		return ctx.Err()
 	})
 	if err != nil {
+		defer f.c.recount() // one that came meanwhile took the file for ours
 		f.c.pool.Release(p.Size)
 		if ctx.Err() != nil {
 			f.c.addParked(p)

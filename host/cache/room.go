@@ -135,7 +135,7 @@ func (c *Cache) reserve(ctx context.Context, n int64, to *space.Reservation) err
 		if ok {
 			return nil
 		}
-		if c.dropParked() || c.dropInvalid() {
+		if c.dropParked() || c.dropInvalid(n) {
 			c.free.Stale()
 			continue
 		}

@@ -12,6 +12,8 @@ import (
 	"hash"
 	"io"
 	"log/slog"
+	"maps"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -26,27 +28,40 @@ import (
 // writes are the images that clients bring by themselves. No GET follows one.
 type writes struct {
 	c      *Cache
-	mu     sync.Mutex // guards byName; a write's own mutex is never taken under it
+	mu     sync.Mutex // guards what follows; a write's own mutex is never taken under it
 	byName map[string]*write
+	byID   map[string]*write
 }
 
 // write is an image on its way in.
 type write struct {
-	name string
-	opts WriteOptions
-	size int64 // -1: unknown
+	name    string
+	opts    WriteOptions
+	size    int64 // -1: unknown
+	started time.Time
 
-	// mu serialises what is done to the write; it is held while bytes are
-	// stored, as a write has one client.
+	// turn is held by who brings bytes or commits: a write has one client, who may
+	// take his time. It is taken before mu.
+	turn chan struct{}
+
+	// mu guards what follows. It is held while bytes are stored, and while nobody
+	// is waited for.
 	mu      sync.Mutex
-	staged  *store.Staged
+	staged  *store.Staged // set under the mutex of all writes too; nil: not begun
 	sums    map[string]hash.Hash
 	room    *space.Reservation
 	expires time.Time
 	ended   error // committed, aborted, deleted
 }
 
-func newWrites(c *Cache) *writes { return &writes{c: c, byName: map[string]*write{}} }
+// maxWrites is how many images are taken in at once. Each holds a file open, of the
+// 1024 that a process may have where nobody has allowed more, and downloads need
+// two each; nobody brings so many images at the same time by intent.
+const maxWrites = 256
+
+func newWrites(c *Cache) *writes {
+	return &writes{c: c, byName: map[string]*write{}, byID: map[string]*write{}}
+}
 
 // errWriteEnded is why a write takes no more.
 var errWriteEnded = fmt.Errorf("the write has ended: %w", ErrNotFound)
@@ -57,58 +72,139 @@ func (ws *writes) has(id string) bool { return ws.find(id) != nil }
 func (ws *writes) find(id string) *write {
 	ws.mu.Lock()
 	defer ws.mu.Unlock()
+	return ws.byID[id]
+}
+
+// count returns how many images are being written.
+func (ws *writes) count() int {
+	ws.mu.Lock()
+	defer ws.mu.Unlock()
+	return len(ws.byName)
+}
+
+// list returns all writes.
+func (ws *writes) list() []*write {
+	ws.mu.Lock()
+	defer ws.mu.Unlock()
+	return slices.Collect(maps.Values(ws.byName))
+}
+
+// progress says how far the writes are.
+func (ws *writes) progress() []FillInfo {
+	ws.mu.Lock()
+	defer ws.mu.Unlock()
+	var list []FillInfo
 	for _, w := range ws.byName {
-		if w.opts.ID == id {
-			return w
+		info := FillInfo{
+			ID: w.opts.ID, Phase: Writing, Write: w.name, Size: w.size, Written: w.writtenLocked(), Started: w.started,
 		}
+		if took := time.Since(w.started).Seconds(); took > 0 {
+			info.Rate = int64(float64(info.Written) / took)
+		}
+		list = append(list, info)
 	}
-	return nil
+	return list
+}
+
+// written is how many bytes of a write have come.
+func (ws *writes) written(w *write) int64 {
+	ws.mu.Lock()
+	defer ws.mu.Unlock()
+	return w.writtenLocked()
+}
+
+// writtenLocked is called under the mutex of all writes.
+func (w *write) writtenLocked() int64 {
+	if w.staged == nil {
+		return 0
+	}
+	return w.staged.Size()
+}
+
+func (ws *writes) named(name string) (*write, error) {
+	ws.mu.Lock()
+	defer ws.mu.Unlock()
+	if w := ws.byName[name]; w != nil {
+		return w, nil
+	}
+	return nil, fmt.Errorf("write %.40q: %w", name, ErrNotFound)
 }
 
 // use calls f with a write that takes more, under the write's mutex.
 func (ws *writes) use(name string, f func(*write) error) error {
-	ws.mu.Lock()
-	w := ws.byName[name]
-	ws.mu.Unlock()
-	if w == nil {
-		return fmt.Errorf("write %.40q: %w", name, ErrNotFound)
+	w, err := ws.named(name)
+	if err != nil {
+		return err
 	}
+	return w.use(func() error { return f(w) })
+}
+
+func (w *write) use(f func() error) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.ended != nil {
 		return w.ended
 	}
-	return f(w)
+	return f()
 }
 
-// add registers a write unless its image is being written already.
+// inTurn calls f with a write whose turn it is to take bytes, or to be committed.
+func (ws *writes) inTurn(ctx context.Context, name string, f func(*write) error) error {
+	w, err := ws.named(name)
+	if err != nil {
+		return err
+	}
+	select {
+	case w.turn <- struct{}{}:
+		defer func() { <-w.turn }()
+		return f(w)
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// add registers a write unless its image is being written already, or too many are.
 func (ws *writes) add(w *write) error {
 	ws.mu.Lock()
 	defer ws.mu.Unlock()
-	for _, other := range ws.byName {
-		if other.opts.ID == w.opts.ID {
-			return fmt.Errorf("%w: image %q is being written", ErrConflict, w.opts.ID)
-		}
+	if ws.byID[w.opts.ID] != nil {
+		return fmt.Errorf("%w: image %q is being written", ErrConflict, w.opts.ID)
 	}
-	ws.byName[w.name] = w
+	if len(ws.byName) >= maxWrites {
+		return fmt.Errorf("%w: %d images are being written, which is as many as can be; commit or abort one, or wait until idle ones end", sdk.ErrUnavailable, maxWrites)
+	}
+	ws.byName[w.name], ws.byID[w.opts.ID] = w, w
 	return nil
+}
+
+// begun notes the file of a write.
+func (ws *writes) begun(w *write, staged *store.Staged) {
+	ws.mu.Lock()
+	defer ws.mu.Unlock()
+	w.staged = staged
 }
 
 func (ws *writes) forget(w *write) {
 	ws.mu.Lock()
 	defer ws.mu.Unlock()
 	delete(ws.byName, w.name)
+	delete(ws.byID, w.opts.ID)
 }
 
-// BeginWrite starts to take an image in from a client. The error wraps
-// [ErrBadID], [ErrConflict] when the image is cached, filling or being written,
-// [ErrNoSpace] when there is no room, and [ErrVerify] for a digest that can be
-// none. A write to which no bytes come for the stall time is aborted.
-func (c *Cache) BeginWrite(ctx context.Context, o WriteOptions) (WriteStatus, error) {
+// BeginWrite starts to take an image in from a client. Room for it is made as its
+// bytes come, whatever size is declared. The error wraps [ErrBadID], [ErrConflict]
+// when the image is cached, filling or being written, [ErrNoSpace] when there can
+// be no room, [ErrVerify] for a digest that can be none, and [sdk.ErrUnavailable]
+// while too many are being written. A write to which no bytes come for WriteTimeout
+// is aborted.
+func (c *Cache) BeginWrite(_ context.Context, o WriteOptions) (WriteStatus, error) {
 	if !sdk.ValidID(o.ID) {
 		return WriteStatus{}, badID(o.ID)
 	}
-	w := &write{name: rand.Text(), opts: o, size: -1, sums: map[string]hash.Hash{"sha256": sha256.New()}}
+	w := &write{
+		name: rand.Text(), opts: o, size: -1, started: time.Now(),
+		turn: make(chan struct{}, 1), sums: map[string]hash.Hash{"sha256": sha256.New()},
+	}
 	if o.Size != nil {
 		w.size = max(*o.Size, -1)
 	}
@@ -123,7 +219,7 @@ func (c *Cache) BeginWrite(ctx context.Context, o WriteOptions) (WriteStatus, er
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if err := c.openWrite(ctx, w); err != nil {
+	if err := c.openWrite(w); err != nil {
 		w.ended = err
 		c.writes.forget(w)
 		return WriteStatus{}, err
@@ -163,28 +259,28 @@ func (w *write) declared() map[string]string {
 	return d
 }
 
-func (c *Cache) openWrite(ctx context.Context, w *write) error {
-	first := max(w.size, 0)
-	if err := c.admits(first); err != nil {
+func (c *Cache) openWrite(w *write) error {
+	least := max(w.size, 0)
+	if err := c.admits(least); err != nil {
 		return fmt.Errorf("%w: %w", ErrNoSpace, err)
 	}
-	room := space.NewReservation(c.pool, c.free)
-	if err := c.reserve(ctx, first, room); err != nil {
-		room.Release()
+	if err := c.fits(least); err != nil {
+		return err
+	}
+	if err := c.disk.broken(); err != nil {
 		return err
 	}
 	staged, err := c.store.Stage(w.opts.ID)
 	if err != nil {
-		room.Release()
 		return fmt.Errorf("begin write: %w", err)
 	}
-	w.room = room
-	w.staged = staged
+	w.room = space.NewReservation(c.pool, c.free)
+	c.writes.begun(w, staged)
 	return nil
 }
 
 // putOff puts the expiry off.
-func (c *Cache) putOff(w *write) { w.expires = c.cfg.Now().Add(c.cfg.StallTime) }
+func (c *Cache) putOff(w *write) { w.expires = c.cfg.Now().Add(c.cfg.WriteTimeout) }
 
 func (w *write) status() WriteStatus {
 	return WriteStatus{Write: w.name, Offset: w.staged.Size(), Expires: w.expires.UTC()}
@@ -197,12 +293,18 @@ func (w *write) status() WriteStatus {
 // bytes than were declared, and [ErrNoSpace] when there is no room for them.
 // Only after ErrNotFound is there no write to go on with.
 func (c *Cache) WriteData(ctx context.Context, name string, offset int64, r io.Reader) (status WriteStatus, err error) {
-	err = c.writes.use(name, func(w *write) error {
-		if at := w.staged.Size(); offset >= 0 && offset != at {
-			status = w.status()
-			return fmt.Errorf("%w: the write continues at offset %d, not %d", ErrConflict, at, offset)
+	err = c.writes.inTurn(ctx, name, func(w *write) error {
+		err := w.use(func() error {
+			if at := w.staged.Size(); offset >= 0 && offset != at {
+				return fmt.Errorf("%w: the write continues at offset %d, not %d", ErrConflict, at, offset)
+			}
+			return nil
+		})
+		if err == nil {
+			err = c.copyWrite(ctx, w, r)
 		}
-		err := c.copyWrite(ctx, w, r)
+		w.mu.Lock()
+		defer w.mu.Unlock()
 		status = w.status()
 		return err
 	})
@@ -214,14 +316,16 @@ func (c *Cache) copyWrite(ctx context.Context, w *write, r io.Reader) error {
 	defer blocks.put(buf)
 	for {
 		n, err := r.Read(buf)
-		if n > 0 {
-			if err := c.appendWrite(ctx, w, buf[:n]); err != nil {
-				return err
+		stored := w.use(func() error {
+			if n > 0 {
+				c.putOff(w)
 			}
-		}
+			return c.appendWrite(ctx, w, buf[:n])
+		})
 		switch {
+		case stored != nil:
+			return stored
 		case errors.Is(err, io.EOF):
-			c.putOff(w)
 			return nil
 		case err != nil:
 			return fmt.Errorf("read body: %w", err)
@@ -229,6 +333,8 @@ func (c *Cache) copyWrite(ctx context.Context, w *write, r io.Reader) error {
 	}
 }
 
+// appendWrite stores bytes. Room is made for these and no others: what a client
+// will bring nobody knows, and many that begin must not hold what they do not use.
 func (c *Cache) appendWrite(ctx context.Context, w *write, p []byte) error {
 	after := w.staged.Size() + int64(len(p))
 	if w.size >= 0 && after > w.size {
@@ -237,19 +343,16 @@ func (c *Cache) appendWrite(ctx context.Context, w *write, p []byte) error {
 	if err := c.admits(after); err != nil {
 		return fmt.Errorf("%w: %w", ErrNoSpace, err)
 	}
-	if short := after - w.room.Bytes(); short > 0 {
-		if err := c.reserve(ctx, short, w.room); err != nil {
-			return err
-		}
+	if err := c.reserve(ctx, max(0, after-w.room.Bytes()), w.room); err != nil {
+		return err
 	}
 	if _, err := w.staged.Write(p); err != nil {
 		return fmt.Errorf("%w: %w", ErrNoSpace, err)
 	}
-	w.room.OnDisk(w.staged.Size())
+	w.room.OnDisk(w.staged.Size(), w.staged.Size())
 	for _, h := range w.sums {
 		h.Write(p)
 	}
-	c.putOff(w)
 	return nil
 }
 
@@ -268,10 +371,12 @@ func (c *Cache) WriteState(name string) (status WriteStatus, err error) {
 // meanwhile, and [ErrNotFound] when there is no such write. After a conflict the
 // write goes on; after any other error it has ended, and its file went to
 // invalid/.
-func (c *Cache) CommitWrite(_ context.Context, name string) (info ImageInfo, err error) {
-	err = c.writes.use(name, func(w *write) (err error) {
-		info, err = c.commitWrite(w)
-		return err
+func (c *Cache) CommitWrite(ctx context.Context, name string) (info ImageInfo, err error) {
+	err = c.writes.inTurn(ctx, name, func(w *write) error {
+		return w.use(func() (err error) {
+			info, err = c.commitWrite(w)
+			return err
+		})
 	})
 	return info, err
 }
@@ -347,9 +452,12 @@ func (ws *writes) bar(_ context.Context, id string) error {
 	return nil
 }
 
+// writesTick is how often idle writes are looked for.
+const writesTick = 10 * time.Second
+
 // expire aborts idle writes until the context ends, and then all others.
 func (ws *writes) expire(ctx context.Context) {
-	tick := time.NewTicker(min(ws.c.cfg.StallTime, time.Minute))
+	tick := time.NewTicker(min(ws.c.cfg.WriteTimeout, writesTick))
 	defer tick.Stop()
 	for {
 		select {
@@ -363,13 +471,7 @@ func (ws *writes) expire(ctx context.Context) {
 }
 
 func (ws *writes) end(which func(*write) bool) {
-	ws.mu.Lock()
-	var list []*write
-	for _, w := range ws.byName {
-		list = append(list, w)
-	}
-	ws.mu.Unlock()
-	for _, w := range list {
+	for _, w := range ws.list() {
 		w.mu.Lock()
 		if w.ended == nil && w.staged != nil && which(w) {
 			ws.c.endWrite(w, errWriteEnded)

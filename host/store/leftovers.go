@@ -36,6 +36,18 @@ func (s *Store) Invalid() ([]Partial, error) {
 	return s.partials("invalid", invalidDir, func(*Partial) {})
 }
 
+// InvalidSize returns the bytes of invalid/<id>; 0 when there is no such file.
+func (s *Store) InvalidSize(id string) int64 {
+	if !sdk.ValidID(id) {
+		return 0
+	}
+	fi, err := s.lstat("invalid.lstat", join(invalidDir, id))
+	if err != nil {
+		return 0
+	}
+	return fi.Size()
+}
+
 func (s *Store) partials(op, dir string, classify func(*Partial)) ([]Partial, error) {
 	var list []Partial
 	err := s.files(op, dir, func(fi fs.FileInfo) error {

@@ -10,6 +10,7 @@ type Options struct {
 	MaxSize       int64 // bytes; 0 keeps nothing
 	Limit         Limit
 	StallTime     time.Duration // a partial file without growth for so long is stalled
+	WriteTimeout  time.Duration // an image that a client brings, and no byte of it for so long, is given up
 	FlushInterval time.Duration // hits are sent to the driver so often; at least a second
 
 	MaxImageSize int64 // bytes; larger images are passed through; 0: no bound
@@ -94,7 +95,8 @@ func Default() Options {
 	return Options{
 		MaxSize:       10 << 30, // as Glance
 		Limit:         LimitHard,
-		StallTime:     24 * time.Hour, // as Glance
+		StallTime:     24 * time.Hour,   // as Glance
+		WriteTimeout:  10 * time.Minute, // longer than whoever brings an image pauses between its parts
 		FlushInterval: time.Second,
 		AdmitAfter:    1,
 		VerifyReads:   VerifyAlways,

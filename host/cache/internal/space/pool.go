@@ -3,7 +3,9 @@
 package space
 
 import (
+	"maps"
 	"math"
+	"slices"
 	"sync"
 )
 
@@ -15,7 +17,7 @@ type Pool struct {
 	max     int64
 	hard    bool
 	total   int64
-	open    int           // reservations that have not ended
+	open    map[*Reservation]struct{} // reservations that have not ended
 	freeing int64         // of total, in trash or otherwise on its way out
 	changed chan struct{} // closed and replaced when bytes are released
 }
@@ -23,7 +25,7 @@ type Pool struct {
 // NewPool returns a pool of limit bytes, which is a bound if it is hard and else
 // only what a prune looks at.
 func NewPool(limit int64, hard bool) *Pool {
-	return &Pool{max: limit, hard: hard, changed: make(chan struct{})}
+	return &Pool{max: limit, hard: hard, open: map[*Reservation]struct{}{}, changed: make(chan struct{})}
 }
 
 // reserve charges n bytes if the limit allows it.
@@ -37,18 +39,37 @@ func (p *Pool) reserve(n int64) bool {
 	return true
 }
 
-// opened counts reservations that begin or, as a negative number, end.
-func (p *Pool) opened(n int) {
+// opened notes a reservation that begins.
+func (p *Pool) opened(r *Reservation) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.open += n
+	p.open[r] = struct{}{}
+}
+
+// ended forgets a reservation.
+func (p *Pool) ended(r *Reservation) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.open, r)
+}
+
+// Unwritten returns how many of the charged bytes are reserved and not written.
+func (p *Pool) Unwritten() int64 {
+	p.mu.Lock()
+	open := slices.Collect(maps.Keys(p.open))
+	p.mu.Unlock()
+	var sum int64
+	for _, r := range open { // whose mutexes are taken before the pool's
+		sum += r.unwritten()
+	}
+	return sum
 }
 
 // Reservations returns how many reservations have not ended.
 func (p *Pool) Reservations() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.open
+	return len(p.open)
 }
 
 // Charge counts n bytes that are there already, whatever the limit.

@@ -15,6 +15,8 @@ type Reservation struct {
 
 	claim claim // of the file system
 
+	written atomic.Int64 // of bytes: in the file
+
 	mu    sync.Mutex // guards what follows; taken before those of pool and free
 	bytes int64      // charged to the pool
 	ended bool
@@ -28,8 +30,9 @@ type claim struct {
 
 // NewReservation returns an empty reservation, which must be ended.
 func NewReservation(p *Pool, f *Free) *Reservation {
-	p.opened(1)
-	return &Reservation{pool: p, free: f}
+	r := &Reservation{pool: p, free: f}
+	p.opened(r)
+	return r
 }
 
 // Bytes returns how many bytes of the pool are reserved.
@@ -66,15 +69,40 @@ func (r *Reservation) Adopt(n int64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.bytes += n
+	r.written.Add(n)
 }
 
-// OnDisk says how many of the bytes that Grow reserved the file system counts as
-// used.
-func (r *Reservation) OnDisk(n int64) { r.claim.used.Store(n) }
+// OnDisk says how many bytes the file has, and how many of those that Grow reserved
+// the file system counts as used.
+func (r *Reservation) OnDisk(written, used int64) {
+	r.written.Store(written)
+	r.claim.used.Store(used)
+}
 
-// Written says that nothing more will be written: the file system owes nothing
-// any more. The bytes of the pool stay reserved.
-func (r *Reservation) Written() { r.free.end(&r.claim) }
+// Written says that nothing more will be written: what was reserved beyond the
+// bytes of the file is given back, to the file system too.
+func (r *Reservation) Written() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.ended {
+		return
+	}
+	r.free.end(&r.claim)
+	if more := r.bytes - r.written.Load(); more > 0 {
+		r.bytes -= more
+		r.pool.Release(more)
+	}
+}
+
+// unwritten is how many bytes are reserved and not in the file.
+func (r *Reservation) unwritten() int64 {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.ended {
+		return 0
+	}
+	return max(0, r.bytes-r.written.Load())
+}
 
 // Commit ends the reservation of a file that has become an image of size bytes,
 // which stay charged.
@@ -91,7 +119,7 @@ func (r *Reservation) end(kept int64) {
 	}
 	r.ended = true
 	r.free.end(&r.claim)
-	r.pool.opened(-1)
+	r.pool.ended(r)
 	r.pool.Release(r.bytes - kept)
 }
 

@@ -37,11 +37,22 @@ func TestReservationsSum(t *testing.T) {
 					t.Fatalf("seed %d: a reservation that has ended grows", seed)
 				}
 			default:
-				_, _, _ = open[rng.IntN(len(open))].Grow(rng.Int64N(200))
+				r := open[rng.IntN(len(open))]
+				_, _, _ = r.Grow(rng.Int64N(200))
+				r.OnDisk(rng.Int64N(r.Bytes()+1), 0)
+				if rng.IntN(8) == 0 {
+					if r.Written(); r.Bytes() != r.written.Load() {
+						t.Fatalf("seed %d: %d bytes stay reserved for a file of %d", seed, r.Bytes(), r.written.Load())
+					}
+				}
 			}
-			want := committed
+			want, unwritten := committed, int64(0)
 			for _, r := range open {
 				want += r.Bytes()
+				unwritten += r.Bytes() - r.written.Load()
+			}
+			if got := p.Unwritten(); got != unwritten {
+				t.Fatalf("seed %d: %d bytes are reserved and not written, want %d", seed, got, unwritten)
 			}
 			if total, _ := p.State(); total != want || total > 1000 {
 				t.Fatalf("seed %d: %d bytes are charged, want %d of at most 1000", seed, total, want)
