@@ -40,6 +40,7 @@ cache "default" {
   max_size       = "101B"
   limit          = "hard"
   stall_time     = "102s"
+  write_timeout  = "116s"
   flush_interval = "115s"
   max_image_size = "99B"
   admit_after    = 104
@@ -60,7 +61,8 @@ cache "default" {
     cold_per_client = 112
   }
   prefetch {
-    workers = 113
+    workers  = 113
+    min_rate = "117B"
   }
   scrub {
     bandwidth = "114B"
@@ -80,14 +82,14 @@ shutdown {
 	until := time.Date(2200, 1, 2, 2, 4, 5, 0, time.UTC)
 	want := cache.Config{
 		Options: options.Options{
-			MaxSize: 101, Limit: options.LimitHard, StallTime: 102 * time.Second, FlushInterval: 115 * time.Second,
+			MaxSize: 101, Limit: options.LimitHard, StallTime: 102 * time.Second, WriteTimeout: 116 * time.Second, FlushInterval: 115 * time.Second,
 			MaxImageSize: 99, AdmitAfter: 104, VerifyReads: options.VerifyFirst,
 			Prune: options.Prune{Interval: 105 * time.Second, HighWatermark: 0.9, LowWatermark: 0.8, MinAge: 106 * time.Second, MinFree: 107},
 			Fill: options.Fill{
 				Retries: 108, KeepFilling: true, Concurrency: 109, Bandwidth: 111,
 				RangesInFill: options.RangesVerified, ColdPerClient: 112,
 			},
-			Prefetch: options.Prefetch{Workers: 113}, Scrub: options.Scrub{Bandwidth: 114},
+			Prefetch: options.Prefetch{Workers: 113, MinRate: 117}, Scrub: options.Scrub{Bandwidth: 114},
 		},
 		Fills: options.FillsAbort, DriverName: "driver.default",
 		Pins: []cache.Pin{

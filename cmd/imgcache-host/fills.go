@@ -19,7 +19,7 @@ func (a *app) fills() *cobra.Command {
 	var watch bool
 	cmd := &cobra.Command{
 		Use:   "fills",
-		Short: "Show which images are being fetched, and their progress",
+		Short: "Show which images are being fetched or written by clients, and their progress",
 		Args:  cobra.NoArgs,
 		RunE: a.call(func(ctx context.Context, c *client.Client, _ []string) error {
 			for drawn := 0; ; {

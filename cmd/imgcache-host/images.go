@@ -42,6 +42,7 @@ func (a *app) status() *cobra.Command {
 				row(w, "images", u.Images)
 				row(w, "pinned", pinned(u))
 				row(w, "fills", u.Fills)
+				row(w, "writes", u.Writes)
 				row(w, "queued", u.Queued)
 				row(w, "hits", u.Hits)
 				row(w, "misses", u.Misses)

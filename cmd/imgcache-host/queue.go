@@ -13,11 +13,20 @@ import (
 )
 
 func (a *app) queue() *cobra.Command {
+	var retry bool
 	cmd := &cobra.Command{
 		Use:   "queue [NAME...]",
 		Short: "Queue images to be fetched, or show the queue",
-		Args:  cobra.ArbitraryArgs,
+		Args: func(_ *cobra.Command, ids []string) error {
+			if retry && len(ids) > 0 {
+				return errors.New("--retry is for the whole queue and takes no ID: an image that is queued again is tried at once")
+			}
+			return nil
+		},
 		RunE: a.call(func(ctx context.Context, c *client.Client, ids []string) error {
+			if retry {
+				return a.retryQueue(ctx, c)
+			}
 			if len(ids) == 0 {
 				return a.showQueue(ctx, c)
 			}
@@ -40,6 +49,7 @@ func (a *app) queue() *cobra.Command {
 			})
 		}),
 	}
+	cmd.Flags().BoolVar(&retry, "retry", false, "try everything that is queued at once, without the pauses after failed attempts")
 	cmd.AddCommand(&cobra.Command{
 		Use:   "list",
 		Short: "Show the queue, with what failed and when it is tried again",
@@ -64,6 +74,16 @@ func (a *app) showQueue(ctx context.Context, c *client.Client) error {
 			}
 			n.row(w, e.ID, e.Name, e.Tries, next, e.Error)
 		}
+	})
+}
+
+func (a *app) retryQueue(ctx context.Context, c *client.Client) error {
+	n, err := c.RetryQueued(ctx)
+	if err != nil {
+		return err
+	}
+	return a.answer(map[string]any{"queued": n}, func(w io.Writer) {
+		row(w, "tried at once", n)
 	})
 }
 

@@ -164,6 +164,16 @@ func (c *Client) Queue(ctx context.Context, id string) (bool, error) {
 	return out.Queued, err
 }
 
+// RetryQueued begins to fetch what is queued without waiting for the pauses after
+// failed attempts, and returns how many images are queued.
+func (c *Client) RetryQueued(ctx context.Context) (int, error) {
+	var out struct {
+		Queued int `json:"queued"`
+	}
+	err := c.call(ctx, http.MethodPost, "/v1/queue", nil, &out)
+	return out.Queued, err
+}
+
 // UnqueueAll empties the queue and returns the number of its entries.
 func (c *Client) UnqueueAll(ctx context.Context) (int, error) { return c.deleteAll(ctx, "/v1/queue") }
 
@@ -175,7 +185,8 @@ func (c *Client) deleteAll(ctx context.Context, path string) (int, error) {
 	return out.Deleted, err
 }
 
-// Fills returns the progress of the running fills, and the interrupted fills.
+// Fills returns the progress of the running fills and of the writes of clients, and
+// the interrupted fills.
 func (c *Client) Fills(ctx context.Context) ([]cache.FillInfo, error) {
 	var out struct {
 		Fills []cache.FillInfo `json:"fills"`

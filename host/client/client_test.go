@@ -67,6 +67,7 @@ var requests = []struct {
 		q, err := c.Queued(ctx)
 		return [2]cache.QueueEntry(q), err
 	}, [2]cache.QueueEntry{{ID: "b", Tries: 2}, {ID: "a"}}},
+	{"retry queued", "POST /v1/queue ", `{"queued":3}`, func(ctx context.Context, c *Client) (any, error) { return c.RetryQueued(ctx) }, 3},
 	{"unqueue all", "DELETE /v1/queue ", `{"deleted":2}`, func(ctx context.Context, c *Client) (any, error) { return c.UnqueueAll(ctx) }, 2},
 	{"pins", "GET /v1/pins ", `{"pins":[{"id":"x","from":"a request","cached":true}]}`, func(ctx context.Context, c *Client) (any, error) {
 		p, err := c.Pins(ctx)

@@ -119,6 +119,7 @@ func (c *Cache) body() body {
 			{name: "max_size", into: size(&c.MaxSize, 1)},
 			{name: "limit", into: choice(&c.Limit, options.LimitHard, options.LimitPrune)},
 			{name: "stall_time", into: duration(&c.StallTime, positive)},
+			{name: "write_timeout", into: duration(&c.WriteTimeout, positive)},
 			{name: "flush_interval", into: duration(&c.FlushInterval, minFlush)},
 			{name: "max_image_size", into: size(&c.MaxImageSize, 0)},
 			{name: "admit_after", into: count(&c.AdmitAfter, 1)},
@@ -159,7 +160,10 @@ func fillBody(f *options.Fill) body {
 }
 
 func prefetchBody(p *options.Prefetch) body {
-	return body{args: []arg{{name: "workers", into: count(&p.Workers, 1)}}}
+	return body{args: []arg{
+		{name: "workers", into: count(&p.Workers, 1)},
+		{name: "min_rate", into: size(&p.MinRate, 0)},
+	}}
 }
 
 func scrubBody(s *options.Scrub) body {

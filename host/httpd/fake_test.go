@@ -255,6 +255,12 @@ func (e *fakeEngine) Queued() (entries []cache.QueueEntry, err error) {
 	return entries, e.fail
 }
 
+func (e *fakeEngine) RetryQueued() (int, error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return len(e.queue), e.fail
+}
+
 func (e *fakeEngine) Unqueue(id string) error {
 	_, end, err := e.begin("unqueue", id)
 	defer end()

@@ -87,6 +87,8 @@ var usageMetrics = []usageMetric{
 		func(u cache.Usage) float64 { return truth(u.Disk == "ok") }),
 	gauge("fills_running", "Transfers from origins into the cache.",
 		func(u cache.Usage) float64 { return float64(u.Fills) }),
+	gauge("writes_running", "Images that clients bring by the API.",
+		func(u cache.Usage) float64 { return float64(u.Writes) }),
 	gauge("queued_images", "Images that wait to be prefetched.",
 		func(u cache.Usage) float64 { return float64(u.Queued) }),
 	gauge("records_ready", "1 when the driver's records have been read.",

@@ -15,7 +15,7 @@ func (s *Service) adminMux() *http.ServeMux {
 		"/v1/images/{id}/refresh":   {http.MethodPost: s.images.refresh},
 		"/v1/images/{id}/nodes":     {http.MethodGet: s.nodes.list},
 		"/v2/cache/nodes/{id}":      {http.MethodGet: s.nodes.urls},
-		"/v1/queue":                 {http.MethodGet: s.queue.list, http.MethodDelete: s.queue.clear},
+		"/v1/queue":                 {http.MethodGet: s.queue.list, http.MethodPost: s.queue.retry, http.MethodDelete: s.queue.clear},
 		"/v1/queue/{id}":            {http.MethodPut: s.queue.add, http.MethodDelete: s.queue.remove},
 		"/v1/pins":                  {http.MethodGet: s.pins.list},
 		"/v1/pins/{id}":             {http.MethodPut: s.pins.pin, http.MethodDelete: s.pins.unpin},

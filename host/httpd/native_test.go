@@ -61,6 +61,7 @@ var session = []struct {
 	{"PUT", "/v1/queue/img", "", 200, `{"queued": false}`},
 	{"GET", "/v1/queue", "", 200, `{"queue": ["b", "a"], "entries": [
 		{"id": "b", "tries": 3, "error": "away", "next": "2026-03-04T05:06:07.0000008Z"}, {"id": "a", "running": true}]}`},
+	{"POST", "/v1/queue", "", 200, `{"queued": 2}`},
 	{"DELETE", "/v1/queue/b", "", 204, ""},
 	{"DELETE", "/v1/queue/b", "", 204, ""},
 	{"DELETE", "/v1/queue", "", 200, `{"deleted": 1}`},
@@ -142,6 +143,7 @@ func TestMethodsOfNativeAPI(t *testing.T) {
 	for target, allow := range map[string]string{
 		"/v1/images":             "GET, HEAD, DELETE",
 		"/v1/images/img":         "GET, HEAD, DELETE",
+		"/v1/queue":              "GET, HEAD, POST, DELETE",
 		"/v1/queue/img":          "PUT, DELETE",
 		"/v1/prune":              "POST",
 		"/v1/pins":               "GET, HEAD",
@@ -252,6 +254,7 @@ func TestErrorsOfNativeAPI(t *testing.T) {
 		{"DELETE", "/v1/images", ""},
 		{"HEAD", "/v1/images/img/data", ""},
 		{"GET", "/v1/queue", ""},
+		{"POST", "/v1/queue", ""},
 		{"PUT", "/v1/queue/img", ""},
 		{"DELETE", "/v1/queue/img", ""},
 		{"DELETE", "/v1/queue", ""},

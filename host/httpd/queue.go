@@ -17,6 +17,9 @@ type Queue interface {
 	Queue(id string) (bool, error)
 	// Queued returns what is queued, in the order of queueing.
 	Queued() ([]cache.QueueEntry, error)
+	// RetryQueued begins to fetch what is queued without waiting for the pauses
+	// after failed attempts, and returns how many images are queued.
+	RetryQueued() (int, error)
 	// Unqueue takes an image out of the queue. An absent one is no error. If it
 	// is being fetched, that goes on.
 	Unqueue(id string) error
@@ -46,6 +49,11 @@ func (a queueAPI) add(w http.ResponseWriter, r *http.Request) {
 		queued, err = a.queue.Queue(id)
 	}
 	a.answer(w, r, map[string]any{"queued": queued}, err)
+}
+
+func (a queueAPI) retry(w http.ResponseWriter, r *http.Request) {
+	n, err := a.queue.RetryQueued()
+	a.answer(w, r, map[string]int{"queued": n}, err)
 }
 
 func (a queueAPI) remove(w http.ResponseWriter, r *http.Request) {

@@ -22,8 +22,8 @@ const (
 type Upkeep interface {
 	// Usage says how full the cache is, and how it does.
 	Usage() cache.Usage
-	// Fills says how far the running fills are, ordered by their start; after
-	// them stand those that were interrupted.
+	// Fills says how far the running fills, and the writes of clients, are, ordered
+	// by their start; after them stand the fills that were interrupted.
 	Fills() []cache.FillInfo
 	// Victims returns the images that would be evicted next, in order, limit of
 	// them at most.

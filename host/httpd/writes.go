@@ -18,8 +18,9 @@ import (
 type Writes interface {
 	// BeginWrite begins to take an image in. The error wraps cache.ErrBadID for
 	// an id that does not follow the grammar of ids, cache.ErrConflict when the
-	// image is cached, filling or being written, cache.ErrNoSpace when there is
-	// no room, and cache.ErrVerify for a digest that can be none.
+	// image is cached, filling or being written, cache.ErrNoSpace when there can
+	// be no room, cache.ErrVerify for a digest that can be none, and
+	// sdk.ErrUnavailable while too many images are being written.
 	BeginWrite(ctx context.Context, o cache.WriteOptions) (cache.WriteStatus, error)
 	// WriteData appends what r yields, which must belong at offset; offset < 0
 	// means at the end. The status says how far the write is now, also after an

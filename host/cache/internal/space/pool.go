@@ -18,8 +18,8 @@ type Pool struct {
 	hard    bool
 	total   int64
 	open    map[*Reservation]struct{} // reservations that have not ended
-	freeing int64         // of total, in trash or otherwise on its way out
-	changed chan struct{} // closed and replaced when bytes are released
+	freeing int64                     // of total, in trash or otherwise on its way out
+	changed chan struct{}             // closed and replaced when bytes are released
 }
 
 // NewPool returns a pool of limit bytes, which is a bound if it is hard and else
