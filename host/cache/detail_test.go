@@ -67,10 +67,7 @@ func TestStoredIsSaidWhenItIsKnown(t *testing.T) {
 		"too large":       {cfg: options.Options{MaxSize: 1 << 20, Limit: options.LimitHard}, size: 3 << 20, want: Outcome{Detail: DetailNoRoom}},
 		"not admitted":    {cfg: options.Options{MaxSize: 1 << 30, Limit: options.LimitHard, AdmitAfter: 1, MaxImageSize: 1 << 20}, size: 3 << 20, want: Outcome{Detail: DetailMaxImageSize}},
 		"a write holds all": {cfg: options.Options{MaxSize: 8 << 20, Limit: options.LimitHard}, size: 3 << 20, want: Outcome{Detail: DetailNoRoom}, before: func(e *engine) {
-			all := int64(8 << 20)
-			if _, err := e.BeginWrite(e.t.Context(), WriteOptions{ID: "hog", Size: &all}); err != nil {
-				e.t.Fatal(err)
-			}
+			e.bring(e.begin("hog", 8<<20), 8<<20)
 		}},
 		"a bad disk": {cfg: options.Options{MaxSize: 1 << 30, Limit: options.LimitHard, AdmitAfter: 1}, size: 3 << 20, want: Outcome{Detail: DetailDisk}, before: func(e *engine) {
 			e.disk.fail(fmt.Errorf("input/output error"))

@@ -172,7 +172,7 @@ func TestEndingAWriteCostsOne(t *testing.T) {
 						t.Errorf("usage is %+v, want 100 files of 1000 bytes in invalid/", u)
 					}
 				}
-				if calls[1] > 12*100 || calls[1] != calls[0] {
+				if calls[1] > 12*100 || calls[1] > calls[0] {
 					t.Errorf("100 writes that end look at %v files", calls)
 				}
 				e.begin("empty", 5)

@@ -68,11 +68,11 @@ var uses = map[string]func(t *testing.T, s *store.Store) error{
 		return s.Quarantine(info)
 	},
 	"queue": func(_ *testing.T, s *store.Store) error {
-		_, err := s.Enqueue("q", "note")
+		_, _, err := s.Enqueue("q", "note")
 		return errors.Join(err, s.Dequeue("q"))
 	},
 	"lists": func(_ *testing.T, s *store.Store) error {
-		_, err := s.Queue()
+		_, err := s.Queue(nil)
 		_, err2 := s.Invalid()
 		_, err3 := s.Incomplete()
 		_, err4 := s.Trashed()
@@ -393,7 +393,7 @@ func TestOutOfInodes(t *testing.T) {
 			}
 		}
 		if left == 0 {
-			if _, err := s.Enqueue("q", ""); err == nil || !strings.Contains(err.Error(), "no inode left") {
+			if _, _, err := s.Enqueue("q", ""); err == nil || !strings.Contains(err.Error(), "no inode left") {
 				t.Errorf("Enqueue = %v", err)
 			}
 		}
