@@ -121,7 +121,7 @@ func (c *Cache) revalidate(ctx context.Context, k *cachedContent) (finding, erro
 		info, o, name := k.file.Info(), k.source, k.name
 		c.work.Go(func() { c.questions.end(k.im, c.confirm(k.im, info, o, name)) })
 	}
-	if terms.Revalidate == origin.RevalidateBehind && !WantsFresh(ctx) {
+	if terms.Revalidate == origin.RevalidateBehind && !WantsFresh(ctx) && !k.im.Check.Refuted() {
 		return finding{stale: true}, nil
 	}
 	select {
@@ -158,6 +158,7 @@ func (c *Cache) confirm(im *index.Image, info store.Info, o origin.Origin, name 
 		im.Check.Confirm(now, terms.TrustFor(obj.Caching))
 		return finding{}
 	}
+	im.Check.Refute()
 	c.log.Info("the origin has another version", "image", info.ID, "cached", info.Version, "origin", obj.Version, "by", string(why))
 	return finding{changed: true}
 }
@@ -174,9 +175,11 @@ func (c *Cache) notConfirmed(im *index.Image, stored known, o origin.Origin, err
 	credential := errors.As(err, &f) && f.Credential
 	switch {
 	case errors.Is(err, origin.ErrNotFound):
+		im.Check.Refute()
 		c.reach.answered(o.Name())
 		return finding{err: err}
 	case errors.Is(err, origin.ErrDenied) && !(credential && o.Terms().OnDenied == origin.DeniedServeStale):
+		im.Check.Refute()
 		return finding{err: err}
 	}
 	var least time.Duration

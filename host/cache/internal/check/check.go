@@ -26,6 +26,7 @@ type State struct {
 	failed    time.Time     // when the questions began to fail; zero: the last one did not
 	pause     time.Duration // after the last failure
 	retry     time.Time     // no question before
+	refuted   bool          // the last answer was not that the origin has this version
 }
 
 // Due reports whether the origin is to be asked at now, if a version is trusted
@@ -40,8 +41,24 @@ func (s *State) Due(now time.Time, after time.Duration) bool {
 func (s *State) Confirm(now time.Time, trust time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.confirmed, s.trust = now, trust
+	s.confirmed, s.trust, s.refuted = now, trust, false
 	s.failed, s.pause, s.retry = time.Time{}, 0, time.Time{}
+}
+
+// Refute says that the origin answered that it has another version, or none, or
+// hands it out no more. Until it confirms this one, whoever asks for the image is
+// not to get it before the origin was asked.
+func (s *State) Refute() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.refuted = true
+}
+
+// Refuted reports whether the origin's last answer was not this version.
+func (s *State) Refuted() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.refuted
 }
 
 // Fail says that a question could not be answered, or what was announced could

@@ -54,3 +54,21 @@ func TestPausesGrow(t *testing.T) {
 		t.Error("the first pause after an answer is not 10 s")
 	}
 }
+
+func TestRefuted(t *testing.T) {
+	var s State
+	if s.Refuted() {
+		t.Error("nobody has asked, and it is refuted")
+	}
+	now := time.Unix(1e9, 0)
+	s.Confirm(now, time.Hour)
+	s.Refute()
+	s.Fail(now, 0)
+	if !s.Refuted() {
+		t.Error("a question that fails takes back what was answered before")
+	}
+	s.Confirm(now, time.Hour)
+	if s.Refuted() {
+		t.Error("it is confirmed, and refuted")
+	}
+}
