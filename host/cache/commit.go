@@ -12,9 +12,9 @@ import (
 )
 
 // commitStaged publishes a staged file with its reservation and returns its
-// image, acquired, which the origin need not confirm for the time of trust. After
-// an error nothing has changed.
-func (c *Cache) commitStaged(st *store.Staged, m store.Meta, room *space.Reservation, trust time.Duration) (*index.Image, error) {
+// image, acquired, which the origin had at a time and need not confirm for the
+// time of trust after that. After an error nothing has changed.
+func (c *Cache) commitStaged(st *store.Staged, m store.Meta, room *space.Reservation, had time.Time, trust time.Duration) (*index.Image, error) {
 	info, replaced, err := st.Commit(m)
 	if err != nil {
 		return nil, fmt.Errorf("commit: %w", err)
@@ -24,7 +24,7 @@ func (c *Cache) commitStaged(st *store.Staged, m store.Meta, room *space.Reserva
 	c.queue.removed(info.ID)
 	im, old := c.index.Commit(info, c.cfg.Now())
 	room.Commit(info.Size)
-	im.Check.Confirm(c.cfg.Now(), trust)
+	im.Check.Confirm(had, trust)
 	switch {
 	case old != nil && replaced != nil:
 		c.pool.BeginFreeing(old.Size)

@@ -72,6 +72,7 @@ type fill struct {
 	room         *space.Reservation
 	parked       *parkedFill // what an earlier fill left of the image; run's own
 	resumedBytes int64       // bytes of it that were right
+	answered     time.Time   // when the origin said that it has what is fetched; run's own
 }
 
 func newFill(c *Cache, id string, o origin.Origin, name string, cancel context.CancelCauseFunc) *fill {
@@ -159,6 +160,7 @@ func (f *fill) start(ctx context.Context) (*fetch, error) {
 	if err != nil {
 		return nil, err
 	}
+	f.answered = f.c.cfg.Now()
 	f.update(func() {
 		f.began, f.obj, f.state.size = true, src.obj, src.obj.Size
 		f.sums = newDigester(src.obj.Digests)
@@ -373,7 +375,7 @@ func (f *fill) commit() {
 		f.finish()
 		return
 	}
-	im, err := f.c.commitStaged(f.staged, f.meta(), f.room, f.origin.Terms().TrustFor(f.obj.Caching))
+	im, err := f.c.commitStaged(f.staged, f.meta(), f.room, f.answered, f.origin.Terms().TrustFor(f.obj.Caching))
 	if err != nil {
 		f.c.storeFailed(f.id, err, f.level)
 	}

@@ -217,6 +217,7 @@ func (f *fill) resume(ctx context.Context, p parkedFill) (*fetch, error) {
 	src, err := f.continueBehind(ctx, p.obj, have)
 	switch {
 	case err == nil:
+		f.answered = f.c.cfg.Now()
 		f.room.Adopt(have)
 		f.update(func() {
 			f.began, f.obj, f.sums = true, p.obj, sums

@@ -392,7 +392,7 @@ func (c *Cache) commitWrite(w *write) (ImageInfo, error) {
 	}
 	sum := hex.EncodeToString(w.sums["sha256"].Sum(nil))
 	meta := store.Meta{Version: "sha256:" + sum, SHA256: sum, Name: c.nameToKeep(w.opts.ID), Label: known{Written: true}.label()}
-	im, err := c.commitStaged(w.staged, meta, w.room, forever)
+	im, err := c.commitStaged(w.staged, meta, w.room, c.cfg.Now(), forever)
 	if err != nil {
 		c.disk.fail(err)
 		c.endWrite(w, errWriteEnded)
