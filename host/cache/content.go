@@ -108,10 +108,10 @@ func (k *fillContent) follow(ctx context.Context, w io.Writer, off, n int64) (in
 		case end >= 0 && pos >= end && (end < v.size || v.verified()):
 			return pos - off, nil
 		case patient && v.phase == detached:
-			m, err := k.direct(ctx, w, pos, end)
+			m, err := k.direct(ctx, w, pos, end, pos == off)
 			return pos - off + m, err
 		case jump && !patient && pos >= v.readable && v.far(pos):
-			m, err := k.ahead(ctx, w, pos, end, buf)
+			m, err := k.ahead(ctx, w, pos, end, pos == off, buf)
 			pos += m
 			if err != nil || pos >= end {
 				return pos - off, err
@@ -130,7 +130,7 @@ func (k *fillContent) follow(ctx context.Context, w io.Writer, off, n int64) (in
 			if end < 0 {
 				return pos - off, v.err
 			}
-			m, err := k.direct(ctx, w, pos, end)
+			m, err := k.direct(ctx, w, pos, end, pos == off)
 			return pos - off + m, err
 		case v.phase == detached:
 			m, err := k.tail(ctx, w, pos, buf)
@@ -140,20 +140,23 @@ func (k *fillContent) follow(ctx context.Context, w io.Writer, off, n int64) (in
 }
 
 // ahead copies the first part of [pos, end), which is far ahead of the fill. What
-// can be stored is.
-func (k *fillContent) ahead(ctx context.Context, w io.Writer, pos, end int64, buf []byte) (int64, error) {
+// can be stored is. Alone is as for direct.
+func (k *fillContent) ahead(ctx context.Context, w io.Writer, pos, end int64, alone bool, buf []byte) (int64, error) {
 	if s := k.f.claimSegment(pos, end); s != nil {
 		return k.fetchSegment(ctx, w, s, buf)
 	}
 	if v := k.f.view(pos); !v.far(pos) {
 		return 0, nil // another client fetches it now
 	}
-	return k.direct(ctx, w, pos, end)
+	return k.direct(ctx, w, pos, end, alone)
 }
 
-// direct copies [pos, end) from the origin.
-func (k *fillContent) direct(ctx context.Context, w io.Writer, pos, end int64) (int64, error) {
-	n, err := copyRange(ctx, w, k.f.origin, part(k.f.name, k.f.obj, pos, end-pos))
+// direct copies [pos, end) from the origin. Alone says that the client gets no
+// other bytes.
+func (k *fillContent) direct(ctx context.Context, w io.Writer, pos, end int64, alone bool) (int64, error) {
+	r := part(k.f.name, k.f.obj, pos, end-pos)
+	r.Alone = alone
+	n, err := copyRange(ctx, w, k.f.origin, r)
 	k.f.c.stats.fetched.Add(uint64(n))
 	return n, err
 }
@@ -224,7 +227,7 @@ func (k *fillContent) copyPrefix(ctx context.Context, w io.Writer, pos, limit in
 		return n, err
 	}
 	k.f.c.disk.fail(err)
-	m, err := k.direct(ctx, w, pos+n, limit)
+	m, err := k.direct(ctx, w, pos+n, limit, false)
 	return n + m, err
 }
 

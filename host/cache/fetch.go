@@ -64,12 +64,8 @@ func (t *fetch) rest() origin.Request { return part(t.name, t.obj, t.offset, -1)
 // part asks for length bytes from offset on, or for the rest, of an image that is
 // to be the one that the origin has described.
 func part(name string, obj origin.Object, offset, length int64) origin.Request {
-	r := origin.Request{Name: name, Offset: offset, Length: length, Version: obj.Version}
-	if obj.Version != "" {
-		v := obj.Validators()
-		r.Known = &v
-	}
-	return r
+	known := obj.Validators()
+	return origin.Request{Name: name, Offset: offset, Length: length, Version: obj.Version, Known: &known}
 }
 
 // openFetch begins a transfer. An origin that is away, or says that it soon will

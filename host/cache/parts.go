@@ -85,7 +85,7 @@ func (c *Cache) openParts(ctx context.Context, id string, o origin.Origin, name 
 		}
 		known = passedObject{obj: obj, why: why}
 	}
-	if known.obj.Size < 0 || !origin.Joins(known.obj.Version) {
+	if known.obj.Size < 0 || known.obj.Version == "" {
 		return nil, nil
 	}
 	out := Outcome{Detail: detailOf(known.why)}
@@ -114,7 +114,9 @@ func (k *partContent) CopyTo(ctx context.Context, w io.Writer, off, n int64) (in
 	if off == 0 && n == k.obj.Size {
 		return k.copyWhole(ctx, w)
 	}
-	m, err := copyRange(ctx, w, k.origin, part(k.name, k.obj, off, n))
+	r := part(k.name, k.obj, off, n)
+	r.Alone = true
+	m, err := copyRange(ctx, w, k.origin, r)
 	k.c.stats.served.Add(uint64(m))
 	k.c.stats.fetched.Add(uint64(m))
 	if err != nil {

@@ -24,6 +24,9 @@ type HTTPConfig struct {
 	Headers        map[string]string // sent to the endpoint's host with every request
 	AllowRedirects bool              // follow redirects to other hosts, without Headers
 	Terms          Terms
+
+	// Dial makes a connection; nil: as the system does, within ConnectTimeout.
+	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 }
 
 // HTTP is an origin on an HTTP server. It stores nothing and retries nothing.
@@ -59,10 +62,13 @@ func NewHTTP(cfg HTTPConfig) (*HTTP, error) {
 }
 
 func newTransport(cfg HTTPConfig) *http.Transport {
-	dialer := &net.Dialer{Timeout: cfg.ConnectTimeout}
+	dial := cfg.Dial
+	if dial == nil {
+		dial = (&net.Dialer{Timeout: cfg.ConnectTimeout}).DialContext
+	}
 	return &http.Transport{
 		Proxy:                 http.ProxyFromEnvironment,
-		DialContext:           dialer.DialContext,
+		DialContext:           dial,
 		TLSHandshakeTimeout:   cfg.ConnectTimeout,
 		ResponseHeaderTimeout: cmp.Or(cfg.AnswerTimeout, cfg.IdleTimeout),
 		IdleConnTimeout:       90 * time.Second, // as http.DefaultTransport
@@ -93,7 +99,7 @@ type asking struct {
 
 // Open implements [Origin].
 func (o *HTTP) Open(ctx context.Context, r Request) (Object, io.ReadCloser, error) {
-	if r.Version != "" && r.Offset > 0 && !Joins(r.Version) {
+	if r.Version != "" && r.Offset > 0 && !Joins(r.Version) && !r.Alone {
 		return Object{}, nil, fmt.Errorf("%w: by %s nobody can tell that the rest of %s belongs to it", ErrUnavailable, r.Version, r.Name)
 	}
 	how := asking{
@@ -161,11 +167,11 @@ func (o *HTTP) open(ctx context.Context, r Request, how asking) (obj Object, bod
 		size = o.lengthElsewhere(ctx, r.Name, resp)
 	}
 	obj = o.object(r.Name, resp, size)
-	if r.Version != "" {
+	if r.Version != "" || r.Known != nil {
 		if err := o.checkVersion(r, resp, obj); err != nil {
 			return Object{}, nil, err
 		}
-		obj.Version = r.Version
+		obj.Version = cmp.Or(r.Version, obj.Version)
 	}
 	if r.Length != 0 {
 		if err := b.skip(r.Offset - start); err != nil {
@@ -253,18 +259,22 @@ func (o *HTTP) checkResponse(resp *http.Response, r Request, how asking, b *http
 }
 
 // checkVersion compares an answer with the version that was asked for. A whole
-// image need not join anything, unless it is to go on behind a part.
+// image need not join anything, unless it is to go on behind a part; nor does what
+// stands alone.
 func (o *HTTP) checkVersion(r Request, resp *http.Response, obj Object) error {
 	now := obj.Validators()
 	if d := contentMD5(resp.Header); d.version() == r.Version {
 		now.Digests = append(now.Digests, d) // of the whole, in a 206 too; one that differs there says nothing
 	}
-	switch r.join(now, o.cfg.Terms, r.Offset == 0 && r.Length < 0) {
+	switch r.join(now, o.cfg.Terms, r.Alone || r.Offset == 0 && r.Length < 0) {
 	case Same:
 		return nil
 	case Changed:
-		return fmt.Errorf("%w: %s is %s now, not %s", ErrChanged, r.Name, cmp.Or(obj.Version, "another image"), r.Version)
+		return fmt.Errorf("%w: %s is %s now, not %s", ErrChanged, r.Name, cmp.Or(obj.Version, "another image"), cmp.Or(r.Version, "what it was"))
 	default:
+		if r.Version == "" {
+			return nil // nobody can know better
+		}
 		if resp.StatusCode == http.StatusPartialContent {
 			return errUnidentified
 		}

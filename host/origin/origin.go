@@ -72,9 +72,13 @@ type Request struct {
 	Version string // if not empty, the version that the bytes must be of
 
 	// Known is what is known of that version besides; nil: nothing. It tells
-	// another version that has the same name for itself, and the same one
-	// where the origin has another name for it.
+	// another version that has the same name for itself, or none, and the same
+	// one where the origin has another name for it.
 	Known *Validators
+
+	// Alone says that the bytes are put together with no others, so that a
+	// weak validator suffices by which they are of that version.
+	Alone bool
 }
 
 // Suspect is the body of a transfer whose bytes need not be those of the
