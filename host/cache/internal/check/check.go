@@ -70,8 +70,19 @@ func (s *State) Fail(now time.Time, least time.Duration) {
 	if s.failed.IsZero() {
 		s.failed = now
 	}
+	if now.Before(s.retry) {
+		s.retry = latest(s.retry, now.Add(least))
+		return
+	}
 	s.pause = min(max(firstPause, 2*s.pause), maxPause)
 	s.retry = now.Add(max(s.pause, least))
+}
+
+func latest(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
 }
 
 // Paused reports whether the origin is left alone after a failure.

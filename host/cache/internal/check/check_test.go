@@ -72,3 +72,20 @@ func TestRefuted(t *testing.T) {
 		t.Error("it is confirmed, and refuted")
 	}
 }
+
+// TestFailsOnce: requests that waited for the same question, or the same
+// transfer, tell of one failure.
+func TestFailsOnce(t *testing.T) {
+	var s State
+	now := time.Unix(1e9, 0)
+	for range 8 {
+		s.Fail(now.Add(time.Second), 0)
+	}
+	if at := now.Add(12 * time.Second); s.Paused(at) {
+		t.Error("eight requests make a longer pause than one")
+	}
+	s.Fail(now.Add(2*time.Second), 30*time.Second)
+	if !s.Paused(now.Add(31 * time.Second)) {
+		t.Error("the origin is asked before it wants to be")
+	}
+}
