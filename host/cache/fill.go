@@ -164,7 +164,7 @@ func (f *fill) start(ctx context.Context) (*fetch, error) {
 	f.update(func() {
 		f.began, f.obj, f.state.size = true, src.obj, src.obj.Size
 		f.sums = newDigester(src.obj.Digests)
-		f.refused = cmp.Or(f.refused, refusedBy(src.obj), f.c.admits(src.obj.Size), f.c.disk.broken())
+		f.refused = cmp.Or(refusedBy(src.obj), f.refused, f.c.admits(src.obj.Size), f.c.disk.broken())
 	})
 	return src, nil
 }

@@ -51,6 +51,9 @@ func (c *Cache) Open(ctx context.Context, id string) (Content, error) {
 			continue // it was committed just now
 		}
 		content, err := f.open(ctx, collapsed)
+		if errors.Is(err, errAlone) && f.refusal().NotAnImage() {
+			continue // what comes next may well be the image
+		}
 		if errors.Is(err, errAlone) {
 			content, err = c.passThrough(id, o, name, notAdmitted{DetailNotShared, errAlone.Error()}).open(ctx, false)
 		}
