@@ -407,7 +407,7 @@ func (w *wilderness) head(name string) {
 func (w *wilderness) once() {
 	for _, name := range w.names {
 		for _, v := range w.wild.Versions(name) {
-			if v.Style.Exact() && v.Whole > 1 && !v.NoStore && !v.Excused {
+			if v.Twice() {
 				w.t.Errorf("%s: version %d was fetched whole %d times", name, v.Number, v.Whole)
 			}
 		}

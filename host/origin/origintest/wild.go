@@ -54,6 +54,9 @@ type Version struct {
 	Excused bool
 }
 
+// Twice reports whether it was fetched more often than is right.
+func (v Version) Twice() bool { return v.Style.Exact() && v.Whole > 1 && !v.NoStore && !v.Excused }
+
 // version is a Version and its bytes.
 type version struct {
 	Version
