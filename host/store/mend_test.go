@@ -491,3 +491,38 @@ func bind(t *testing.T, dir, at string) {
 		}
 	})
 }
+
+// TestQueueTakenAway: what was queued in a queue that was taken away is not queued
+// any more, and can be queued again.
+func TestQueueTakenAway(t *testing.T) {
+	for name, tt := range map[string]struct {
+		gone []string
+		left int // markers
+	}{
+		"a marker":   {[]string{"queue/a"}, 1},
+		"the queue":  {[]string{"queue"}, 0},
+		"everything": {[]string{"queue", "incomplete", "invalid", ".imgcache"}, 0},
+	} {
+		dir := storetest.MemoryDir(t)
+		s := open(t, dir)
+		for _, id := range []string{"a", "b"} {
+			if _, added, err := s.Enqueue(id, ""); !added || err != nil {
+				t.Fatalf("Enqueue = %v, %v", added, err)
+			}
+		}
+		for _, part := range tt.gone {
+			remove(t, dir, part)
+		}
+		if list, err := s.Queue(nil); err != nil || s.Queued("a") || len(list) != tt.left {
+			t.Errorf("%s: Queue = %v, %v, want %d markers", name, list, err, tt.left)
+		}
+		for _, id := range []string{"a", "b"} {
+			if _, _, err := s.Enqueue(id, ""); err != nil {
+				t.Errorf("%s: Enqueue = %v", name, err)
+			}
+		}
+		if list, err := s.Queue(nil); err != nil || len(list) != 2 || len(names(t, dir, "queue")) != 2 {
+			t.Errorf("%s: Queue = %v, %v; there are %v", name, list, err, names(t, dir, "queue"))
+		}
+	}
+}
