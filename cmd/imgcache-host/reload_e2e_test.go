@@ -135,8 +135,8 @@ func TestSwapPolicy(t *testing.T) {
 	t.Logf("%d hits were served and recorded", steady.hits.Load())
 	d.stop()
 	d.restart()
-	d.eventually("the policy has its state again", func() bool {
-		return strings.Contains(d.logs[1].String(), `"msg":"the policy has its state again"`)
+	d.eventually("the state of the policy was restored", func() bool {
+		return strings.Contains(d.logs[1].String(), `"msg":"the state of the policy was restored"`)
 	})
 }
 

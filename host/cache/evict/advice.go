@@ -8,11 +8,12 @@ import (
 	"github.com/imgcache/imgcache-host/host/ranking"
 )
 
-// advise returns images worth need bytes, first to leave first: the policy's
-// choice, completed by least recent use. The error says why the policy was
-// not, or not wholly, followed; the list is good all the same. leave, if not
-// nil, is called for each chosen image at once and reports whether it left;
-// otherwise nothing leaves. The caller holds the advisor's token.
+// advise returns images of need bytes together, in the order in which they are
+// to leave: those that the policy chooses and, if they do not suffice, the least
+// recently used. The error says why the policy was not followed, or not
+// completely; the list is usable all the same. If leave is not nil, it is called
+// at once for each chosen image, makes it leave and reports whether it did. The
+// caller holds the advisor's token.
 func (e *Evictor) advise(ctx context.Context, need int64, r Rule, leave func(Victim) bool) ([]Victim, error) {
 	ctx, cancel := context.WithTimeout(ctx, adviceTimeout)
 	defer cancel()
@@ -35,11 +36,11 @@ func (e *Evictor) advise(ctx context.Context, need int64, r Rule, leave func(Vic
 	return c.list, err
 }
 
-// choice is an answer in the making.
+// choice collects the images for one answer.
 type choice struct {
 	*Evictor
 	rule  Rule
-	need  int64 // bytes still wanted
+	need  int64 // bytes still missing
 	leave func(Victim) bool
 	list  []Victim
 	taken map[*index.Image]bool
@@ -95,7 +96,7 @@ func (c *choice) byProposals(ctx context.Context) error {
 		return err
 	}
 	if foreign > 0 && c.need > 0 {
-		return fmt.Errorf("%w: it names %d images that are not in the cache", errAdvice, foreign)
+		return fmt.Errorf("%w: it names %d images that are not in the cache or that it named twice", errAdvice, foreign)
 	}
 	return nil
 }

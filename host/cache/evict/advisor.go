@@ -22,19 +22,19 @@ type Policy struct {
 	Name        string
 	Scorer      sdk.Scorer
 	Stateful    sdk.Stateful
-	Snapshotter sdk.Snapshotter // of a stateful policy that has the ability; else nil
-	// Epoch counts the starts of the policy. When it changes a stateful
+	Snapshotter sdk.Snapshotter // nil unless the policy is stateful and can save its state
+	// Epoch counts the starts of the policy. When it changes, a stateful
 	// policy has lost its state and is rebuilt. Nil: it never changes.
 	Epoch func() uint64
-	// Identity names the version of the policy, with its options, of which it
-	// takes a snapshot back.
+	// Identity names the version of the policy and its options. The policy
+	// restores only snapshots with its own identity.
 	Identity string
-	// Discard ends an instance whose state is unknown; another is brought then.
-	// Nil: it is told everything from the beginning.
+	// Discard ends an instance whose state is unknown; SetPolicy brings a new
+	// one then. Nil: the same instance is told everything from the beginning.
 	Discard func(why error)
 }
 
-// missing says why there is nobody to ask, or nil.
+// missing says why there is no policy to ask, or nil.
 func (p Policy) missing() error {
 	switch {
 	case p.Scorer != nil, p.Stateful != nil:
@@ -48,7 +48,7 @@ func (p Policy) missing() error {
 // selectLimit is how many keys a stateful policy is asked for at once.
 const selectLimit = 4096
 
-// errAdvice is what the host holds against an answer.
+// errAdvice says that the host refuses an answer of the policy.
 var errAdvice = errors.New("the policy's answer is refused")
 
 // advisor asks the policy and validates what it says. One goroutine uses it.
@@ -60,18 +60,18 @@ type advisor struct {
 	now    func() time.Time
 	log    *slog.Logger
 	fs     store.FS
-	path   string // of the saved state
+	path   string // where the state is saved
 
 	epoch uint64
-	built bool        // a stateful policy has seen everything up to the last take
-	owed  []sdk.Event // but for these, which come before what is taken next
+	built bool        // a stateful policy has seen everything up to the last Take
+	owed  []sdk.Event // except these, which it sees before what is taken next
 
-	position uint64      // of the events that it has seen
-	saved    *savedState // nil: there is no use in it
+	position uint64      // where the events that it has seen end
+	saved    *savedState // nil: there is none, or it is of no use
 }
 
-// candidates are images as the policy and the host judge them: records[i] is
-// that of images[i].
+// candidates are images that the policy and the host choose from: records[i]
+// describes images[i].
 type candidates struct {
 	images  []*index.Image
 	records []sdk.Record
@@ -135,9 +135,9 @@ func (a *advisor) observeAll(ctx context.Context, list []sdk.Event) error {
 	return nil
 }
 
-// replay returns the images in order of access, as events. What happened up to
-// then is in them; missed are those of it that nobody had taken, and lost says
-// that there were more.
+// replay returns the images in order of access, as events, which stand for
+// everything that has happened so far. missed are the events up to now that
+// nobody had taken, and lost says that there were more.
 func (a *advisor) replay() (events, missed []sdk.Event, lost bool) {
 	var records []sdk.Record
 	records, missed, lost, a.position = a.index.Replay()
@@ -159,9 +159,9 @@ func (a *advisor) capacity() sdk.Event {
 	return sdk.Event{Kind: sdk.EventCapacity, Size: uint64(a.max), At: a.now().UnixNano()}
 }
 
-// propose asks a stateful policy for images worth need bytes. Keys that it
-// made up, or named twice, are counted against it, but not those of images that
-// have left without its knowing yet.
+// propose asks a stateful policy for images of need bytes together. foreign
+// counts the keys that it made up or named twice, but not those of images that
+// have left since it was last told what happened.
 func (a *advisor) propose(ctx context.Context, need int64) (list []*index.Image, foreign int, err error) {
 	keys, err := a.policy.Stateful.Select(ctx, a.now(), uint64(need), selectLimit)
 	if err != nil {

@@ -1,6 +1,6 @@
-// Package evict decides which images leave, and lets them leave: by the advice
-// of a policy, which is validated, and in least-recently-used order where there
-// is none. It knows the index and the files, and not the engine.
+// Package evict decides which images leave, and removes them. It follows the
+// advice of a policy, which it validates; without advice the least recently used
+// image leaves first. It knows the index and the files, but not the engine.
 package evict
 
 import (
@@ -17,13 +17,13 @@ import (
 )
 
 const (
-	// refreshEvery is how often the standing list follows what happens.
+	// refreshEvery is how often the standing list is brought up to date.
 	refreshEvery = time.Second
-	// standingShare is the part of the cache that the standing list is worth:
-	// enough for the fills of a few seconds.
+	// standingShare says how much the standing list holds: an eighth of the
+	// bytes of the cache, enough for the fills of a few seconds.
 	standingShare = 8
 	// standingAge is how old the list of a scoring policy may be: an image that
-	// was accessed since is passed over anyway.
+	// was accessed after the list was made is skipped anyway.
 	standingAge = 10 * time.Second
 	// adviceTimeout bounds one question to the policy; the supervisor has a
 	// deadline of its own for each call.
@@ -33,16 +33,16 @@ const (
 	proposals = 2
 )
 
-// Victim is an image that is to leave, and who says so.
+// Victim is an image that is to leave, and the reason.
 type Victim struct {
 	Image *index.Image
 	Why   string
 }
 
-// Evictor decides who leaves. A fill that needs room takes victims from the
-// standing list, which a goroutine keeps filled with the policy's advice;
-// least-recently-used order stands in when the list is empty. A prune asks
-// the policy itself.
+// Evictor decides which images leave. A fill that needs room takes victims from
+// the standing list, which a goroutine keeps filled with the policy's advice;
+// when the list is empty, it takes the least recently used images. A prune asks
+// the policy directly.
 type Evictor struct {
 	log         *slog.Logger
 	index       *index.Index
@@ -59,16 +59,16 @@ type Evictor struct {
 	stopped     <-chan struct{}
 	advisor     *advisor
 	advisorFree chan struct{} // holds a token while nobody uses the advisor
-	used        chan struct{} // the standing list was drawn on
+	used        chan struct{} // receives when victims were taken from the standing list
 
-	// mu guards what follows; it is held for no I/O and no question.
+	// mu guards what follows. It is not held during I/O or calls of the policy.
 	mu       sync.Mutex
-	policy   Policy // the newest, which the advisor takes over when it is asked next
+	policy   Policy // the newest, which the advisor takes over before its next question
 	brought  bool   // the advisor has not yet taken it over
 	standing []Victim
 	at       time.Time // when the standing list was made
-	asOf     time.Time // the accesses that it knows of are up to here
-	verdict  string    // who decided last, and if it was the fallback, why
+	asOf     time.Time // the list takes account of accesses up to this time
+	verdict  string    // who decided last and, if it was the fallback, why
 }
 
 // Config is what an evictor works with. All of it is required.
@@ -86,10 +86,10 @@ type Config struct {
 	MinAge  time.Duration
 	Now     func() time.Time
 	Log     *slog.Logger
-	Stopped <-chan struct{} // closed when nothing may be begun any more
+	Stopped <-chan struct{} // closed when no new work may begin
 }
 
-// New returns an evictor that does nothing before it is run.
+// New returns an evictor, which does nothing by itself until [Evictor.Run].
 func New(cfg Config) *Evictor {
 	e := &Evictor{
 		log: cfg.Log, index: cfg.Index, pool: cfg.Pool, free: cfg.Free, store: cfg.Store, history: cfg.History, pins: cfg.Pins,
@@ -107,8 +107,8 @@ func New(cfg Config) *Evictor {
 	return e
 }
 
-// Run unlinks what is in trash, keeps the standing list and the policy up to
-// date, and saves the policy's state now and then, until the context ends.
+// Run unlinks files in trash, keeps the standing list and the policy up to
+// date, and saves the policy's state regularly, until the context ends.
 func (e *Evictor) Run(ctx context.Context) {
 	var work sync.WaitGroup
 	for _, f := range []func(context.Context){e.reclaim, e.keepStanding, e.keepState} {
@@ -136,8 +136,8 @@ func (e *Evictor) newest() Policy {
 	return e.policy
 }
 
-// takeOver gives the advisor a policy that was brought since its last
-// question. What an earlier one advised is void.
+// takeOver gives the advisor a policy that was set since its last question. The
+// advice of the policy before is dropped.
 func (e *Evictor) takeOver() {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -147,10 +147,10 @@ func (e *Evictor) takeOver() {
 	}
 }
 
-// Rule says which images may leave. Pinned ones never do.
+// Rule says which images may leave. Pinned images never may.
 type Rule struct {
-	MinAge time.Duration // since the image was committed
-	InUse  bool          // images that are being read too
+	MinAge time.Duration // the least time since the image was committed
+	InUse  bool          // images that are being read may leave too
 }
 
 // Inform brings a stateful policy up to date.
@@ -186,7 +186,7 @@ func (e *Evictor) lockAdvisor(ctx context.Context) error {
 
 func (e *Evictor) unlockAdvisor() { e.advisorFree <- struct{}{} }
 
-// noteVerdict remembers who decides, and logs when that changes.
+// noteVerdict remembers who decides, and logs a change of that.
 func (e *Evictor) noteVerdict(err error) {
 	verdict := e.advisor.policy.Name
 	if err != nil {
@@ -198,13 +198,13 @@ func (e *Evictor) noteVerdict(err error) {
 	e.mu.Unlock()
 	switch {
 	case changed && err != nil:
-		e.log.Warn("the policy is not followed; least recently used leaves first", "policy", e.advisor.policy.Name, "error", err)
+		e.log.Warn("the policy is not followed; the least recently used image leaves first", "policy", e.advisor.policy.Name, "error", err)
 	case changed:
 		e.log.Info("the policy is followed", "policy", e.advisor.policy.Name)
 	}
 }
 
-// fallback says why the host's own order decides.
+// fallback is the verdict when the host's own order decides, and why.
 func fallback(why error) string { return "lru (fallback): " + why.Error() }
 
 // Decided says who chose the last victims.

@@ -15,15 +15,15 @@ import (
 )
 
 const (
-	// RememberEvery is how often the state of a stateful policy is saved when
-	// something happened. What happened since is kept in memory.
+	// RememberEvery is how often the state of a stateful policy is saved, if
+	// something happened. Later events are kept in memory.
 	RememberEvery = time.Minute
-	// rememberTimeout bounds the same at the end of the service.
+	// rememberTimeout bounds the time to save it when the service ends.
 	rememberTimeout = 5 * time.Second
 )
 
-// savedState is the state of a stateful policy at some moment, and what it was
-// told since.
+// savedState is the state of a stateful policy at some moment, and the events
+// that it has seen since.
 type savedState struct {
 	stateHeader
 	state []byte
@@ -32,14 +32,14 @@ type savedState struct {
 
 // stateHeader is the first line of the file; the state follows.
 type stateHeader struct {
-	Policy   string `json:"policy"`   // that gave the state: see [Policy.Identity]
-	Capacity int64  `json:"capacity"` // that it knows of
-	Position uint64 `json:"position"` // of the events that are in the state
+	Policy   string `json:"policy"`   // the policy that gave the state: see [Policy.Identity]
+	Capacity int64  `json:"capacity"` // of the cache, as the policy was told
+	Position uint64 `json:"position"` // of the last event that is in the state
 	Sum      string `json:"sha256"`   // of the state
 }
 
-// extend adds what the policy is told. What has become too much is not worth
-// keeping: a replay is shorter then.
+// extend adds events that the policy is told. It returns nil if there are too
+// many: then a replay of the images is shorter.
 func (r *savedState) extend(list []sdk.Event) (kept *savedState) {
 	if r == nil || len(r.since)+len(list) > sdk.MaxBatch {
 		return nil
@@ -48,10 +48,10 @@ func (r *savedState) extend(list []sdk.Event) (kept *savedState) {
 	return r
 }
 
-// takeUpSaved is called when all records are known, once: a state that an earlier
-// run saved is of use if what that run left is what it was saved with. In any
-// case the policy is rebuilt, since the order of the images was not known so
-// far.
+// takeUpSaved loads, once, when all records are known, the state that an earlier
+// run saved. The state can be used if the images and hits are those with which it
+// was saved. The policy is rebuilt in any case, since the order of the images was
+// not known before.
 func (a *advisor) takeUpSaved() {
 	live, loaded, whole, first := a.index.FinishStart()
 	if !first {
@@ -66,17 +66,17 @@ func (a *advisor) takeUpSaved() {
 	case errors.Is(err, fs.ErrNotExist):
 		return
 	case err != nil:
-		a.log.Warn("the saved state of the policy cannot be used; it sees the images anew", "policy", a.policy.Name, "error", err)
+		a.log.Warn("the saved state of the policy cannot be used; its state is built again from the images", "policy", a.policy.Name, "error", err)
 	case whole && saved.Position == loaded:
 		saved.since = live
 		a.saved = saved
 	default:
-		a.log.Info("the saved state of the policy is not that of these images; it sees them anew", "policy", a.policy.Name)
+		a.log.Info("the saved state of the policy does not fit these images; its state is built again from them", "policy", a.policy.Name)
 	}
 }
 
-// rebuild returns what a policy without its state has to be told: what happened
-// since the state that was restored, or a replay.
+// rebuild returns the events that give a policy its state back. If a saved state
+// can be restored, these are the events since; otherwise all images.
 func (a *advisor) rebuild(ctx context.Context) ([]sdk.Event, error) {
 	saved := a.saved
 	a.saved = nil // a state that does not work is not tried again
@@ -86,11 +86,11 @@ func (a *advisor) rebuild(ctx context.Context) ([]sdk.Event, error) {
 	}
 	if err := a.policy.Snapshotter.Restore(ctx, saved.state); err != nil {
 		if a.policy.Discard != nil {
-			a.policy.Discard(fmt.Errorf("it does not take its own snapshot: %w", err))
+			a.policy.Discard(fmt.Errorf("it did not restore its own snapshot: %w", err))
 		}
-		return nil, fmt.Errorf("restore: %w", err)
+		return nil, fmt.Errorf("restore the saved state: %w", err)
 	}
-	a.log.Info("the policy has its state again", "policy", a.policy.Name, "bytes", len(saved.state), "events", len(saved.since))
+	a.log.Info("the state of the policy was restored", "policy", a.policy.Name, "bytes", len(saved.state), "events", len(saved.since))
 	list := saved.since
 	if saved.Capacity != a.max {
 		list = append([]sdk.Event{a.capacity()}, list...)
@@ -98,8 +98,8 @@ func (a *advisor) rebuild(ctx context.Context) ([]sdk.Event, error) {
 	return list, nil
 }
 
-// remember saves the state of the policy if something happened since it was
-// saved last.
+// remember saves the state of the policy if something happened since the last
+// time.
 func (a *advisor) remember(ctx context.Context) error {
 	if a.policy.Snapshotter == nil || !a.events.StartFinished() {
 		return nil
@@ -125,7 +125,7 @@ func (a *advisor) remember(ctx context.Context) error {
 	return err
 }
 
-// load reads the state that was saved last.
+// load reads the last saved state.
 func (a *advisor) load() (*savedState, error) {
 	data, err := lines.ReadFile(a.fs, "policystate.read", a.path)
 	if err != nil {
@@ -134,10 +134,10 @@ func (a *advisor) load() (*savedState, error) {
 	line, state, _ := bytes.Cut(data, []byte("\n"))
 	r := &savedState{state: state}
 	if !lines.Parse(line, &r.stateHeader) {
-		return nil, fmt.Errorf("%s is damaged", a.path)
+		return nil, fmt.Errorf("%s is damaged: its first line cannot be read", a.path)
 	}
 	if sum := sha256.Sum256(state); hex.EncodeToString(sum[:]) != r.Sum {
-		return nil, fmt.Errorf("%s is damaged", a.path)
+		return nil, fmt.Errorf("%s is damaged: its checksum is wrong", a.path)
 	}
 	return r, nil
 }
@@ -149,8 +149,8 @@ func (e *Evictor) SaveAtEnd() {
 	e.remember(ctx)
 }
 
-// remember saves the state of the policy. A failure costs no more than a
-// replay.
+// remember saves the state of the policy. If that fails, the next start only has
+// to build the state again from the images.
 func (e *Evictor) remember(ctx context.Context) {
 	if e.newest().Snapshotter == nil || e.lockAdvisor(ctx) != nil {
 		return
@@ -159,11 +159,11 @@ func (e *Evictor) remember(ctx context.Context) {
 	limited, cancel := context.WithTimeout(ctx, adviceTimeout)
 	defer cancel()
 	if err := e.advisor.remember(limited); err != nil && ctx.Err() == nil {
-		e.log.Warn("the state of the policy is not saved", "policy", e.advisor.policy.Name, "error", err)
+		e.log.Warn("could not save the state of the policy", "policy", e.advisor.policy.Name, "error", err)
 	}
 }
 
-// keepState saves the state of the policy now and then until the context ends.
+// keepState saves the state of the policy regularly until the context ends.
 func (e *Evictor) keepState(ctx context.Context) {
 	tick := time.NewTicker(RememberEvery)
 	defer tick.Stop()

@@ -6,11 +6,11 @@ import (
 	"time"
 )
 
-// Prune lets images leave that a rule allows to: as many bytes as plan says,
-// which is asked when nobody else is being advised, and for the purpose that it
-// gives. Nothing leaves when dry is set. It returns the victims when their
-// files are gone, except those that are still being read. The error is the
-// context's.
+// Prune evicts images that the rule allows to leave. It calls plan, when no other
+// question to the policy runs, for the number of bytes and the purpose, which is
+// logged. If dry is set, nothing leaves. It returns the victims when their files
+// are gone, except those that are still being read. The error is that of the
+// context.
 func (e *Evictor) Prune(ctx context.Context, r Rule, dry bool, plan func() (need int64, purpose string)) ([]Victim, error) {
 	if err := e.lockAdvisor(ctx); err != nil {
 		return nil, err
@@ -37,9 +37,9 @@ func (e *Evictor) Prune(ctx context.Context, r Rule, dry bool, plan func() (need
 	return list, ctx.Err()
 }
 
-// Next returns who would leave next, first to leave first: the whole order of a
-// scoring policy, and the standing list of a stateful one, which a question
-// would move on.
+// Next returns the images in the order in which they would leave: all of them
+// with a scoring policy, and the standing list with a stateful policy, whose
+// state a question would change.
 func (e *Evictor) Next(ctx context.Context) ([]Victim, error) {
 	if e.newest().Stateful != nil {
 		return e.standingList(), nil

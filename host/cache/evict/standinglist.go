@@ -15,7 +15,7 @@ func (e *Evictor) keepStanding(ctx context.Context) {
 	defer tick.Stop()
 	for {
 		if e.events().Pending() {
-			_ = e.Inform(ctx) // the verdict has the error
+			_ = e.Inform(ctx) // noteVerdict logs the error
 			if e.wantsAdvice() {
 				e.refresh(ctx)
 			}
@@ -29,10 +29,10 @@ func (e *Evictor) keepStanding(ctx context.Context) {
 	}
 }
 
-// wantsAdvice reports whether the standing list is worth a question: when the
-// cache, or the file system, is filling up and the list is half used, or a
-// scoring policy's is old. A stateful policy moves on with each question, so it
-// is not asked for its list's age.
+// wantsAdvice reports whether the policy should be asked for a new standing
+// list: the cache or the file system is filling up, and half of the list is used
+// or, with a scoring policy, the list is old. A stateful policy changes its state
+// with each question, so it is not asked only because the list is old.
 func (e *Evictor) wantsAdvice() bool {
 	if total, _ := e.pool.State(); total < e.max/2 && !e.free.Scarce(e.standingWant()) {
 		return false
@@ -43,7 +43,7 @@ func (e *Evictor) wantsAdvice() bool {
 	return old || e.standingBytes() < e.standingWant()/2
 }
 
-// standingList returns those of the standing list that may still leave.
+// standingList returns the images of the standing list that may still leave.
 func (e *Evictor) standingList() []Victim {
 	e.mu.Lock()
 	list := slices.Clone(e.standing)

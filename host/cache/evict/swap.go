@@ -10,24 +10,25 @@ import (
 	"github.com/imgcache/imgcache-host/sdk"
 )
 
-// ErrRestore says that a policy refused the snapshot of another.
+// ErrRestore says that a policy refused the snapshot of the policy before it.
 var ErrRestore = errors.New("the snapshot was not restored")
 
-// Succession says how a policy takes the place of another.
+// Succession says how a new policy replaces the current one.
 type Succession struct {
-	Next Policy // asked until it has taken the place
-	// Replay rebuilds its state from the images even where the snapshot of the
-	// other could be restored.
+	Next Policy // the new policy, as it is asked until it has replaced the current one
+	// Replay builds its state from the images even where it could restore a
+	// snapshot of the current policy.
 	Replay bool
-	// Take puts it in its place and returns it as it is asked from then on.
+	// Take replaces the current policy and returns the new one as it is asked
+	// from then on.
 	Take func() Policy
 }
 
-// Swap gives another policy, or another version of it, the state of the one that
-// advises, and asks it for trial. When its answers are good it takes the place of
-// the other; else everything is as before. Nobody is advised meanwhile, and no
-// event is lost to either. The error wraps [ErrRestore] when the other has to be
-// started anew and built by a replay.
+// Swap gives the state of the current policy to a new policy, or a new version of
+// it, and asks that a test question. If its answers are good it replaces the
+// current policy; otherwise everything stays as it was. Meanwhile nobody gets
+// advice, and neither policy misses an event. If the error wraps [ErrRestore], the
+// new policy must be started again and get its state by a replay.
 func (e *Evictor) Swap(ctx context.Context, s Succession) error {
 	if err := e.lockAdvisor(ctx); err != nil {
 		return fmt.Errorf("wait for the policy that advises: %w", err)
@@ -50,9 +51,10 @@ func (e *Evictor) Swap(ctx context.Context, s Succession) error {
 	return nil
 }
 
-// heir returns an advisor whose policy has the state that this one's has: by a
-// snapshot when both can, else by a replay. What the replay took of the events
-// is owed to the policy that does not have it yet.
+// heir returns an advisor whose policy has the same state as this one's: by a
+// snapshot if both policies support that, otherwise by a replay. The replay takes
+// events that this advisor's policy has not seen; they are in the owed field of
+// the heir.
 func (a *advisor) heir(ctx context.Context, s Succession) (*advisor, error) {
 	h := &advisor{policy: s.Next, index: a.index, events: a.events, max: a.max, now: a.now}
 	if h.policy.Stateful == nil {
@@ -76,8 +78,8 @@ func (a *advisor) heir(ctx context.Context, s Succession) (*advisor, error) {
 	return h, nil
 }
 
-// bequeath restores a snapshot of this policy in that of another advisor. One
-// that gives no snapshot has no state to lose.
+// bequeath restores a snapshot of this advisor's policy in the policy of h. If
+// this policy gives no snapshot, ok is false and a replay has to do.
 func (a *advisor) bequeath(ctx context.Context, h *advisor) (ok bool, err error) {
 	if err := a.observe(ctx, nil); err != nil {
 		return false, nil
@@ -93,7 +95,7 @@ func (a *advisor) bequeath(ctx context.Context, h *advisor) (ok bool, err error)
 	return true, nil
 }
 
-// examine asks the policy for trial, for images worth need bytes.
+// examine asks the policy a test question, for images of need bytes together.
 func (a *advisor) examine(ctx context.Context, need int64) error {
 	if a.policy.Stateful == nil {
 		_, err := ranking.Score(ctx, a.policy.Scorer, a.now(), a.sample())
@@ -101,19 +103,19 @@ func (a *advisor) examine(ctx context.Context, need int64) error {
 	}
 	_, foreign, err := a.propose(ctx, need)
 	if err == nil && foreign > 0 {
-		err = fmt.Errorf("%w: it names %d images that are not in the cache", errAdvice, foreign)
+		err = fmt.Errorf("%w: it names %d images that are not in the cache or that it named twice", errAdvice, foreign)
 	}
 	return err
 }
 
-// sample returns records to be scored for trial. There is always one.
+// sample returns records for a test question. There is always at least one.
 func (a *advisor) sample() []sdk.Record {
 	now := a.now().UnixNano()
 	return append(a.index.Sample(sdk.MaxBatch-1), sdk.Record{Size: 1, Admitted: now, Accessed: now})
 }
 
-// succeed makes p, which the heir advised with for trial, the policy. The
-// caller holds the advisor's token.
+// succeed makes p, whose state the heir has built, the current policy. The caller
+// holds the advisor's token.
 func (e *Evictor) succeed(heir *advisor, p Policy) {
 	e.advisor.policy, e.advisor.built, e.advisor.owed = p, heir.built, nil
 	e.advisor.position, e.advisor.saved = heir.position, nil
@@ -125,7 +127,7 @@ func (e *Evictor) succeed(heir *advisor, p Policy) {
 	}
 	e.mu.Lock()
 	e.policy, e.brought = p, false
-	e.standing, e.at = nil, time.Time{} // the other's advice
+	e.standing, e.at = nil, time.Time{} // advice of the policy before
 	e.mu.Unlock()
 	e.events().Stir()
 	select {

@@ -11,8 +11,8 @@ import (
 	"github.com/imgcache/imgcache-host/host/store"
 )
 
-// UnlinkInTrash has a file unlinked that is in trash and whose bytes count as
-// being freed. Im is the image that it was, or nil.
+// UnlinkInTrash unlinks a file in trash later. Its bytes must count as being
+// freed already. im is the image that the file was, or nil.
 func (e *Evictor) UnlinkInTrash(file store.Trashed, im *index.Image) {
 	e.unlinkLater(trashed{file: file, im: im})
 }
@@ -33,8 +33,9 @@ func (t trashed) size() int64 {
 	return t.file.Size
 }
 
-// Discard moves the file of an image that left the index, and whose bytes
-// count as leaving, to trash. After an error the image is in the index again.
+// Discard moves the file of an image to trash. The image must have left the
+// index, and its bytes must count as being freed. After an error the image is in
+// the index again.
 func (e *Evictor) Discard(im *index.Image, done func()) error {
 	file, err := e.store.Trash(im.ID)
 	if err == nil {
@@ -45,7 +46,7 @@ func (e *Evictor) Discard(im *index.Image, done func()) error {
 		err = nil // somebody else took the file away
 	} else {
 		e.index.Stays(im) // before its bytes return to the pool
-		e.log.Warn("a file cannot be moved to trash", "image", im.ID, "error", err)
+		e.log.Warn("could not move an image to trash; it stays in the cache", "image", im.ID, "error", err)
 	}
 	e.gone(im)
 	if done != nil {
@@ -54,8 +55,8 @@ func (e *Evictor) Discard(im *index.Image, done func()) error {
 	return err
 }
 
-// unlinkLater hands a file in trash to the goroutine that unlinks. After the
-// cache was stopped the file waits for the next start.
+// unlinkLater hands a file in trash to the goroutine that unlinks. Once the cache
+// is stopped the file stays in trash until the next start.
 func (e *Evictor) unlinkLater(t trashed) {
 	select {
 	case e.trash <- t:
@@ -74,10 +75,10 @@ func (e *Evictor) gone(im *index.Image) {
 // ReclaimAgain is how long a file that could not be unlinked is left alone.
 const ReclaimAgain = time.Minute
 
-// reclaim unlinks what is in trash, away from everybody who waits: a GiB
-// takes a quarter of a second. What cannot be unlinked stays charged, for it is
-// on the disk, and is tried again; it counts as leaving no more, so that nobody
-// waits for it.
+// reclaim unlinks files in trash in a goroutine of its own, because a GiB takes
+// a quarter of a second. A file that cannot be unlinked is tried again; its bytes
+// stay charged, since they are on the disk, but no longer count as being freed,
+// so that nobody waits for them.
 func (e *Evictor) reclaim(ctx context.Context) {
 	var stuck []trashed
 	tick := time.NewTicker(ReclaimAgain)
@@ -96,7 +97,7 @@ func (e *Evictor) reclaim(ctx context.Context) {
 	}
 }
 
-// Empty unlinks what waits in trash, for a cache that has ended.
+// Empty unlinks the files that wait in trash. It is called after Run has ended.
 func (e *Evictor) Empty() {
 	for {
 		select {
@@ -114,11 +115,11 @@ func (e *Evictor) unlink(t *trashed) bool {
 	first := !t.tried
 	t.tried = true
 	if first {
-		e.pool.EndFreeing(t.size()) // before their release, which wakes those who count on it
+		e.pool.EndFreeing(t.size()) // before their release, which wakes everybody who waits for room
 	}
 	switch {
 	case err != nil:
-		e.log.Warn("a file in trash cannot be unlinked; its bytes stay charged", "file", t.file.Name, "error", err)
+		e.log.Warn("could not unlink a file in trash; its bytes still count, and it is tried again", "file", t.file.Name, "error", err)
 	case t.im != nil:
 		e.index.Unlinked(t.im)
 	default:

@@ -8,7 +8,8 @@ import (
 	"github.com/imgcache/imgcache-host/host/cache/internal/index"
 )
 
-// may returns what says under the index's mutex whether an image may leave.
+// may returns a function that reports whether an image may leave. It is called
+// under the index's mutex.
 func (e *Evictor) may(r Rule, now time.Time) func(*index.Image, index.Use) bool {
 	return func(im *index.Image, u index.Use) bool {
 		return (r.InUse || u.Readers == 0) && now.Sub(u.Admitted) >= r.MinAge && !e.pins.Holds(im.ID, now)
@@ -22,10 +23,10 @@ func (e *Evictor) candidates(r Rule) *candidates {
 	return list
 }
 
-// MakeRoom lets victims leave until n more bytes will fit, and the file system
-// has the bytes that it is short of, and returns without waiting for their
-// files to be unlinked. The purpose is told of each. It reports whether room can be
-// expected.
+// MakeRoom evicts images until n more bytes will fit into the cache, and short
+// more bytes will be free on the file system. It does not wait for their files
+// to be unlinked. The purpose is logged for each image. MakeRoom reports whether
+// there will be room.
 func (e *Evictor) MakeRoom(n, short int64, purpose string) bool {
 	victims, enough := e.pick(n, short)
 	gone := 0
@@ -37,9 +38,9 @@ func (e *Evictor) MakeRoom(n, short int64, purpose string) bool {
 	return enough && (gone > 0 || len(victims) == 0)
 }
 
-// pick takes victims for n more bytes out of the index, in the order of the
-// standing list and then by least recent use. Their bytes count as leaving
-// from here on, so that two fills do not both evict for the same shortage.
+// pick takes victims for n more bytes out of the index: those of the standing
+// list first, then the least recently used images. From now on their bytes count
+// as being freed, so that two fills do not both evict for the same shortage.
 func (e *Evictor) pick(n, short int64) (victims []Victim, enough bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -87,8 +88,8 @@ func (e *Evictor) Evictable() int64 {
 	return n
 }
 
-// takeOut takes an image out of the index if it may leave, and was not accessed
-// since advice was given on it.
+// takeOut takes an image out of the index if it may leave and was not accessed
+// after since, when advice was given on it. Zero: accesses do not matter.
 func (e *Evictor) takeOut(im *index.Image, r Rule, since time.Time) bool {
 	now := e.now()
 	may := e.may(r, now)
@@ -101,9 +102,9 @@ func (e *Evictor) takeOut(im *index.Image, r Rule, since time.Time) bool {
 	return left
 }
 
-// evict moves the file of a claimed image to trash. The bytes return to the
-// pool when it is unlinked; done is called then. After an error the image is
-// as it was, but for its hits.
+// evict moves the file of an image that was taken out of the index to trash. The
+// bytes return to the pool when it is unlinked; done is called then. After an
+// error the image is in the cache again, but has lost its hits.
 func (e *Evictor) evict(v Victim, purpose string, done func()) error {
 	if err := e.Discard(v.Image, done); err != nil {
 		return err
