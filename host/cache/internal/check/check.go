@@ -1,5 +1,5 @@
-// Package check keeps when the origin of a cached image was last asked about it,
-// and when it is to be asked again.
+// Package check remembers when the origin of a cached image was last asked about
+// it, and says when it is to be asked again.
 package check
 
 import (
@@ -8,36 +8,37 @@ import (
 )
 
 const (
-	// firstPause is how long an origin that could not answer is left alone:
-	// hits in that time do not wait for it. It is about what a front end takes
-	// to restart.
+	// firstPause is how long an origin is not asked again after it failed to
+	// answer: hits in that time do not wait for it. A front end takes about
+	// that long to restart.
 	firstPause = 10 * time.Second
-	// maxPause bounds the pause, which doubles with each failure: when an
-	// origin comes back after a night it is noticed within five minutes.
+	// maxPause bounds the pause, which doubles with each failure: an origin that
+	// comes back after a night is asked again within five minutes.
 	maxPause = 5 * time.Minute
 )
 
-// State is how the questions about one cached image went. The zero value is an
-// image that nobody has asked about. It may be used by several goroutines.
+// State is what the origin last answered about one cached image. The zero value
+// says that it was not asked yet. Several goroutines may use a State.
 type State struct {
 	mu        sync.Mutex
-	confirmed time.Time     // when the origin last had this version; zero: not since the start
-	trust     time.Duration // how long that holds
+	confirmed time.Time     // when the origin last confirmed this version; zero: not since the start
+	trust     time.Duration // how long that answer holds
 	failed    time.Time     // when the questions began to fail; zero: the last one did not
 	pause     time.Duration // after the last failure
-	retry     time.Time     // no question before
+	retry     time.Time     // the origin is not asked before this time
 	refuted   bool          // the last answer was not that the origin has this version
 }
 
-// Due reports whether the origin is to be asked at now, if a version is trusted
-// for at most after.
+// Due reports whether the origin is to be asked at the time now. A confirmation
+// holds for after at most.
 func (s *State) Due(now time.Time, after time.Duration) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.confirmed.IsZero() || now.Sub(s.confirmed) >= min(s.trust, after)
 }
 
-// Confirm says that the origin has the version at now, which holds for trust.
+// Confirm says that the origin confirmed the version at the time now, which holds
+// for trust.
 func (s *State) Confirm(now time.Time, trust time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -61,9 +62,9 @@ func (s *State) Refuted() bool {
 	return s.refuted
 }
 
-// Fail says that a question could not be answered, or what was announced could
-// not be delivered. No other is worth while for a pause, which grows with each
-// failure and is at least what the origin asks for.
+// Fail says that the origin did not answer, or could not deliver the image that
+// it announced. It is not asked again for a pause, which grows with each failure
+// and is at least what the origin asked for.
 func (s *State) Fail(now time.Time, least time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -85,15 +86,15 @@ func latest(a, b time.Time) time.Time {
 	return b
 }
 
-// Paused reports whether the origin is left alone after a failure.
+// Paused reports whether the origin is not to be asked yet because of a failure.
 func (s *State) Paused(now time.Time) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return now.Before(s.retry)
 }
 
-// Confirmed returns when the origin last had this version; zero: not since the
-// start.
+// Confirmed returns when the origin last confirmed this version; zero: not since
+// the start.
 func (s *State) Confirmed() time.Time {
 	s.mu.Lock()
 	defer s.mu.Unlock()
