@@ -1,5 +1,5 @@
-// Package history remembers the last events of images, so that the service can
-// say why one is not cached, and logs each as it happens.
+// Package history logs what happens to images and remembers the last events of
+// each, so that the service can say why an image is not cached.
 package history
 
 import (
@@ -18,7 +18,7 @@ import (
 	"github.com/imgcache/imgcache-host/sdk"
 )
 
-// What happens to images. The words are those of the log.
+// The events of images. The log uses the same words.
 const (
 	Queued      = "queued"
 	Cached      = "cached"
@@ -37,7 +37,7 @@ type Event struct {
 	Time   time.Time `json:"time"`
 	Event  string    `json:"event"`            // such as [Cached] or [Evicted]
 	Reason string    `json:"reason,omitempty"` // why, or how
-	Times  int       `json:"times,omitempty"`  // that it happened in a row, if more than once; Time is of the last
+	Times  int       `json:"times,omitempty"`  // how often it happened in a row, if more than once; Time is that of the last
 }
 
 const (
@@ -46,34 +46,34 @@ const (
 	maxEvents = 8
 	// maxReason cuts a reason, in bytes: enough for an error with a URL.
 	maxReason = 500
-	// maxHistory bounds the history, in bytes of its file, which are about
-	// those in memory: what befell the last several thousand images, and a file
-	// that is read or written in a tenth of a second.
+	// maxHistory bounds the history of images that were in the cache, in bytes
+	// of its file. It takes about as much memory. This is enough for several
+	// thousand images, and the file is read or written in a tenth of a second.
 	maxHistory = 4 << 20
-	// maxStrangers is the same for images that were never in the cache: whoever
-	// asks for names that do not exist cannot wipe out the rest.
+	// maxStrangers is the same for images that were never in the cache: requests
+	// for names that do not exist cannot push out the rest.
 	maxStrangers = 256 << 10
-	// saveEvery is how often the history is written when there is news, and
-	// thereby what a kill of the host can cost.
+	// saveEvery is how often the history is written if there is something new. A
+	// kill of the host loses no more than that.
 	saveEvery = 10 * time.Second
 )
 
-// History remembers the last events of images, and so can tell why one is not
-// cached. It is bounded: the images to which nothing has happened for longest
-// are forgotten first. It is kept in a file, of which a loss is no harm.
+// History remembers the last events of images, and so can say why an image is not
+// cached. It is bounded: it forgets those images first to which nothing has
+// happened for longest. It is kept in a file; losing that does no harm.
 type History struct {
 	fs   store.FS
 	path string
 	log  *slog.Logger
 	now  func() time.Time
 
-	// mu guards what follows; it is held for no I/O.
+	// mu guards what follows. It is not held during I/O.
 	mu      sync.Mutex
-	byID    map[string]*list.Element // of *past, in known or strangers
+	byID    map[string]*list.Element // of *past, in known or others
 	known   shelf
 	others  shelf
 	changed bool // since the last save
-	loaded  bool // what the file holds is here
+	loaded  bool // the file was read
 	failing bool // the last save failed
 }
 
@@ -83,8 +83,8 @@ type past struct {
 	ID     string  `json:"id"`
 	Events []Event `json:"events"`
 
-	known bool // it was in the cache once
-	bytes int  // about those of its line in the file
+	known bool // the image was in the cache once
+	bytes int  // about the length of its line in the file
 }
 
 // shelf holds pasts up to a number of bytes, the most recently extended last.
@@ -94,8 +94,8 @@ type shelf struct {
 	bytes int
 }
 
-// New returns a history that is kept in the file path of fsys, and without what
-// the file holds until it is run. It logs to log.
+// New returns a history that is kept in the file path of fsys. [History.Run] reads
+// the file. Events are logged to log.
 func New(fsys store.FS, path string, log *slog.Logger, now func() time.Time) *History {
 	return &History{
 		fs: fsys, path: path, log: log, now: now,
@@ -105,8 +105,8 @@ func New(fsys store.FS, path string, log *slog.Logger, now func() time.Time) *Hi
 	}
 }
 
-// Happened logs what happens to an image, with more attributes in turn, and
-// remembers it.
+// Happened logs what happens to an image and remembers it. more are further
+// attributes of the log line.
 func (h *History) Happened(level slog.Level, id, event, reason string, more ...any) {
 	h.add(id, event, reason)
 	attrs := []any{"image", id}
@@ -129,7 +129,7 @@ func (h *History) add(id, event, reason string) {
 	h.changed = true
 }
 
-// extend returns events with one more, of which the oldest may be missing.
+// extend returns events with one more; the oldest may be dropped.
 func extend(events []Event, e Event) []Event {
 	if n := len(events); n > 0 {
 		if last := events[n-1]; last.Event == e.Event && last.Reason == e.Reason {
@@ -141,7 +141,7 @@ func extend(events []Event, e Event) []Event {
 	return append(events[:len(events):len(events)], e)
 }
 
-// cut keeps a reason short, and whole characters of it.
+// cut shortens a long reason, between two characters.
 func cut(reason string) string {
 	if len(reason) <= maxReason {
 		return reason
@@ -149,7 +149,8 @@ func cut(reason string) string {
 	return strings.ToValidUTF8(reason[:maxReason], "") + "..."
 }
 
-// put makes p what is known of its image, and forgets others that are too much.
+// put makes p the past of its image, and forgets other images if there are too
+// many bytes.
 func (h *History) put(p *past, place func(*list.List, any) *list.Element) {
 	p.known, p.bytes = wasCached(p.Events), len(p.ID)+20
 	for _, e := range p.Events {
@@ -183,7 +184,7 @@ func (h *History) shelf(p *past) *shelf {
 	return &h.others
 }
 
-// wasCached reports whether the events tell that the image was in the cache.
+// wasCached reports whether the events say that the image was in the cache.
 func wasCached(events []Event) bool {
 	for _, e := range events {
 		switch e.Event {
@@ -205,8 +206,8 @@ func (h *History) Of(id string) []Event {
 	return nil
 }
 
-// Trouble returns what keeps an image from being cached, as far as the last
-// event tells that; "" otherwise.
+// Trouble returns what keeps an image from being cached, if the last event says
+// so, or "".
 func Trouble(events []Event) string {
 	if len(events) == 0 {
 		return ""
@@ -221,8 +222,8 @@ func Trouble(events []Event) string {
 	}
 }
 
-// Run reads the file, and writes it when there is news, until the context
-// ends.
+// Run reads the file, and writes it regularly if there is something new, until
+// the context ends.
 func (h *History) Run(ctx context.Context) {
 	loaded := h.load()
 	tick := time.NewTicker(saveEvery)
@@ -235,20 +236,20 @@ func (h *History) Run(ctx context.Context) {
 			}
 			h.Save()
 		case <-ctx.Done():
-			return // what is still to happen is saved by the last save
+			return // the caller saves once more when nothing can happen any longer
 		}
 	}
 }
 
-// load takes in what an earlier run has saved. It is older than anything that
-// has happened since. It reports false while there is no directory to read.
+// load adds what an earlier run has saved before the events of this run. It
+// returns false while the cache directory is not open.
 func (h *History) load() bool {
 	data, err := lines.ReadFile(h.fs, "history.read", h.path)
 	if errors.Is(err, store.ErrNotOpen) {
 		return false
 	}
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		h.log.Warn("the history of images cannot be read", "error", err)
+		h.log.Warn("could not read the history of images", "file", h.path, "error", err)
 	}
 	var pasts []*past
 	damaged := 0
@@ -261,7 +262,7 @@ func (h *History) load() bool {
 		}
 	}
 	if damaged > 0 {
-		h.log.Warn("a part of the history of images is lost", "file", h.path, "lines", damaged)
+		h.log.Warn("a part of the history of images is lost: lines of its file are damaged", "file", h.path, "lines", damaged)
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -272,7 +273,7 @@ func (h *History) load() bool {
 	return true
 }
 
-// precede puts an older past before what is known of its image.
+// precede puts an older past before the known past of its image.
 func (h *History) precede(p *past) {
 	el := h.byID[p.ID]
 	if el == nil {
@@ -285,15 +286,16 @@ func (h *History) precede(p *past) {
 	h.put(p, (*list.List).PushBack)
 }
 
-// Renew has the next save write the file anew, since somebody else took it away.
+// Renew makes the next call of Save write the file again. It is called when another
+// program removed the file.
 func (h *History) Renew() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.changed = true
 }
 
-// Save writes the file if there is news. A failure is told once, and tried
-// again the next time.
+// Save writes the file if there is something new. The next call tries again after
+// a failure, which is logged once.
 func (h *History) Save() {
 	h.mu.Lock()
 	if !h.changed || !h.loaded {
@@ -323,6 +325,6 @@ func (h *History) Save() {
 	h.changed = h.changed || err != nil
 	h.mu.Unlock()
 	if err != nil && !again {
-		h.log.Warn("the history of images cannot be written", "error", err)
+		h.log.Warn("could not write the history of images", "file", h.path, "error", err)
 	}
 }

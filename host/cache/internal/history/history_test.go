@@ -161,7 +161,7 @@ func TestHistoryOnABadDisk(t *testing.T) {
 		h.add("a", op, "")
 		h.Save()
 	}
-	if n := strings.Count(log.String(), "cannot be written"); n != 1 || len(h.Of("a")) != 3 {
+	if n := strings.Count(log.String(), "could not write the history"); n != 1 || len(h.Of("a")) != 3 {
 		t.Errorf("the log says it %d times, want once: %s", n, log)
 	}
 	fsys.Inject(nil)
