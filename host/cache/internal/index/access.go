@@ -9,19 +9,19 @@ import (
 	"github.com/imgcache/imgcache-host/sdk"
 )
 
-// hot is how long ago an image may have been asked for to be asked for again
-// soon: its bytes are worth the memory they take.
+// hot is how long an image counts as being in demand after an access. Until then
+// its bytes are worth the memory that they take.
 const hot = 10 * time.Minute
 
-// Idle reports whether an image has left the index, and whether nobody reads
-// it these days.
+// Idle reports whether an image has left the index, and whether it is not being
+// read and was not accessed for some time.
 func (x *Index) Idle(im *Image, now time.Time) (removed, idle bool) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	return im.removed, im.readers == 0 && now.Sub(im.accessed) > hot
 }
 
-// Access moves the last access, at the start of a GET.
+// Access notes an access of an image at the start of a GET.
 func (x *Index) Access(im *Image, now time.Time) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -34,7 +34,7 @@ func (x *Index) Access(im *Image, now time.Time) {
 	x.events.add(sdk.Event{Kind: sdk.EventAccessed, Key: im.Key, Size: uint64(im.Size), At: now.UnixNano(), Count: 1}, sinceStart)
 }
 
-// useLocked moves the last access of an image to now.
+// useLocked sets the last access of an image to now.
 func (x *Index) useLocked(im *Image, now time.Time) {
 	im.used, im.guessed = now, false
 	if at := x.momentLocked(now); at.After(im.accessed) {
@@ -42,10 +42,10 @@ func (x *Index) useLocked(im *Image, now time.Time) {
 	}
 }
 
-// momentLocked is the time of an access: now, or, when the clock is behind the
-// records because it was set back, a moment after all others. So the order of
-// accesses is that in which they happened, and no record goes back. A
-// microsecond is the least that drivers keep.
+// momentLocked returns the time to note for an access at now. This is now, or, if
+// the clock was set back and is behind the records, a microsecond after the newest
+// access. So accesses keep the order in which they happened, and the time of a
+// record never goes back. Drivers keep times to the microsecond.
 func (x *Index) momentLocked(now time.Time) time.Time {
 	if !now.Before(x.newest) {
 		return now
@@ -54,7 +54,8 @@ func (x *Index) momentLocked(now time.Time) time.Time {
 	return x.newest
 }
 
-// AsOf is a time that no access up to now is after, and every later one is.
+// AsOf returns a time that separates accesses: those up to now are not after it,
+// and all later ones are.
 func (x *Index) AsOf(now time.Time) time.Time {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -64,9 +65,9 @@ func (x *Index) AsOf(now time.Time) time.Time {
 	return x.newest
 }
 
-// KeepOrder says that all records are merged. What was used while they were
-// not known, by a clock that turns out to be behind them, was used after what
-// they tell of.
+// KeepOrder says that all records are merged. If the clock turns out to be behind
+// the records, the images that were used since the start are moved behind all
+// others, in their order: they were used later than any record says.
 func (x *Index) KeepOrder(now time.Time) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -90,7 +91,7 @@ func (x *Index) KeepOrder(now time.Time) {
 	}
 }
 
-// Hit counts a download whose last byte has left.
+// Hit counts a download whose last byte was sent.
 func (x *Index) Hit(im *Image) {
 	x.mu.Lock()
 	defer x.mu.Unlock()

@@ -6,13 +6,13 @@ import (
 	"github.com/imgcache/imgcache-host/host/store"
 )
 
-// BlockSet is a set of blocks of one image, which many readers use at once.
-// The zero value is empty.
+// BlockSet is a set of blocks of one image. Many readers may use it at once. The
+// zero value is empty.
 type BlockSet struct {
 	words atomic.Pointer[[]atomic.Uint64] // a bit for each block
 }
 
-// Add takes block n of an image of size bytes in.
+// Add adds block n of an image of size bytes.
 func (s *BlockSet) Add(n, size int64) {
 	words := s.words.Load()
 	if words == nil {

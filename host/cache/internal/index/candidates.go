@@ -6,8 +6,8 @@ import (
 	"github.com/imgcache/imgcache-host/sdk"
 )
 
-// Evict forgets an image that may leave, as may says of it under the mutex. It
-// reports whether the image left.
+// Evict forgets an image if may, which is called under the mutex, says that it may
+// leave. It reports whether the image left.
 func (x *Index) Evict(im *Image, now time.Time, may func(*Image, Use) bool) bool {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -19,8 +19,8 @@ func (x *Index) Evict(im *Image, now time.Time, may func(*Image, Use) bool) bool
 	return true
 }
 
-// Among divides images, in their order, into those that are still cached and of
-// which may, which is called under the mutex, says yes, and the others.
+// Among divides images, in their order: yes are those that are still cached and
+// may leave, and no are the others. may is called under the mutex.
 func (x *Index) Among(list []*Image, may func(*Image, Use) bool) (yes, no []*Image) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -34,8 +34,8 @@ func (x *Index) Among(list []*Image, may func(*Image, Use) bool) (yes, no []*Ima
 	return yes, no
 }
 
-// Candidates returns the images that may leave, as may says of each under the
-// mutex, with their records, in no order.
+// Candidates returns the images that may leave, with their records, in no order.
+// may is called under the mutex.
 func (x *Index) Candidates(may func(*Image, Use) bool) (images []*Image, records []sdk.Record) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -60,7 +60,7 @@ func (x *Index) Sample(n int) (records []sdk.Record) {
 	return records
 }
 
-// ImagesOf returns the images of keys that a policy has named. Foreign counts
+// ImagesOf returns the images of keys that a policy has named. foreign counts
 // the keys that the policy made up or named twice, but not those of images that
 // have left since the policy was last told what happened.
 func (x *Index) ImagesOf(keys []sdk.Key) (list []*Image, foreign int) {
@@ -80,9 +80,9 @@ func (x *Index) ImagesOf(keys []sdk.Key) (list []*Image, foreign int) {
 	return list, foreign
 }
 
-// Replay returns the records of all images, in no order, as they are at this
-// moment; missed are the events up to it that nobody had taken, lost says that
-// there were more, and position is where they end.
+// Replay returns the records of all images as they are now, in no order. missed
+// are the events up to now that nobody had taken, lost says that there were more,
+// and position is where they end.
 func (x *Index) Replay() (records []sdk.Record, missed []sdk.Event, lost bool, position uint64) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -94,7 +94,7 @@ func (x *Index) Replay() (records []sdk.Record, missed []sdk.Event, lost bool, p
 }
 
 // FinishStart ends the start for the policy once the driver's records are
-// merged: see [Events.finishStart]. First is false as long as they are not.
+// merged: see [Events.finishStart]. Until then first is false.
 func (x *Index) FinishStart() (list []sdk.Event, loaded uint64, whole, first bool) {
 	x.mu.Lock()
 	defer x.mu.Unlock()

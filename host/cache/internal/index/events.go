@@ -7,41 +7,42 @@ import (
 	"github.com/imgcache/imgcache-host/sdk"
 )
 
-// Events is the history that a stateful policy has still to see, in the
-// index's order. It forgets everything when the policy falls too far behind:
-// the policy is then rebuilt from the index.
+// Events holds the events that a stateful policy has not seen yet, in the order
+// of the index. If the policy falls too far behind, Events drops them all, and the
+// policy is built again from the index.
 type Events struct {
 	mu      sync.Mutex
 	keep    bool // there is a stateful policy
 	list    []sdk.Event
-	lost    bool
-	changed bool // something happened since the last look
+	lost    bool // events were dropped since the last Take
+	changed bool // something happened since the last Take
 
-	// position is a sum over the images and their hits that another state of
-	// the cache does not have. Whatever the order of events was, a run that
-	// begins with what another has left begins at its position.
+	// position is a sum over the images and their hits that identifies the state
+	// of the cache. It does not depend on the order of events: a run that finds
+	// exactly what an earlier run left begins at the position of that run's end.
 	position uint64
 	loaded   uint64      // the part of position that was found at the start
-	live     []sdk.Event // what happened since the start besides, until finishStart
-	cut      bool        // live lacks what came later
-	started  bool
+	live     []sdk.Event // what else happened since the start, until finishStart
+	cut      bool        // there were too many events for live, which is empty now
+	started  bool        // finishStart was called, or is not needed
 }
 
-// NewEvents returns the events of an index. A stateful policy wants a history;
-// a scoring one has none to wait for, so that for it the start is over.
+// NewEvents returns the events of an index. Only a stateful policy needs them. A
+// scoring policy does not wait for the records, so for it the start is over at
+// once.
 func NewEvents(stateful, scoring bool) *Events {
 	return &Events{keep: stateful, started: scoring, changed: true}
 }
 
-// moment says when something happened.
+// moment says whether something is older than this run of the service or new.
 type moment bool
 
 const (
-	atStart    moment = false // it was so when the service started
+	atStart    moment = false // it was found at the start, or in the driver's records
 	sinceStart moment = true  // it happens now
 )
 
-// add appends an event; accesses that follow one another are folded.
+// add appends an event. Successive accesses of one image become one event.
 func (e *Events) add(ev sdk.Event, from moment) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -59,7 +60,7 @@ func (e *Events) add(ev sdk.Event, from moment) {
 	}
 }
 
-// appendEvent reports whether there was room for the event.
+// appendEvent adds an event to a list and reports whether there was room for it.
 func appendEvent(list *[]sdk.Event, ev sdk.Event) bool {
 	if n := len(*list); n > 0 && ev.Kind == sdk.EventAccessed {
 		if last := &(*list)[n-1]; last.Kind == ev.Kind && last.Key == ev.Key {
@@ -75,8 +76,8 @@ func appendEvent(list *[]sdk.Event, ev sdk.Event) bool {
 	return true
 }
 
-// weigh moves the position by images and hits that come or, as a complement,
-// go.
+// weigh adds the weight of images and hits to the position. For those that leave,
+// the weight is negated.
 func (e *Events) weigh(weight uint64, from moment) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -92,8 +93,9 @@ func weightOf(im *Image, hits uint64) uint64 {
 	return uint64(im.Key) ^ bits.RotateLeft64(size, 31) + hits*(uint64(im.Key)|1)
 }
 
-// finishStart ends the start: it returns what happened in it beside what was found,
-// whether that is all, and the position of the latter. First is true once.
+// finishStart ends the start. list holds what happened since the start, and whole
+// says that this is complete; loaded is the position of what was found. first is
+// true for the first call only.
 func (e *Events) finishStart() (list []sdk.Event, loaded uint64, whole, first bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -101,27 +103,27 @@ func (e *Events) finishStart() (list []sdk.Event, loaded uint64, whole, first bo
 		return nil, 0, false, false
 	}
 	list, e.live, e.started = e.live, nil, true
-	e.list, e.lost = nil, false // they are in live
+	e.list, e.lost = nil, false // these events are in live
 	return list, e.loaded, !e.cut, true
 }
 
-// StartFinished reports whether FinishStart was called, or nobody waits for it.
+// StartFinished reports whether [Index.FinishStart] has ended the start, or the
+// policy does not need that.
 func (e *Events) StartFinished() bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	return e.started
 }
 
-// Stir says that something happened that is no event: advice that was given
-// before is out of date.
+// Stir says that something other than an event made earlier advice out of date.
 func (e *Events) Stir() {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.changed = true
 }
 
-// Restart says whether the policy wants a history. It begins anew when the one
-// before wanted none.
+// Restart says whether the new policy needs events. If the policy before needed
+// none, they count as lost.
 func (e *Events) Restart(keep bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -135,8 +137,8 @@ func (e *Events) Restart(keep bool) {
 	}
 }
 
-// Take returns what was added since the last call, whether some of it was lost,
-// and the position of it all.
+// Take returns the events since the last call, whether events were lost, and the
+// position that they lead to.
 func (e *Events) Take() (list []sdk.Event, lost bool, position uint64) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -145,7 +147,7 @@ func (e *Events) Take() (list []sdk.Event, lost bool, position uint64) {
 	return list, lost, e.position
 }
 
-// removed returns the keys of images that left since the last take.
+// removed returns the keys of images that left since the last Take.
 func (e *Events) removed() map[sdk.Key]bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -158,7 +160,7 @@ func (e *Events) removed() map[sdk.Key]bool {
 	return keys
 }
 
-// Pending reports whether anything happened since the last take.
+// Pending reports whether anything happened since the last Take.
 func (e *Events) Pending() bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()

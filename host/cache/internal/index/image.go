@@ -8,29 +8,29 @@ import (
 	"github.com/imgcache/imgcache-host/sdk"
 )
 
-// Image is one generation of a cached image: another version of the same id,
-// or the same version fetched again, is another image. Those fields that
-// can change belong to the index's mutex.
+// Image is one generation of a cached image: another version of the same id, or
+// the same version fetched again, is another Image. Fields that can change are
+// guarded by the index's mutex, unless they guard themselves.
 type Image struct {
 	ID   string
 	Key  sdk.Key
 	Size int64 // bytes
 
-	Info     store.Info // may become richer when the file is opened
+	Info     store.Info // opening the file may add to it
 	admitted time.Time  // when it was committed, on this host's clock
-	Seen     BlockSet   // blocks that were read and found right since the start; guards itself
+	Seen     BlockSet   // blocks that were read and found correct since the start; guards itself
 
-	// Check is how the questions to the origin about the image went; guards itself.
+	// Check is what the origin last answered about the image; it guards itself.
 	Check check.State
 
-	hits     uint64    // the driver's record plus what the record log holds
-	accessed time.Time // start of the last GET, or the commit; see index.moment
-	used     time.Time // the same by this host's clock; zero: not since the start
-	guessed  bool      // accessed is: the file's time was no help
-	readers  int       // open now
-	holders  int       // the readers, and whoever else has the file open
+	hits     uint64    // of the driver's record plus those in the record log
+	accessed time.Time // start of the last GET, or the commit; see Index.momentLocked
+	used     time.Time // the same on this host's clock; zero: not since the start
+	guessed  bool      // accessed is a guess, since the file's time was in the future
+	readers  int       // that are open now
+	holders  int       // the readers, and all others that have the file open
 	removed  bool      // no longer in the index: its file is in trash or gone
-	unlinked bool      // the file has no name any more
+	unlinked bool      // the file no longer has a name
 }
 
 func (im *Image) record() sdk.Record {
@@ -59,7 +59,7 @@ func (im *Image) entry() sdk.Entry {
 	}
 }
 
-// fileID names a file that an image is in, as long as its bytes are charged.
+// fileID identifies the file of an image, as long as its bytes are charged.
 type fileID struct {
 	id    string
 	inode uint64
@@ -69,17 +69,17 @@ func (im *Image) file() fileID { return fileID{im.ID, im.Info.Inode} }
 
 // Use is how an image is used at one moment.
 type Use struct {
-	Readers  int       // open now
+	Readers  int       // that are open now
 	Admitted time.Time // when it was committed
 	Accessed time.Time // start of the last GET
 }
 
-// use must be called under the index's mutex.
+// use returns how the image is used now. The caller holds the index's mutex.
 func (im *Image) use() Use {
 	return Use{Readers: im.readers, Admitted: im.admitted, Accessed: im.accessed}
 }
 
-// View is what is known of an image at one moment.
+// View is what is known about an image at one moment.
 type View struct {
 	ID       string
 	Size     int64 // bytes
@@ -90,7 +90,8 @@ type View struct {
 	File     store.Info
 }
 
-// view must be called under the index's mutex.
+// view returns what is known about the image now. The caller holds the index's
+// mutex.
 func (im *Image) view() View {
 	return View{
 		ID: im.ID, Size: im.Size, Hits: im.hits, Accessed: im.accessed, Admitted: im.admitted,

@@ -1,7 +1,7 @@
-// Package index knows every cached image, its readers, hits and times, and
-// tells in one order what happens to them: the record logs of the drivers, the
-// events that a policy sees, and the requests that are traced. Its mutex is
-// its own: what others ask of several images at once is a method here.
+// Package index knows every cached image with its readers, hits and times. It
+// reports what happens to the images, in one order, to the record logs of the
+// drivers, to the events that a policy sees, and to the traced requests. Only this
+// package uses its mutex: questions about several images at once are methods here.
 package index
 
 import (
@@ -16,50 +16,51 @@ import (
 	"github.com/imgcache/imgcache-host/sdk"
 )
 
-// Index is what the host knows of all cached images. Files found by scanning
-// are the truth about which images there are; the driver's records are merged
-// in. It is the only source for API, prune and policy.
+// Index is what the host knows about all cached images. Which images exist is
+// decided by the files that a scan finds; the driver's records are merged in. API,
+// prune and policy learn about images only from here.
 //
 // The mutexes of pool, journal, events and pins may be taken under mu, never the
-// other way round. None is held for I/O.
+// other way round. None is held during I/O.
 type Index struct {
 	now    func() time.Time
 	mu     sync.Mutex
 	images map[string]*Image
 	byKey  map[sdk.Key]*Image
 	// quarantined holds, by id, the inode of a file that turned out to be
-	// corrupt. It is none of the images any more, whoever still finds it under
-	// its name or has it open.
+	// corrupt. It is never taken for an image again, even by a request that
+	// still finds it under its name or has it open.
 	quarantined map[string]uint64
-	// departed holds the removed images whose bytes are still charged. Whoever
-	// opened such a file before it lost its name reads that image, and no new
-	// one.
+	// departed holds the removed images whose bytes are still charged. A request
+	// that opened such a file before it lost its name reads that image; the file
+	// does not become a new one.
 	departed map[fileID]*Image
 	// released counts the departed images whose bytes have returned.
 	released uint64
 
-	// onDisk is what the images take of the disk, in bytes.
+	// onDisk is how many bytes of the disk the images take.
 	onDisk int64
 
-	// newest is the latest access on record, when the clock is behind it.
+	// newest is the latest access in the records. New accesses are noted after
+	// it if the clock is behind.
 	newest time.Time
-	// merged says that the driver's records have been taken in since the start.
+	// merged says that the driver's records were merged since the start.
 	merged bool
 
-	// pool says how many bytes images hold; the index returns those of a
-	// removed image once it is unlinked and its last reader has gone.
+	// pool counts the bytes of images. The index returns those of a removed
+	// image once it is unlinked and its last reader has gone.
 	pool *space.Pool
-	// log is told, under mu so that its order is the index's order, what
-	// the driver has to learn.
+	// journals get what the drivers have to learn. They are called under mu, so
+	// that their order is the index's order.
 	journals journal.Logs
-	// events are told, under mu, what the policy has to learn.
+	// events get what the policy has to learn, under mu.
 	events *Events
-	// requests are told, under mu, of each hit.
+	// requests get each hit, under mu.
 	requests *Requests
 }
 
-// New returns an index without images. It charges the pool, and tells the
-// record log, the events and the requests what happens.
+// New returns an index without images. It charges the pool for images, and reports
+// to the record log, the events and the requests what happens.
 func New(now func() time.Time, p *space.Pool, j *journal.Journal, e *Events, r *Requests) *Index {
 	return &Index{
 		now: now, images: map[string]*Image{}, byKey: map[sdk.Key]*Image{}, quarantined: map[string]uint64{},
@@ -68,10 +69,10 @@ func New(now func() time.Time, p *space.Pool, j *journal.Journal, e *Events, r *
 	}
 }
 
-// Found makes sure that a file on disk is known and returns its image, or nil
-// when the file is quarantined. The pool is charged when it is new. A file whose
-// inode was exchanged behind the host's back is a new generation. One that just
-// leaves is the image that it was.
+// Found returns the image of a file on disk, or nil if the file is quarantined. A
+// file that was not known, or that replaced the known one behind the host's back,
+// becomes a new image, for which the pool is charged. The file of an image that is
+// leaving still belongs to that image.
 func (x *Index) Found(info store.Info) *Image {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -79,6 +80,9 @@ func (x *Index) Found(info store.Info) *Image {
 	return im
 }
 
+// foundLocked is Found without the mutex. released is what x.released was before
+// the file was looked at. stale says that the file is not known and may belong to
+// an image that has left since: then the caller must look again.
 func (x *Index) foundLocked(info store.Info, released uint64) (im *Image, stale bool) {
 	if inode, ok := x.quarantined[info.ID]; ok && inode == info.Inode {
 		return nil, false
@@ -88,7 +92,7 @@ func (x *Index) foundLocked(info store.Info, released uint64) (im *Image, stale 
 			if info.Version == "" {
 				info.Version = im.Info.Version // the driver's record may know it
 			}
-			if info.Verified || !im.Info.Verified { // a scan may know less than who opens the file
+			if info.Verified || !im.Info.Verified { // a scan may know less than opening the file found out
 				x.informLocked(im, info)
 			}
 			return im, false
@@ -111,12 +115,12 @@ func (x *Index) foundLocked(info store.Info, released uint64) (im *Image, stale 
 	return x.newLocked(info, atStart), false
 }
 
-// newLocked adds a file that nobody had charged.
+// newLocked adds a file that was not charged yet.
 func (x *Index) newLocked(info store.Info, from moment) *Image {
 	x.pool.Charge(info.Size)
 	now := x.now()
 	im := x.addLocked(info, earlier(info.ModTime, now), from)
-	im.guessed = info.ModTime.After(now) // the clock was set back since; the future has no images
+	im.guessed = info.ModTime.After(now) // the clock was set back since: no file is from the future
 	return im
 }
 
@@ -127,25 +131,24 @@ func earlier(a, b time.Time) time.Time {
 	return a
 }
 
-// sameFile reports whether two looks at an id saw one file.
+// sameFile reports whether two looks at an id saw the same file.
 func sameFile(a, b store.Info) bool {
 	return a.Size == b.Size && a.ModTime.Equal(b.ModTime)
 }
 
-// Commit makes a stored image known, in place of an older generation, which
-// is returned. The image is acquired. The pool has been charged for it by its
-// fill.
+// Commit adds a stored image and returns it, with the older generation that it
+// replaces, or nil. The caller becomes a reader of the image and ends that with
+// [Index.Close]. The fill has charged the pool for it already.
 func (x *Index) Commit(info store.Info, now time.Time) (im, old *Image) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	if x.quarantined[info.ID] == info.Inode {
-		delete(x.quarantined, info.ID) // the inode has found a new use
+		delete(x.quarantined, info.ID) // the inode was reused
 	}
 	old = x.images[info.ID]
 	switch {
 	case old != nil && sameFile(old.Info, info):
-		// A reader was faster: it found the file between its rename and
-		// this call.
+		// A reader found the file after its rename and before this call.
 		im, old = old, nil
 		x.pool.Release(info.Size)
 	case old != nil:
@@ -174,8 +177,8 @@ func (x *Index) addLocked(info store.Info, admitted time.Time, from moment) *Ima
 	return im
 }
 
-// Remove forgets the image of id and returns it, or nil. Its file is the
-// caller's to move away; unlinked must be called for it afterwards.
+// Remove forgets the image of id and returns it, or nil. The caller must move its
+// file away and call [Index.Unlinked] afterwards.
 func (x *Index) Remove(id string, reason sdk.Reason, now time.Time) *Image {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -187,8 +190,8 @@ func (x *Index) Remove(id string, reason sdk.Reason, now time.Time) *Image {
 	return im
 }
 
-// RemoveExactly is remove for this very generation; it reports whether the
-// image was still there.
+// RemoveExactly is Remove for this generation of an image only. It reports whether
+// the image was still there.
 func (x *Index) RemoveExactly(im *Image, reason sdk.Reason, now time.Time) bool {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -200,9 +203,9 @@ func (x *Index) RemoveExactly(im *Image, reason sdk.Reason, now time.Time) bool 
 	return true
 }
 
-// Quarantine forgets the image that is in the same file as im, and the file for
-// ever. It returns the image, or nil when somebody else did that, or the file
-// has left the cache.
+// Quarantine forgets the image that is in the same file as im, and never takes the
+// file for an image again. It returns the image, or nil if that was done already
+// or the file has left the cache.
 func (x *Index) Quarantine(im *Image, now time.Time) *Image {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -226,14 +229,14 @@ func (x *Index) removeLocked(im *Image, reason sdk.Reason, now time.Time, from m
 	x.events.weigh(-weightOf(im, im.hits), from)
 }
 
-// informLocked notes what is known of the file of an image that is in the index.
+// informLocked notes what is known about the file of an image in the index.
 func (x *Index) informLocked(im *Image, info store.Info) {
 	x.onDisk += info.OnDisk - im.Info.OnDisk
 	im.Info = info
 }
 
-// Unguard says that the block tables of all images are gone, or may be. Each image
-// is guarded again as soon as somebody finds a table of it.
+// Unguard says that the block tables of all images may be gone. An image counts as
+// verified again as soon as a table of it is found.
 func (x *Index) Unguard() {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -242,10 +245,10 @@ func (x *Index) Unguard() {
 	}
 }
 
-// Enrich notes what was found out about the file of an image. The driver
-// learns of a version that was not known; while its records are not known
-// either, that is left to merge, lest a put forget the hits of a record without
-// a version.
+// Enrich notes what was found out about the file of an image. If its version was
+// not known before, it is sent to the driver, but not before the driver's records
+// are merged: until then a put could cost the hits of a record without a version,
+// and [Index.Merge] sends the version anyway.
 func (x *Index) Enrich(im *Image, info store.Info) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -266,8 +269,8 @@ func (x *Index) Get(id string) *Image {
 	return x.images[id]
 }
 
-// OnDisk returns how many bytes of the disk the images take, fewer than they have
-// if their files have holes.
+// OnDisk returns how many bytes of the disk the images take. If their files have
+// holes, this is less than their sizes.
 func (x *Index) OnDisk() int64 {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -300,7 +303,7 @@ func (x *Index) All() []View {
 	return list
 }
 
-// View returns what is known of an image at this moment.
+// View returns what is known about an image at this moment.
 func (x *Index) View(im *Image) View {
 	x.mu.Lock()
 	defer x.mu.Unlock()

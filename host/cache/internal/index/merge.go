@@ -6,13 +6,14 @@ import (
 	"github.com/imgcache/imgcache-host/sdk"
 )
 
-// Merge takes the records of the driver in use in: hits are the record's plus
-// what the record log holds, the last access is the later. A record without an image, a
-// stranger, is deleted, one of another version or size replaced. One that has no
-// version was made by another program, or by a driver that keeps none: it is of
-// any image of its size. When the driver has lost what it had acknowledged, as a
-// database that was restored, a record gets back the hits that it lacks. The ids
-// of images are noted in seen; how many strangers there were is returned.
+// Merge merges records of the driver in use into the index. The hits of an image
+// are those of its record plus those in the record log; its last access is the
+// later one. A record without an image, a stranger, is deleted; a record of another
+// version or size is replaced. A record without a version was made by another
+// program, or by a driver that keeps none, and fits any image of its size. lossy
+// says that the driver may have lost what it had acknowledged, such as a restored
+// database: then a record gets back the hits that it lacks. Merge adds the ids of
+// images with a record to seen, and returns the number of strangers.
 func (x *Index) Merge(entries []sdk.Entry, seen map[string]bool, lossy bool) (strangers int) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -22,14 +23,14 @@ func (x *Index) Merge(entries []sdk.Entry, seen map[string]bool, lossy bool) (st
 		im := x.images[e.ID]
 		if im == nil {
 			strangers++
-			if !unsent.Any && sdk.ValidID(e.ID) { // else a delete, or a put of what was removed since, is on its way
+			if !unsent.Any && sdk.ValidID(e.ID) { // otherwise a delete is on its way, or a put of an image that was removed since
 				log.Delete(e.ID)
 			}
 			continue
 		}
 		seen[e.ID] = true
 		if im.Info.Version == "" && e.Size == im.Size {
-			im.Info.Version = e.Version // lost with the block table, or never there
+			im.Info.Version = e.Version // the file's own was lost with its block table, or it never had one
 		}
 		fits := e.Version == im.Info.Version
 		if e.Version == "" {
@@ -52,12 +53,12 @@ func (x *Index) Merge(entries []sdk.Entry, seen map[string]bool, lossy bool) (st
 	return strangers
 }
 
-// maxAhead is how far ahead of the clock an access on record may be. One that
-// is further ahead is a mistake of the driver, and must not put every later
-// access beside it.
+// maxAhead is how far an access in a record may be ahead of the clock. If it is
+// further ahead the driver made a mistake, and later accesses must not be moved
+// behind it.
 const maxAhead = 10 * 365 * 24 * time.Hour
 
-// rememberLocked takes in an access that is on record.
+// rememberLocked notes the last access that a record has for an image.
 func (x *Index) rememberLocked(im *Image, at time.Time) {
 	if at.Sub(x.now()) > maxAhead {
 		return
@@ -70,7 +71,7 @@ func (x *Index) rememberLocked(im *Image, at time.Time) {
 	}
 }
 
-// PutMissing tells the driver of the images of which it has no record.
+// PutMissing sends the driver a record of each image that is not in seen.
 func (x *Index) PutMissing(seen map[string]bool) {
 	x.mu.Lock()
 	defer x.mu.Unlock()

@@ -2,16 +2,18 @@ package index
 
 import "github.com/imgcache/imgcache-host/host/store"
 
-// Releases counts the images whose bytes have returned to the pool.
+// Releases returns how many images have returned their bytes to the pool.
 func (x *Index) Releases() uint64 {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	return x.released
 }
 
-// Opened is found for a file that was opened after releases were counted. The
-// image is acquired. It is stale when the file was unknown and may have left
-// meanwhile, and its bytes with it: then it has to be opened again.
+// Opened returns the image of a file that was opened, as [Index.Found] does, and
+// makes the caller a reader of it until [Index.Close]. released is what
+// [Index.Releases] returned before the file was opened. stale says that the file is
+// not known and may have left the cache in the meantime: then the caller must open
+// it again.
 func (x *Index) Opened(info store.Info, released uint64) (im *Image, stale bool) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -23,8 +25,8 @@ func (x *Index) Opened(info store.Info, released uint64) (im *Image, stale bool)
 	return im, stale
 }
 
-// Unlinked says that the removed image's file has no name any more. Its bytes
-// return to the pool now, or when the last reader closes.
+// Unlinked says that the file of a removed image no longer has a name. Its bytes
+// return to the pool now, or when the last reader closes it.
 func (x *Index) Unlinked(im *Image) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -39,8 +41,8 @@ func (x *Index) unlinkedLocked(im *Image) {
 	x.refundLocked(im)
 }
 
-// refundLocked returns the bytes of an image that is unlinked, when nobody has
-// it open.
+// refundLocked returns the bytes of an image to the pool if it is unlinked and
+// nobody has it open.
 func (x *Index) refundLocked(im *Image) {
 	if !im.unlinked || im.holders > 0 {
 		return
@@ -52,7 +54,7 @@ func (x *Index) refundLocked(im *Image) {
 	x.pool.Release(im.Size)
 }
 
-// Close ends what opened or commit began.
+// Close ends the use of an image by a reader, which began with Opened or Commit.
 func (x *Index) Close(im *Image) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -60,15 +62,15 @@ func (x *Index) Close(im *Image) {
 	x.unholdLocked(im)
 }
 
-// Hold counts somebody who has the file open, so that its bytes count until
-// drop, but is no reader on whose account it might not be evicted.
+// Hold says that somebody has the file of an image open, so that its bytes count
+// until [Index.Unhold]. Unlike a reader, a holder does not prevent eviction.
 func (x *Index) Hold(im *Image) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	x.holdLocked(im)
 }
 
-// Unhold ends what hold began.
+// Unhold ends what Hold began.
 func (x *Index) Unhold(im *Image) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -87,8 +89,8 @@ func (x *Index) unholdLocked(im *Image) {
 	x.refundLocked(im)
 }
 
-// Stays says that the file of a removed image is where it was: it becomes an
-// image again. The bytes of the removed one are not released yet.
+// Stays says that the file of a removed image is still where it was. It becomes a
+// new image. The caller has still to release the bytes of the removed one.
 func (x *Index) Stays(im *Image) {
 	x.mu.Lock()
 	defer x.mu.Unlock()

@@ -8,25 +8,25 @@ import (
 	"github.com/imgcache/imgcache-host/sdk"
 )
 
-// Requests tells whoever watches the cache of each request for an image, in one
-// order: a hit when it begins, and what had to be fetched when it is clear
-// whether the image is stored. No two have the same time.
+// Requests reports each request for an image to a function, in one order: a hit
+// when it begins, and a miss when it is clear whether the image is stored. No two
+// requests have the same time.
 //
-// What is no request is not told: HEAD, prefetches and written images. Nor is
-// one that the origin could not serve, or of an image that was not stored and
-// whose size nobody knew.
+// HEAD requests, prefetches and written images are not reported, nor are requests
+// that the origin could not serve, or for images of unknown size that were not
+// stored.
 type Requests struct {
 	watch func(trace.Access) // nil: nobody watches
 
 	mu   sync.Mutex
-	last int64 // the time of the newest
+	last int64 // the time of the newest request
 }
 
-// NewRequests returns requests of which watch, if not nil, is told. It is called
-// under mutexes and must not wait.
+// NewRequests returns requests that are reported to watch, if that is not nil. It
+// is called under mutexes and must not wait.
 func NewRequests(watch func(trace.Access)) *Requests { return &Requests{watch: watch} }
 
-// Report tells of one request.
+// Report reports one request.
 func (r *Requests) Report(key sdk.Key, size int64, outcome trace.Outcome, now time.Time) {
 	if r.watch == nil {
 		return

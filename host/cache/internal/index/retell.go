@@ -11,18 +11,18 @@ import (
 	"github.com/imgcache/imgcache-host/sdk"
 )
 
-// TellOnly has these record logs told what happens, and no others.
+// TellOnly makes these the record logs to which the index reports what happens.
 func (x *Index) TellOnly(inUse, home *journal.Journal) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	x.journals = slices.Compact(journal.Logs{inUse, home})
 }
 
-// Retell begins a record log anew, with the records of all images and their
-// full hits, and has it told from now on what happens. Each record is deleted
-// before it is put, since a driver keeps the hits of one that it has; so are
-// older ones that have no image. It is called by the recorder's goroutine,
-// which writes nothing of it meanwhile.
+// Retell begins a record log again, with the records of all images and all their
+// hits. From now on the index reports to it what happens. Each record is deleted
+// before it is put, because a put keeps the hits of a record that is there.
+// Records with the ids in older that have no image are deleted too. The recorder's
+// goroutine calls it, and does not write the log meanwhile.
 func (x *Index) Retell(j *journal.Journal, older []string) {
 	x.mu.Lock()
 	j.Begin()
@@ -35,7 +35,7 @@ func (x *Index) Retell(j *journal.Journal, older []string) {
 	for some := range slices.Chunk(slices.Compact(ids), retellAtOnce) {
 		x.mu.Lock()
 		for _, id := range some {
-			j.Delete(id) // and whatever else was told of it
+			j.Delete(id) // this drops earlier operations of the id too
 			if im := x.images[id]; im != nil {
 				j.Put(im.entry())
 			}
@@ -45,9 +45,9 @@ func (x *Index) Retell(j *journal.Journal, older []string) {
 	j.Gather()
 }
 
-// Outline counts what a move of the records would do: the images and their
-// hits, and of the older records that the driver has those of images and the
-// others.
+// Outline counts what a move of the records would do. It returns the number of
+// images, the sum of their hits, and how many of the older records in the new
+// driver it would replace and remove.
 func (x *Index) Outline(older []string) (images int, hits uint64, replaced, removed int) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -64,16 +64,16 @@ func (x *Index) Outline(older []string) (images int, hits uint64, replaced, remo
 	return len(x.images), hits, replaced, removed
 }
 
-// expectation is what the record of an image must be: the entry, but for what
-// the driver has still to be told.
+// expectation is what the record of an image must be: the entry, except for what
+// the driver was not told yet.
 type expectation struct {
 	im     *Image
 	entry  sdk.Entry
 	unsent journal.Unsaid
 }
 
-// Expect returns what a driver must have, by its record log, of which no batch
-// is on its way.
+// Expect returns, by id, the records that a driver must have. j is its record log,
+// of which no batch may be on its way.
 func (x *Index) Expect(j *journal.Journal) map[string]expectation {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -84,16 +84,17 @@ func (x *Index) Expect(j *journal.Journal) map[string]expectation {
 	return want
 }
 
-// Differences compares the records that a driver has with what it must have, by
-// its record log, and returns those that are wrong by id. Bare says that the
-// driver's records have neither versions nor times of commit of their own.
+// Differences compares the records that a driver has with those that it must have,
+// and returns what is wrong, in the order of the ids. log is the driver's record
+// log. bare says that its records have neither versions nor times of commit of their
+// own.
 func (x *Index) Differences(want map[string]expectation, got map[string]sdk.Entry, log *journal.Journal, bare bool) []Difference {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	var list []Difference
 	for id, e := range want {
 		if e.unsent.Renewed || x.images[id] != e.im {
-			continue // it has come or gone since the driver was told
+			continue // the image came or went after the driver was told
 		}
 		if have, ok := got[id]; !ok && bare && !glanceID(id) {
 			continue
@@ -105,20 +106,21 @@ func (x *Index) Differences(want map[string]expectation, got map[string]sdk.Entr
 	}
 	for id := range got {
 		if sdk.ValidID(id) && x.images[id] == nil && want[id].im == nil && !log.Unacknowledged(id).Any {
-			list = append(list, Difference{id, "there is a record, and no image"})
+			list = append(list, Difference{id, "there is a record, but no image"})
 		}
 	}
 	slices.SortFunc(list, func(a, b Difference) int { return strings.Compare(a.ID, b.ID) })
 	return list
 }
 
-// glanceID reports whether an id can be one of Glance, whose tables have no
-// place for others.
+// glanceID reports whether an id can be one of Glance. Its tables cannot hold
+// others.
 func glanceID(id string) bool { return len(id) <= 36 && id == strings.ToLower(id) }
 
 // compare says what is wrong with a record, or "". Drivers keep microseconds,
-// rounded either way. A bare one may keep seconds, and may have counted a batch
-// twice. A last access may be later, where whoever reads the file moves it.
+// rounded up or down. A bare driver may keep seconds only, and may have counted a
+// batch twice. The last access may be later than expected, since with some drivers
+// reading the file moves it.
 func (e expectation) compare(have sdk.Entry, bare bool) string {
 	hits, least := e.entry.Hits-e.unsent.Hits, time.Microsecond
 	if bare {
@@ -126,25 +128,25 @@ func (e expectation) compare(have sdk.Entry, bare bool) string {
 	}
 	switch {
 	case have.Version != e.entry.Version && !bare:
-		return fmt.Sprintf("version %q, want %q", have.Version, e.entry.Version)
+		return fmt.Sprintf("version %q, expected %q", have.Version, e.entry.Version)
 	case have.Size != e.entry.Size:
-		return fmt.Sprintf("size %d, want %d", have.Size, e.entry.Size)
+		return fmt.Sprintf("size %d, expected %d", have.Size, e.entry.Size)
 	case have.Hits < hits, have.Hits > hits && !bare:
-		return fmt.Sprintf("%d hits, want %d", have.Hits, hits)
+		return fmt.Sprintf("%d hits, expected %d", have.Hits, hits)
 	case !e.unsent.Any && have.LastAccessed.Before(e.entry.LastAccessed.Add(-least)):
-		return fmt.Sprintf("last access %v, want %v", have.LastAccessed, e.entry.LastAccessed)
+		return fmt.Sprintf("last access %v, expected %v", have.LastAccessed, e.entry.LastAccessed)
 	case !bare && have.LastModified.Sub(e.entry.LastModified).Abs() > time.Microsecond:
-		return fmt.Sprintf("cached at %v, want %v", have.LastModified, e.entry.LastModified)
+		return fmt.Sprintf("cached at %v, expected %v", have.LastModified, e.entry.LastModified)
 	}
 	return ""
 }
 
-// Difference is a record that is not as it should be.
+// Difference says what is wrong with the record of an id.
 type Difference struct {
 	ID     string `json:"id"`
 	Reason string `json:"reason"`
 }
 
-// retellAtOnce is how many images are looked at before others may use the index:
-// a millisecond or two.
+// retellAtOnce is how many images Retell handles before others may use the index:
+// they take a millisecond or two.
 const retellAtOnce = 1000
