@@ -1,6 +1,6 @@
-// Package journal is the record log: what a driver has still to be told, on
-// disk before it is sent, and numbered so that a batch that is sent twice
-// counts once.
+// Package journal is the record log: the operations that a driver was not told
+// yet. They are on disk before they are sent, and numbered, so that a batch that
+// is sent twice counts once.
 package journal
 
 import (
@@ -22,9 +22,9 @@ import (
 	"github.com/imgcache/imgcache-host/sdk"
 )
 
-// Journal is the record log: what the driver has still to be told, on disk
-// before it is sent. Its file holds one checked line per step. A torn or
-// damaged line ends the log. An operation goes through three places:
+// Journal is the record log of a driver: the operations that it was not told yet,
+// on disk before they are sent. Its file holds one checked line per step. A torn
+// or damaged line ends the log. An operation goes through three places:
 //
 //	fresh    in memory, since the last flush, which is at most a second ago
 //	pending  on disk, not yet part of a batch; operations of one id merge
@@ -35,19 +35,19 @@ import (
 type Journal struct {
 	fs    store.FS
 	path  string
-	older string // where an older program has the log; empty: nowhere
+	older string // where an older program kept the log; empty: nowhere
 
 	// mu guards what follows. The index takes it under its own mutex.
 	mu      sync.Mutex
 	fresh   opSet
-	kick    chan struct{} // a put or delete wants to be sent soon
+	kick    chan struct{} // receives when a put or delete is to be sent soon
 	pending opSet
 	sent    *sdk.Batch
 	source  string     // "": the file was not read yet
-	seq     uint64     // of the newest batch
+	seq     uint64     // number of the newest batch
 	file    store.File // used by the recorder's goroutine only
 	size    int64
-	least   int64 // what size was when the file was last written anew
+	least   int64 // what size was when the file was last rewritten
 }
 
 // line is one step in the journal's file.
@@ -108,19 +108,19 @@ func fromUnixNano(n int64) time.Time {
 }
 
 const (
-	// compactAt is the length of the file above which it is rewritten when
-	// nothing is left to send: large enough that a busy second does not
-	// rewrite, small enough to read at start in no time.
+	// compactAt is the length in bytes above which the file is rewritten when
+	// nothing is left to send: so large that a busy second does not cause a
+	// rewrite, and so small that the file is read at once at the start.
 	compactAt = 256 << 10
-	// compactBy is how many times as long as its shortest form the file of a
-	// driver that is away becomes before it is rewritten.
+	// compactBy says when the file is rewritten while the driver is away: when
+	// it is so many times as long as after the last rewrite.
 	compactBy = 4
 	// maxBatchOps keeps a batch well below the message limit of a driver:
 	// an operation is at most half a KiB.
 	maxBatchOps = 10000
 )
 
-// Path returns where the record log of a driver is, in a directory.
+// Path returns the path of the record log of a driver in a directory.
 func Path(dir, driver string) string {
 	if driver == "" {
 		return path.Join(dir, "records.log")
@@ -128,11 +128,11 @@ func Path(dir, driver string) string {
 	return path.Join(dir, "records-"+strings.TrimPrefix(driver, "driver.")+".log")
 }
 
-// New returns the record log that is in path, or will be. What happens
-// is noted from now on; the first flush reads what the file holds.
+// New returns the record log in the file path, which need not exist yet. It takes
+// operations from now on; the first flush reads the file.
 //
-// Older is where an older program has the log, which is taken over; empty:
-// nowhere.
+// older is the file in which an older program kept the log. If path does not
+// exist, that file is renamed to it. Empty: there is none.
 func New(fsys store.FS, path, older string) *Journal {
 	return &Journal{fs: fsys, path: path, older: older, kick: make(chan struct{}, 1)}
 }
@@ -141,8 +141,8 @@ func New(fsys store.FS, path, older string) *Journal {
 // sent.
 func (j *Journal) Hurried() <-chan struct{} { return j.kick }
 
-// open reads the file, unless that is done, or begins one. Nothing is written
-// over a file that cannot be read.
+// open reads the file, unless that was done, and rewrites it. A file that cannot
+// be read is not overwritten.
 func (j *Journal) open() error {
 	if j.file != nil {
 		return nil
@@ -153,8 +153,8 @@ func (j *Journal) open() error {
 	return j.rewrite()
 }
 
-// Load reads the file, unless that is done. It writes nothing, but for taking
-// an older program's file over.
+// Load reads the file, unless that was done. It writes nothing, but may rename the
+// file of an older program.
 func (j *Journal) Load() error {
 	j.mu.Lock()
 	read := j.source != ""
@@ -180,8 +180,7 @@ func (j *Journal) Load() error {
 	return nil
 }
 
-// OnItsWay returns the batch that the driver has not acknowledged; nil: there
-// is none.
+// OnItsWay returns the batch that was sent and not acknowledged, or nil.
 func (j *Journal) OnItsWay() *sdk.Batch {
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -194,8 +193,8 @@ func newSourceID() string {
 	return hex.EncodeToString(b)
 }
 
-// replay rebuilds the state from the file's bytes, up to the first line that
-// is not whole.
+// replay rebuilds the state from the file's bytes, up to the first line that is
+// torn or damaged.
 func (j *Journal) replay(data []byte) {
 	for len(data) > 0 {
 		text, rest, whole := bytes.Cut(data, []byte("\n"))
@@ -222,15 +221,15 @@ func (j *Journal) replay(data []byte) {
 	}
 }
 
-// Put notes that an image was stored. Put, Delete and Touch are called under the
-// index's mutex, which gives the operations their order.
+// Put adds an operation that stores a record. Put, Delete and Touch are called
+// under the index's mutex, which gives the operations their order.
 func (j *Journal) Put(e sdk.Entry) { j.note(sdk.Put(e), true) }
 
-// Delete notes that an image is gone: see [Journal.Put].
+// Delete adds an operation that deletes a record: see [Journal.Put].
 func (j *Journal) Delete(id string) { j.note(sdk.Delete(id), true) }
 
-// Touch notes hits, which may be none, and the last access of an image: see
-// [Journal.Put].
+// Touch adds an operation that adds hits, possibly none, to a record and sets its
+// last access: see [Journal.Put].
 func (j *Journal) Touch(id string, hits uint64, at time.Time) { j.note(sdk.Touch(id, hits, at), false) }
 
 func (j *Journal) note(op sdk.Op, soon bool) {
@@ -245,15 +244,15 @@ func (j *Journal) note(op sdk.Op, soon bool) {
 	}
 }
 
-// Save writes what is fresh to the file, so that a kill of the host does not
-// lose it. After an error nothing is lost: the next save writes it.
+// Save writes the fresh operations to the file, so that a kill of the host does
+// not lose them. After an error nothing is lost: the next call writes them.
 func (j *Journal) Save() error {
 	_, err := j.write(false)
 	return err
 }
 
-// Flush is save, makes what waits the next batch when none is on its way, and
-// returns the batch to send; nil: there is none.
+// Flush does what Save does, makes a batch of waiting operations if none is on its
+// way, and returns the batch to send, or nil.
 func (j *Journal) Flush() (*sdk.Batch, error) { return j.write(true) }
 
 func (j *Journal) write(form bool) (*sdk.Batch, error) {
@@ -298,8 +297,8 @@ func (j *Journal) write(form bool) (*sdk.Batch, error) {
 	return batch, nil
 }
 
-// leaveLost closes the file when its name does not lead to it any more, because
-// somebody else took it away: it is written anew then.
+// leaveLost closes the file if it no longer has its name because another program
+// removed or replaced it. Then it is written again.
 func (j *Journal) leaveLost() {
 	if j.file == nil {
 		return
@@ -315,8 +314,8 @@ func (j *Journal) leaveLost() {
 	}
 }
 
-// Acknowledge drops the batch that the driver has. The file is told lazily:
-// a batch that is sent twice does no harm.
+// Acknowledge drops the batch on its way, which the driver has applied. That is
+// written without a sync, because a batch that is sent twice does no harm.
 func (j *Journal) Acknowledge() error {
 	j.mu.Lock()
 	seq := j.sent.Seq
@@ -329,9 +328,9 @@ func (j *Journal) Acknowledge() error {
 	return j.append(line{Ack: true, Seq: seq}, false)
 }
 
-// Restart begins a new source, under which everything that is not
-// acknowledged will be sent again. It is called when the driver does not know
-// the old one, so that it cannot have applied the batch on its way.
+// Restart begins a new source, under which everything that is not acknowledged
+// will be sent again. It is called when the driver does not know the old source,
+// and so cannot have applied the batch on its way.
 func (j *Journal) Restart() error {
 	j.mu.Lock()
 	j.source, j.seq = newSourceID(), 0
@@ -347,8 +346,8 @@ func (j *Journal) Restart() error {
 	return j.rewrite()
 }
 
-// Begin drops what the log holds and begins a new source. The next flush writes
-// it in place of the file. It is called by the recorder's goroutine.
+// Begin drops what the log holds and begins a new source. The next flush replaces
+// the file. The recorder's goroutine calls it.
 func (j *Journal) Begin() {
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -360,8 +359,9 @@ func (j *Journal) Begin() {
 	}
 }
 
-// Gather makes what was told since begin a part of what is written at once in
-// place of the file, lest a kill leave half of it.
+// Gather makes the operations since [Journal.Begin] pending, so that the next
+// flush writes them together when it replaces the file. Otherwise a kill could
+// leave a part of them.
 func (j *Journal) Gather() {
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -371,15 +371,15 @@ func (j *Journal) Gather() {
 	j.fresh = opSet{}
 }
 
-// Unsaid is what a driver has still to be told of an image.
+// Unsaid says which operations of an image a driver was not told yet.
 type Unsaid struct {
-	Hits    uint64
-	Any     bool
-	Renewed bool // that its record is new, or gone
+	Hits    uint64 // the sum of the hits in them
+	Any     bool   // there are operations
+	Renewed bool   // among them is a put or delete
 }
 
-// Unacknowledged returns what the driver is not known to have learnt of id. The
-// batch on its way is left out: nobody asks while there is one.
+// Unacknowledged returns what the driver was not told about id yet. It leaves out
+// the batch on its way, because nobody asks while there is one.
 func (j *Journal) Unacknowledged(id string) (u Unsaid) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -396,7 +396,7 @@ func (j *Journal) Unacknowledged(id string) (u Unsaid) {
 	return u
 }
 
-// Images returns the number of images of which the driver has still to learn.
+// Images returns the number of images with pending operations.
 func (j *Journal) Images() int {
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -425,7 +425,7 @@ func (j *Journal) append(l line, sync bool) error {
 		err = j.file.Sync()
 	}
 	if err != nil {
-		// What the file holds now is not known; it is written anew before
+		// It is not known what the file holds now, so it is rewritten before
 		// anything is added.
 		j.file.Close()
 		j.file = nil
@@ -439,7 +439,7 @@ func (j *Journal) append(l line, sync bool) error {
 func (j *Journal) rewrite() error {
 	j.mu.Lock()
 	source, seq, sent, pending := j.source, j.seq, j.sent, j.pending.ops()
-	j.mu.Unlock() // writing a hundred thousand takes longer than a hit may wait
+	j.mu.Unlock() // to write a hundred thousand operations takes longer than a hit may wait
 	if sent != nil {
 		seq--
 	}
@@ -461,8 +461,8 @@ func (j *Journal) rewrite() error {
 	return nil
 }
 
-// shorten rewrites the file when it has become much longer than it need be, as
-// that of a driver that is away does second by second.
+// shorten rewrites the file if it has become much longer than necessary. While the
+// driver is away it grows each second.
 func (j *Journal) shorten() error {
 	if j.size < compactAt || j.size < compactBy*j.least {
 		return nil
@@ -470,7 +470,7 @@ func (j *Journal) shorten() error {
 	return j.rewrite()
 }
 
-// Close ends the use of the file.
+// Close closes the file.
 func (j *Journal) Close() error {
 	if j.file == nil {
 		return nil
@@ -480,7 +480,7 @@ func (j *Journal) Close() error {
 	return err
 }
 
-// Discard ends the use of the file and removes it.
+// Discard closes the file and removes it.
 func (j *Journal) Discard() error {
 	err := j.Close()
 	if gone := j.fs.Remove("journal.remove", j.path); !errors.Is(gone, fs.ErrNotExist) {
@@ -489,28 +489,25 @@ func (j *Journal) Discard() error {
 	return err
 }
 
-// Logs are the record logs of the drivers that have to learn what happens, that
-// of the driver in use first.
+// Logs are the record logs of the drivers that have to learn what happens. That of
+// the driver in use is the first.
 type Logs []*Journal
 
-// Put is [Journal.Put] of each log.
-// Put is [Journal.Put] of each log.
+// Put calls [Journal.Put] of each log.
 func (l Logs) Put(e sdk.Entry) {
 	for _, j := range l {
 		j.Put(e)
 	}
 }
 
-// Delete is [Journal.Delete] of each log.
-// Delete is [Journal.Delete] of each log.
+// Delete calls [Journal.Delete] of each log.
 func (l Logs) Delete(id string) {
 	for _, j := range l {
 		j.Delete(id)
 	}
 }
 
-// Touch is [Journal.Touch] of each log.
-// Touch is [Journal.Touch] of each log.
+// Touch calls [Journal.Touch] of each log.
 func (l Logs) Touch(id string, hits uint64, at time.Time) {
 	for _, j := range l {
 		j.Touch(id, hits, at)

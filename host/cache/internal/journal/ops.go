@@ -4,9 +4,9 @@ import (
 	"github.com/imgcache/imgcache-host/sdk"
 )
 
-// opSet is a sequence of operations in which those of one id are merged: at
-// most three of an id remain, whatever happened to it. Operations on
-// different ids commute, so their order is only that of first mention.
+// opSet is a sequence of operations in which those of one id are merged: at most
+// three of an id remain, whatever happened to it. Operations on different ids
+// commute, so ids are simply in the order in which they were first added.
 type opSet struct {
 	ids  []string // some may be gone from byID
 	byID map[string][]sdk.Op
@@ -14,7 +14,7 @@ type opSet struct {
 
 func (s *opSet) len() int { return len(s.byID) }
 
-// add appends an operation and merges.
+// add appends an operation and merges it with earlier ones.
 func (s *opSet) add(op sdk.Op) {
 	if s.byID == nil {
 		s.byID = map[string][]sdk.Op{}
@@ -37,7 +37,7 @@ func mergeOp(ops []sdk.Op, op sdk.Op) []sdk.Op {
 	case sdk.OpTouch:
 		switch {
 		case last >= 0 && ops[last].Kind == sdk.OpDelete:
-			return ops // nothing is there to be touched
+			return ops // there is no record to be touched
 		case last >= 0 && ops[last].Kind == sdk.OpTouch:
 			e := &ops[last].Entry
 			e.Hits += op.Entry.Hits
@@ -52,8 +52,8 @@ func mergeOp(ops []sdk.Op, op sdk.Op) []sdk.Op {
 				continue
 			}
 			if earlier.Entry.Version != op.Entry.Version {
-				// Whatever record there is, it is of another version
-				// by now; the new one begins afresh.
+				// The record of the driver, if any, is of another version
+				// by now. Without a delete its hits might be kept.
 				return []sdk.Op{sdk.Delete(op.Entry.ID), op}
 			}
 			ops[i].Entry, _ = op.Apply(earlier.Entry, true)
@@ -74,8 +74,8 @@ func (s *opSet) remove(id string) {
 // ops returns all operations, those of one id in their order.
 func (s *opSet) ops() []sdk.Op { return s.take(len(s.ids) * 3) }
 
-// take returns the operations of as many ids as have at most n, and of one
-// at least. The set keeps them.
+// take returns at most n operations, but always all those of an id together, and
+// those of at least one id. The set keeps them.
 func (s *opSet) take(n int) []sdk.Op {
 	var list []sdk.Op
 	seen := map[string]bool{}
