@@ -1,9 +1,9 @@
 // Package lines reads and writes the engine's own files, and replaces a file as a
-// whole. They are made of checked lines,
+// whole. The files are made of checked lines,
 //
 //	CRC32C-in-hex SPACE JSON NEWLINE
 //
-// so that a torn write or a damaged disk is noticed, and costs the lines that
+// so that a torn write or a damaged disk is noticed, and costs only the lines that
 // it hit.
 package lines
 
@@ -22,7 +22,7 @@ import (
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
-// Append appends v as a checked line. It must be a value that JSON has.
+// Append appends v as a checked line. It must be possible to write v as JSON.
 func Append(b []byte, v any) []byte {
 	body, err := json.Marshal(v)
 	if err != nil {
@@ -40,7 +40,7 @@ func Parse(text []byte, v any) bool {
 	return ok && err == nil && crc32.Checksum(body, castagnoli) == uint32(want) && json.Unmarshal(body, v) == nil
 }
 
-// ReadFile returns all bytes of a file; op labels the call.
+// ReadFile returns all bytes of a file. op labels the call for [store.FS].
 func ReadFile(fsys store.FS, op, name string) ([]byte, error) {
 	f, err := fsys.OpenFile(op, name, os.O_RDONLY, 0)
 	if err != nil {
@@ -50,9 +50,9 @@ func ReadFile(fsys store.FS, op, name string) ([]byte, error) {
 	return io.ReadAll(f)
 }
 
-// ReplaceFile writes b durably under a new name, renames it to name, and
-// returns the file open for appending. After an error the old file counts; only
-// if the last step failed may a restart find the new one.
+// ReplaceFile writes b durably under a new name, renames it to name, and returns
+// the file, open for appending. After an error the old file remains valid; but if
+// the last step failed, a restart may find the new one.
 func ReplaceFile(fsys store.FS, op, name string, b []byte) (store.File, error) {
 	tmp := name + ".new"
 	f, err := fsys.OpenFile(op+".rewrite", tmp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o640)
@@ -66,8 +66,8 @@ func ReplaceFile(fsys store.FS, op, name string, b []byte) (store.File, error) {
 		err = fsys.Rename(op+".rename", tmp, name)
 	}
 	if err == nil {
-		// Were the old file to come back after a power loss, it would undo
-		// what was acknowledged since.
+		// If the old file came back after a loss of power, it would undo what
+		// was acknowledged since.
 		err = fsys.SyncDir(op+".syncdir", path.Dir(name))
 	}
 	if err != nil {
