@@ -8,32 +8,32 @@ import (
 	"github.com/imgcache/imgcache-host/host/store"
 )
 
-// Free keeps a part of the file system free, which others fill too.
+// Free keeps a part of the file system free, which other programs fill too.
 type Free struct {
 	store *store.Store
 	now   func() time.Time
-	least int64 // bytes that stay free; 0: no matter
+	least int64 // bytes that stay free; 0: no minimum
 
-	mu      sync.Mutex // held for no I/O
+	mu      sync.Mutex // not held during I/O
 	claims  map[*claim]struct{}
-	at      time.Time // of the last look; zero: it does not count any more
-	bytes   int64     // free then, less what was claimed and not yet on disk
+	at      time.Time // of the last look; zero: the next question looks again
+	bytes   int64     // that were free then, less claimed ones that were not yet on disk
 	granted int64     // claimed since
-	looks   int       // made so far
+	looks   int       // how many there were
 }
 
-// NewFree returns what keeps least bytes of the store's file system free; 0:
-// none.
+// NewFree returns a Free that keeps least bytes of the store's file system free;
+// 0: no minimum.
 func NewFree(s *store.Store, now func() time.Time, least int64) *Free {
 	return &Free{store: s, now: now, least: least}
 }
 
-// FreeAge is how long a look at the file system counts. Our own claims count
-// at once, so in that time only others can fill it.
+// FreeAge is how long a look at the file system is used. Claims count at once, so
+// in that time only other programs can take space unnoticed.
 const FreeAge = time.Second
 
-// Short returns how many bytes are missing for n more and least to stay free;
-// 0 or fewer: none.
+// Short returns how many bytes are missing if n more are used and the minimum is
+// to stay free; 0 or fewer: none.
 func (f *Free) Short(n int64) (int64, error) {
 	if f.least <= 0 {
 		return 0, nil
@@ -46,7 +46,7 @@ func (f *Free) Short(n int64) (int64, error) {
 	return f.shortLocked(n), nil
 }
 
-// Scarce reports whether n more bytes would be too many.
+// Scarce reports whether n more bytes are too many for the file system.
 func (f *Free) Scarce(n int64) bool {
 	short, err := f.Short(n)
 	return err == nil && short > 0
@@ -74,7 +74,7 @@ func (f *Free) look() error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.looks != looks {
-		return nil // somebody else looked meanwhile
+		return nil // another goroutine has looked in the meantime
 	}
 	f.looks++
 	f.at, f.bytes = f.now(), bytes-promised

@@ -86,7 +86,8 @@ func (p *Pool) BeginFreeing(n int64) {
 	p.freeing += n
 }
 
-// EndFreeing takes back what BeginFreeing said: the bytes are released, or stay after all.
+// EndFreeing ends what BeginFreeing began: the bytes are released, or stay after
+// all.
 func (p *Pool) EndFreeing(n int64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
