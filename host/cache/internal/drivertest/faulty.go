@@ -14,8 +14,8 @@ import (
 	"github.com/imgcache/imgcache-host/sdk/sdktest"
 )
 
-// applyLate is when a slow driver applies a batch: after every host has given
-// up, which is after half a minute.
+// applyLate is when a slow driver applies a batch: after the host has given up,
+// which it does after half a minute.
 const applyLate = time.Minute
 
 // Faulty is an in-memory driver that keeps the contract and fails in
@@ -83,14 +83,15 @@ func (d *Faulty) Records() map[string]sdk.Entry {
 	return Clone(d.entries)
 }
 
-// Change calls f with what is stored and, by source, the last batch.
+// Change calls f with the stored records and the number of the last batch of
+// each source.
 func (d *Faulty) Change(f func(entries map[string]sdk.Entry, last map[string]uint64)) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	f(d.entries, d.last)
 }
 
-// Wipe loses everything, as a driver whose store was replaced by an empty one.
+// Wipe loses everything, as if the driver's store were replaced by an empty one.
 func (d *Faulty) Wipe() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -148,7 +149,7 @@ func Clone(m map[string]sdk.Entry) map[string]sdk.Entry {
 	return c
 }
 
-// Apply changes records as an operation says.
+// Apply applies an operation to records.
 func Apply(m map[string]sdk.Entry, op sdk.Op) {
 	old, exists := m[op.Entry.ID]
 	e, exists := op.Apply(old, exists)
