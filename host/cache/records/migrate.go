@@ -13,26 +13,25 @@ import (
 )
 
 const (
-	// drainTimeout is how long the driver that is left may take for what waits
-	// for it. Its record log keeps what it does not take.
+	// drainTimeout is how long the old driver may take for the operations that
+	// wait for it. Its record log keeps those that it does not take.
 	drainTimeout = 10 * time.Second
-	// moveTimeout is how long the driver to which records move may fail before
-	// that is given up: a plugin that was killed is back within a second, and
-	// a database has failed over.
+	// moveTimeout is how long the new driver may fail before the move is given
+	// up: a plugin that was killed is back within a second, and a database has
+	// failed over within a minute.
 	moveTimeout = time.Minute
-	// moveRounds is how often the move begins anew because the driver has lost
+	// moveRounds is how often the move begins again because the driver has lost
 	// what it had.
 	moveRounds = 3
-	// maxDifferences bounds what is told of records that are not right.
+	// maxDifferences bounds how many wrong records a report lists.
 	maxDifferences = 20
 )
 
 // The failures of a migration that callers act on.
 var (
-	// ErrMoving says that another migration is under way.
+	// ErrMoving says that another migration is running.
 	ErrMoving = errors.New("the records are being moved already")
-	// ErrDifferent says that records which were read back are not as they
-	// must be.
+	// ErrDifferent says that records that were read back are wrong.
 	ErrDifferent = errors.New("verification failed")
 )
 
@@ -40,20 +39,20 @@ var (
 type Target struct {
 	Name   string // how the configuration refers to it
 	Driver sdk.Driver
-	// Bare says that its records have neither versions, nor times of commit of
-	// their own, nor a place for the number of a batch, as those of Glance.
+	// Bare says that it cannot store versions, times of commit and the numbers
+	// of batches, as Glance's tables cannot.
 	Bare bool
-	// DryRun asks only what would be done.
+	// DryRun reports what would be done, and does nothing.
 	DryRun bool
 }
 
-// Progress is how far a migration is.
+// Progress says how far a migration is.
 type Progress struct {
 	To      string    `json:"to"`
 	Phase   string    `json:"phase"`   // "draining", "listing", "sending" or "verifying"
 	Records int       `json:"records"` // that the driver has acknowledged
 	Total   int       `json:"total"`
-	Error   string    `json:"error,omitempty"` // what is being tried again
+	Error   string    `json:"error,omitempty"` // why the current step is being tried again
 	Started time.Time `json:"started"`
 }
 
@@ -61,23 +60,23 @@ type Progress struct {
 type Report struct {
 	From string `json:"from"`
 	To   string `json:"to"`
-	// Configured is the driver with which a restart goes on.
+	// Configured is the driver of the configuration, which a restart uses.
 	Configured string `json:"configured"`
 
 	Records  int    `json:"records"`  // one for each image
 	Hits     uint64 `json:"hits"`     // of all images
-	Replaced int    `json:"replaced"` // of the records, those of which To had an older one
+	Replaced int    `json:"replaced"` // of the records, those that replace an older one in To
 	Removed  int    `json:"removed"`  // older records in To without an image
 	Verified int    `json:"verified"` // records that were read back and are right
 	Moved    bool   `json:"moved"`    // To keeps the records from now on
 	Unsent   int    `json:"unsent"`   // changes that From did not take; its record log keeps them
 	DryRun   bool   `json:"dry_run,omitempty"`
 
-	Differences []index.Difference `json:"differences,omitempty"` // records that are not right, the first ones
-	Different   int                `json:"different"`             // their number
+	Differences []index.Difference `json:"differences,omitempty"` // the first wrong records
+	Different   int                `json:"different"`             // number of wrong records
 }
 
-// move is a request to keep the records with another driver from now on.
+// move is a request to move the records to another driver.
 type move struct {
 	ctx    context.Context
 	to     *loggedDriver
@@ -86,8 +85,9 @@ type move struct {
 	done   chan<- error // buffered
 }
 
-// Migrate moves the records to another driver and goes on with it: see
-// [Cache.Migrate].
+// Migrate moves the records to another driver and uses it from then on. tell is
+// called with the progress regularly, and what is returned with an error says how
+// far the migration came. See Cache.Migrate for the whole contract.
 func (r *Recorder) Migrate(ctx context.Context, to Target, tell func(Progress)) (Report, error) {
 	k := &loggedDriver{name: to.Name, driver: to.Driver, bare: to.Bare, journal: r.home.journal}
 	if r.home.name != to.Name {
@@ -96,7 +96,7 @@ func (r *Recorder) Migrate(ctx context.Context, to Target, tell func(Progress)) 
 	return r.moveTo(ctx, k, to.DryRun, tell)
 }
 
-// moveTo has the recorder's goroutine move the records.
+// moveTo makes the recorder's goroutine move the records, and waits for it.
 func (r *Recorder) moveTo(ctx context.Context, to *loggedDriver, dry bool, tell func(Progress)) (Report, error) {
 	if !r.migrating.TryLock() {
 		return Report{}, ErrMoving
@@ -129,9 +129,9 @@ func (r *Recorder) moveTo(ctx context.Context, to *loggedDriver, dry bool, tell 
 	}
 }
 
-// knowRecords waits until the index has the records of the driver in use: what
-// is not known cannot be moved. A driver that fails is not waited for as long as
-// one that has many.
+// knowRecords waits until the index has the records of the driver in use, since
+// unknown records cannot be moved. It gives up soon if the driver fails, but not if
+// the driver merely has many records.
 func (r *Recorder) knowRecords(ctx context.Context) error {
 	for {
 		limited, cancel := context.WithTimeout(ctx, drainTimeout)
@@ -148,8 +148,8 @@ func (r *Recorder) knowRecords(ctx context.Context) error {
 	}
 }
 
-// WhenMerged returns when the driver's records are merged. The error is the
-// context's.
+// WhenMerged waits until the driver's records are merged. The error is that of the
+// context.
 func (r *Recorder) WhenMerged(ctx context.Context) error {
 	select {
 	case <-r.Merged:
@@ -159,7 +159,7 @@ func (r *Recorder) WhenMerged(ctx context.Context) error {
 	}
 }
 
-// move carries out a migration. The driver that is left is not called meanwhile.
+// move carries out a migration. After drain the old driver is not called meanwhile.
 func (r *Recorder) move(m move) error {
 	r.moved.Store(&Progress{To: m.to.name, Phase: "draining", Total: r.index.Count(), Started: r.now()})
 	defer r.moved.Store(nil)
@@ -174,12 +174,12 @@ func (r *Recorder) move(m move) error {
 	return nil
 }
 
-// drain sends what waits to the driver that is left, if that answers.
+// drain sends the waiting operations to the old driver, if it answers.
 func (r *Recorder) drain(m move) {
 	ctx, cancel := context.WithTimeout(m.ctx, drainTimeout)
 	defer cancel()
 	err := r.step(ctx)
-	if errors.Is(err, sdk.ErrInvalid) { // it had lost its place, which is mended
+	if errors.Is(err, sdk.ErrInvalid) { // it did not know the source; step has begun a new one
 		err = r.step(ctx)
 	}
 	if m.ctx.Err() == nil {
@@ -188,8 +188,8 @@ func (r *Recorder) drain(m move) {
 	m.report.Unsent = r.Unsent()
 }
 
-// fill brings all records to the driver, in place of those that it has, and
-// checks that they are there.
+// fill replaces the records of the new driver by those of all images, and checks
+// that it has them.
 func (r *Recorder) fill(m move) error {
 	for round := 1; ; round++ {
 		older, err := r.older(m)
@@ -203,7 +203,7 @@ func (r *Recorder) fill(m move) error {
 		r.index.Retell(m.to.journal, older)
 		err = r.deliver(m)
 		if errors.Is(err, sdk.ErrInvalid) && round < moveRounds {
-			r.log.Warn("the driver has lost its place while records moved to it; beginning anew", "driver", m.to.name, "error", err)
+			r.log.Warn("the driver lost its data while records were moved to it; the move begins again", "driver", m.to.name, "error", err)
 			continue
 		}
 		if err != nil {
@@ -213,7 +213,7 @@ func (r *Recorder) fill(m move) error {
 	}
 }
 
-// older returns the ids of the records that the driver has.
+// older returns the ids of the records that the new driver has.
 func (r *Recorder) older(m move) ([]string, error) {
 	r.phase("listing")
 	var ids []string
@@ -221,7 +221,7 @@ func (r *Recorder) older(m move) ([]string, error) {
 		ids = nil
 		return m.to.driver.List(ctx, func(entries []sdk.Entry) error {
 			for _, e := range entries {
-				if sdk.ValidID(e.ID) { // else it is not ours to speak of
+				if sdk.ValidID(e.ID) { // other records are not ours
 					ids = append(ids, e.ID)
 				}
 			}
@@ -231,8 +231,8 @@ func (r *Recorder) older(m move) ([]string, error) {
 	return ids, err
 }
 
-// deliver sends the record log until the driver has everything that was in it
-// at first. What happens meanwhile goes on happening.
+// deliver sends the record log until the driver has everything that was in it at
+// the beginning. Images may come and go meanwhile.
 func (r *Recorder) deliver(m move) error {
 	r.phase("sending")
 	for left := m.to.journal.Images(); left > 0; {
@@ -253,7 +253,8 @@ func (r *Recorder) deliver(m move) error {
 	return nil
 }
 
-// images returns of how many images operations are. Those of one stand together.
+// images returns how many images the operations are for. The operations of an image
+// stand together.
 func images(ops []sdk.Op) (n int) {
 	for i, op := range ops {
 		if i == 0 || op.Entry.ID != ops[i-1].Entry.ID {
@@ -284,13 +285,13 @@ func (r *Recorder) verify(m move) error {
 	m.report.Verified, m.report.Different = max(0, len(want)-len(wrong)), len(wrong)
 	m.report.Differences = wrong[:min(len(wrong), maxDifferences)]
 	if len(wrong) > 0 {
-		return fmt.Errorf("%w: %d records of %s are not right, among them %s: %s", ErrDifferent, len(wrong), m.to.name, wrong[0].ID, wrong[0].Reason)
+		return fmt.Errorf("%w: %d records of %s are wrong, the first is that of %s: %s", ErrDifferent, len(wrong), m.to.name, wrong[0].ID, wrong[0].Reason)
 	}
 	return nil
 }
 
-// insist repeats a call with pauses until it succeeds, the driver refuses it,
-// or it has failed for long.
+// insist repeats a call, with pauses, until it succeeds, the driver refuses it, or
+// it has failed for moveTimeout.
 func (r *Recorder) insist(ctx context.Context, limit time.Duration, call func(context.Context) error) error {
 	begun, pause := r.now(), FlushEvery/10
 	for {
@@ -319,15 +320,15 @@ func (r *Recorder) insist(ctx context.Context, limit time.Duration, call func(co
 
 func (r *Recorder) phase(name string) { r.progress(func(p *Progress) { p.Phase = name }) }
 
-// progress changes what is told of the migration.
+// progress changes the progress of the migration.
 func (r *Recorder) progress(change func(*Progress)) {
 	p := *r.moved.Load()
 	change(&p)
 	r.moved.Store(&p)
 }
 
-// unmove forgets a driver to which the records did not move. The log of the
-// driver of the configuration is kept, since it is complete.
+// unmove forgets a driver to which the records were not moved. Its record log is
+// removed, unless it is the driver of the configuration, whose log is complete.
 func (r *Recorder) unmove(k *loggedDriver) error {
 	if k.journal == r.home.journal || !slices.Contains(r.index.Logs(), k.journal) {
 		return nil
@@ -336,13 +337,13 @@ func (r *Recorder) unmove(k *loggedDriver) error {
 	return k.journal.Discard()
 }
 
-// use goes on with a driver that has all records.
+// use makes a driver that has all records the one in use.
 func (r *Recorder) use(k *loggedDriver) {
 	before := r.inUse.Swap(k)
 	r.index.TellOnly(k.journal, r.home.journal)
 	if before.journal != r.home.journal {
 		if err := before.journal.Close(); err != nil {
-			r.log.Warn("close record log", "driver", before.name, "error", err)
+			r.log.Warn("could not close the record log", "driver", before.name, "error", err)
 		}
 	}
 	r.listed = true

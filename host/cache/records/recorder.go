@@ -1,10 +1,10 @@
-// Package records keeps the records of a driver and the index in step, and moves
+// Package records keeps the records of a driver in step with the index, and moves
 // them to another driver while images are served. It is the only caller of
-// drivers. It knows the index and the record logs, and not the engine.
+// drivers. It knows the index and the record logs, but not the engine.
 //
-// A hit takes this way to the driver:
+// A hit gets to the driver in these steps:
 //
-//	cache/serve.go          the bytes have left
+//	cache/serve.go          the bytes were sent
 //	cache/handedout.go      they make a whole image: a hit
 //	internal/index          Hit counts it and notes it in the record log
 //	internal/journal        Flush makes a batch of what was noted, on disk
@@ -34,42 +34,42 @@ const (
 	// applyTimeout is how long a driver may take for a batch: a central
 	// database under load takes seconds, and nobody waits.
 	applyTimeout = 30 * time.Second
-	// listTimeout is the same for all records.
+	// listTimeout is how long a driver may take to list all records.
 	listTimeout = 2 * time.Minute
 	// maxPause is the longest pause between attempts to reach a driver that
 	// is away.
 	maxPause = 10 * time.Second
 )
 
-// Recorder keeps the driver's records and the index in step. It is the only
-// caller of the driver. Nothing waits for it.
+// Recorder keeps the driver's records in step with the index. It is the only caller
+// of the driver. No request waits for it.
 type Recorder struct {
 	log   *slog.Logger
 	index *index.Index
 	now   func() time.Time
-	every time.Duration // hits are sent so often
+	every time.Duration // how often hits are sent
 	fs    store.FS
 	dir   string // where record logs are
 
-	inUse atomic.Pointer[loggedDriver] // changed by run's goroutine only
-	home  *loggedDriver                // the one of the configuration, with which a restart goes on
-	last  *lastDriver                  // who keeps the records
+	inUse atomic.Pointer[loggedDriver] // changed only by the goroutine of Run
+	home  *loggedDriver                // that of the configuration, which a restart uses
+	last  *lastDriver                  // remembers across restarts who keeps the records
 
 	migrating sync.Mutex // held while records move to another driver
 	moves     chan move
-	moved     atomic.Pointer[Progress] // how far that is; nil: they do not move
+	moved     atomic.Pointer[Progress] // how far the move is; nil: records do not move
 
 	scanned <-chan struct{}           // closed when the index has every file
 	Merged  chan struct{}             // closed when it has every record
 	again   chan struct{}             // the driver may answer again
 	state   atomic.Value              // "loading", "ready" or "absent"
 	trouble atomic.Pointer[string]    // why the driver is behind; nil: it is not
-	waiting atomic.Pointer[time.Time] // since when the oldest batch waits to be acknowledged; nil: none does
-	listed  bool                      // the records have been merged since the last gap
-	renew   atomic.Bool               // somebody took files away: see Renew
+	waiting atomic.Pointer[time.Time] // since when the oldest batch waits to be acknowledged; nil: none waits
+	listed  bool                      // the records were merged, and the driver has lost nothing since
+	renew   atomic.Bool               // another program removed files: see Renew
 }
 
-// loggedDriver is a driver with the record log of what it has still to be told.
+// loggedDriver is a driver with its record log: what it was not told yet.
 type loggedDriver struct {
 	name    string     // of its block in the configuration; empty in tests
 	driver  sdk.Driver // nil: no records are kept
@@ -86,15 +86,15 @@ type Config struct {
 	Index   *index.Index
 	Now     func() time.Time
 	Log     *slog.Logger
-	Every   time.Duration   // hits are sent so often; default, and least, a second
+	Every   time.Duration   // how often hits are sent; at least a second, which is the default
 	Scanned <-chan struct{} // closed when the index has every file
 
 	FS      store.FS // where record logs of other drivers are kept
 	Dir     string
-	Offline bool // for a single command, after which the service goes on as before
+	Offline bool // for a single command that does not change which driver the service uses
 }
 
-// New returns a recorder that does nothing before it is run.
+// New returns a recorder, which does nothing until [Recorder.Run].
 func New(cfg Config) *Recorder {
 	k := &loggedDriver{name: cfg.Name, driver: cfg.Driver, journal: cfg.Journal}
 	r := &Recorder{
@@ -119,20 +119,20 @@ func (r *Recorder) Records() string { return r.state.Load().(string) }
 // KeptBy returns the name of the driver that keeps the records.
 func (r *Recorder) KeptBy() string { return r.inUse.Load().name }
 
-// Migration returns how far the move of the records to another driver is; nil:
-// they do not move.
+// Migration returns how far a move of the records to another driver is, or nil if
+// there is none.
 func (r *Recorder) Migration() *Progress { return r.moved.Load() }
 
-// Renew says that somebody else emptied the directory of the record logs, or put
-// another in its place: what is in it is written anew, and images and records are
-// compared again. The record logs notice by themselves.
+// Renew says that another program emptied or replaced the directory of the record
+// logs. The files in it are written again, and images and records are compared
+// again. The record logs notice it by themselves.
 func (r *Recorder) Renew() {
 	r.renew.Store(true)
 	r.Retry()
 }
 
-// complete returns the names of the drivers that miss nothing, but for what
-// their record logs hold: the one in use first.
+// complete returns the names of the drivers that lack nothing except what their
+// record logs hold, the one in use first.
 func (r *Recorder) complete() []string {
 	names := []string{r.inUse.Load().name}
 	if names[0] != r.home.name {
@@ -145,7 +145,7 @@ func (r *Recorder) complete() []string {
 // acknowledged.
 func (r *Recorder) Unsent() int { return r.inUse.Load().journal.Unsent() }
 
-// Run works until the context ends, and then sends once more what is left.
+// Run works until the context ends, and then sends once more what waits.
 func (r *Recorder) Run(ctx context.Context) {
 	_ = r.whileLogging(func() error {
 		select {
@@ -170,18 +170,18 @@ func (r *Recorder) Run(ctx context.Context) {
 	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 	defer cancel()
 	if err := r.step(last); err != nil && r.Unsent() > 0 {
-		r.log.Warn("records are sent after the next start", "unsent", r.Unsent(), "error", err)
+		r.log.Warn("the driver does not have all records yet; the rest is sent after the next start", "unsent", r.Unsent(), "error", err)
 	}
 	for _, j := range r.index.Logs() {
 		if err := j.Close(); err != nil {
-			r.log.Warn("close record log", "error", err)
+			r.log.Warn("could not close the record log", "error", err)
 		}
 	}
 }
 
-// usualPause is the time between two batches of hits. Pauses of more than the
-// least differ by up to a fifth, so that many nodes of one database do not come
-// at once, also when something has brought them into step.
+// usualPause returns the time between two batches of hits. Pauses longer than the
+// shortest are cut by a random part of up to a fifth, so that the many nodes of one
+// database do not all come at once.
 func (r *Recorder) usualPause() time.Duration {
 	if r.every <= FlushEvery {
 		return FlushEvery
@@ -189,8 +189,8 @@ func (r *Recorder) usualPause() time.Duration {
 	return r.every - rand.N(r.every/5)
 }
 
-// save writes what happened to every record log, so that a kill of the host
-// does not lose it.
+// save writes what happened to the file of every record log, so that a kill of the
+// host does not lose it.
 func (r *Recorder) save() error {
 	var errs []error
 	for _, j := range r.index.Logs() {
@@ -200,9 +200,9 @@ func (r *Recorder) save() error {
 }
 
 // rest waits before the next attempt and reports whether the driver may answer
-// again. What happens meanwhile is written to the log in time.
+// again. Meanwhile it writes each second what happens to the record log.
 func (r *Recorder) rest(ctx context.Context, pause time.Duration) (again bool) {
-	_ = r.save() // an error is met again by the next step, which reports it
+	_ = r.save() // the next step meets the same error and reports it
 	over := time.After(pause)
 	tick := time.NewTicker(FlushEvery)
 	defer tick.Stop()
@@ -225,8 +225,8 @@ func (r *Recorder) rest(ctx context.Context, pause time.Duration) (again bool) {
 	}
 }
 
-// whileLogging returns when call has, which may take long. What happens
-// meanwhile is written to the log in time.
+// whileLogging waits for call, which may take long. Meanwhile it writes each second
+// what happens to the record log.
 func (r *Recorder) whileLogging(call func() error) error {
 	done := make(chan error, 1)
 	go func() { done <- call() }()
@@ -237,13 +237,13 @@ func (r *Recorder) whileLogging(call func() error) error {
 		case err := <-done:
 			return err
 		case <-tick.C:
-			_ = r.save() // an error is met again by the next step, which reports it
+			_ = r.save() // the next step meets the same error and reports it
 		}
 	}
 }
 
-// wake returns a channel that ends the pause early when a put or delete
-// waits, except while the driver is away.
+// wake returns a channel that ends the pause early when a put or delete waits. While
+// the driver fails it returns nil.
 func (r *Recorder) wake() <-chan struct{} {
 	if r.trouble.Load() != nil {
 		return nil
@@ -251,7 +251,7 @@ func (r *Recorder) wake() <-chan struct{} {
 	return r.inUse.Load().journal.Hurried()
 }
 
-// Retry ends the pause early, as the driver may answer now.
+// Retry ends the pause early. It is called when the driver may answer again.
 func (r *Recorder) Retry() {
 	select {
 	case r.again <- struct{}{}:
@@ -259,7 +259,7 @@ func (r *Recorder) Retry() {
 	}
 }
 
-// Why returns what keeps the driver behind, or "".
+// Why returns why the driver is behind, or "".
 func (r *Recorder) Why() string {
 	if text := r.trouble.Load(); text != nil {
 		return *text
@@ -268,7 +268,7 @@ func (r *Recorder) Why() string {
 }
 
 // Since returns when the oldest batch that the driver has not acknowledged was
-// to be sent, or the zero time.
+// first to be sent, or the zero time.
 func (r *Recorder) Since() time.Time {
 	if t := r.waiting.Load(); t != nil {
 		return *t
@@ -287,14 +287,14 @@ func (r *Recorder) report(err error) {
 		return
 	}
 	if !behind {
-		r.log.Warn("records wait in the record log", "unsent", r.Unsent(), "error", err)
+		r.log.Warn("the driver is behind; records wait in the record log", "unsent", r.Unsent(), "error", err)
 	}
 	text := err.Error()
 	r.trouble.Store(&text)
 }
 
-// step writes the log, sends what waits, and merges the driver's records if
-// that is due.
+// step writes the record logs, sends what waits, and merges the driver's records
+// into the index if that is due.
 func (r *Recorder) step(ctx context.Context) error {
 	if r.renew.Swap(false) {
 		r.listed = false
@@ -352,8 +352,8 @@ func (r *Recorder) send(ctx context.Context, k *loggedDriver, b sdk.Batch) error
 	case err == nil:
 		return k.journal.Acknowledge()
 	case errors.Is(err, sdk.ErrInvalid):
-		// The driver has lost its place: its store is new or was restored.
-		r.log.Warn("the driver does not know the record log; sending anew and reconciling", "source", b.Source, "seq", b.Seq, "error", err)
+		// The driver has lost data: its store is new or was restored.
+		r.log.Warn("the driver does not know the record log: its data is new or was restored; records are compared and sent again", "source", b.Source, "seq", b.Seq, "error", err)
 		r.listed = false
 		if err := k.journal.Restart(); err != nil {
 			return err
@@ -364,20 +364,20 @@ func (r *Recorder) send(ctx context.Context, k *loggedDriver, b sdk.Batch) error
 	}
 }
 
-// maxUnknown is how many records of images that are not here a listing may
-// bring. They are deleted, by operations that stay in memory until they are
-// sent; the next listing brings the others.
+// maxUnknown is how many records without an image one listing may bring. They are
+// deleted by operations that stay in memory until they are sent; the next listing
+// brings the rest.
 const maxUnknown = 100_000
 
-var errUnknown = fmt.Errorf("the driver has more than %d records of images that are not here", maxUnknown)
+var errUnknown = fmt.Errorf("the driver has more than %d records of images that are not in the cache", maxUnknown)
 
-// reconcile merges the driver's records into the index and brings the driver
-// up to date with the files, in both directions.
+// reconcile merges the driver's records into the index, and sends the driver what
+// its records lack or have too much.
 func (r *Recorder) reconcile(ctx context.Context, d sdk.Driver) error {
 	ctx, cancel := context.WithTimeout(ctx, listTimeout)
 	defer cancel()
 	seen, strangers := map[string]bool{}, 0
-	lossy := r.state.Load() == "ready" // or there would be no reason to list again
+	lossy := r.state.Load() == "ready" // the only reason to list again is that the driver lost data
 	err := r.whileLogging(func() error {
 		return d.List(ctx, func(entries []sdk.Entry) error {
 			if strangers += r.index.Merge(entries, seen, lossy); strangers > maxUnknown {
