@@ -38,10 +38,10 @@ func TestManyFiles(t *testing.T) {
 	for range 2 {
 		d.get("img12345")
 	}
-	d.eventually("all is scanned", func() bool { return strings.Contains(d.logs[0].String(), `"msg":"scanned"`) })
+	d.eventually("all is scanned", func() bool { return strings.Contains(d.logs[0].String(), `"msg":"scanned the cache directory"`) })
 	scanned := time.Since(begun)
 	log := d.logs[0].String()
-	if served := strings.Index(log, "/images/img12345"); served < 0 || served > strings.Index(log, `"msg":"scanned"`) {
+	if served := strings.Index(log, "/images/img12345"); served < 0 || served > strings.Index(log, `"msg":"scanned the cache directory"`) {
 		t.Error("the scan came first")
 	}
 	d.eventually("the records are there", func() bool { u := d.usage(); return u.Records == "ready" && u.Images == many })

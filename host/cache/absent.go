@@ -9,8 +9,8 @@ import (
 	"github.com/imgcache/imgcache-host/host/origin"
 )
 
-// absent remembers for a moment which images an origin does not have, or does
-// not hand out, so that a client that asks again and again costs the origin
+// absent remembers for a short time which images an origin does not have, or
+// refuses to send, so that a client that asks again and again costs the origin
 // nothing.
 type absent struct {
 	mu   sync.Mutex
@@ -23,7 +23,7 @@ type refusal struct {
 	until time.Time
 }
 
-// maxAbsent bounds what a scan of made-up names can make us remember to a few
+// maxAbsent bounds the memory that requests for made-up names can take, to a few
 // MiB.
 const maxAbsent = 10_000
 
@@ -44,7 +44,7 @@ func (a *absent) add(id string, err error, terms origin.Terms, now time.Time) {
 	a.byID[id] = refusal{err, now.Add(terms.NegativeTTL)}
 }
 
-// err returns what the origin answered of late, or nil.
+// err returns the refusal that is remembered for an image, or nil.
 func (a *absent) err(id string, now time.Time) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()

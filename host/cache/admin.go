@@ -16,7 +16,7 @@ import (
 	"github.com/imgcache/imgcache-host/sdk"
 )
 
-// infoOf tells of an image what callers may know.
+// infoOf returns what callers may know about an image.
 func infoOf(v index.View) ImageInfo {
 	return ImageInfo{
 		ID:           v.ID,
@@ -33,8 +33,8 @@ func infoOf(v index.View) ImageInfo {
 	}
 }
 
-// Images returns every cached image, ordered by id, without what is known of
-// single images only.
+// Images returns every cached image, ordered by id, without the fields that only
+// [Cache.Image] sets.
 func (c *Cache) Images() []ImageInfo {
 	var list []ImageInfo
 	now := c.cfg.Now()
@@ -49,8 +49,8 @@ func (c *Cache) Images() []ImageInfo {
 	return list
 }
 
-// Image returns what is known of one image: its state is [StateAbsent] when
-// that is nothing.
+// Image returns what is known about one image. If nothing is known, its state is
+// [StateAbsent].
 func (c *Cache) Image(id string) (ImageInfo, error) {
 	if !sdk.ValidID(id) {
 		return ImageInfo{}, badID(id)
@@ -95,7 +95,7 @@ func (c *Cache) Image(id string) (ImageInfo, error) {
 	return info, nil
 }
 
-// state returns the first state that holds.
+// state returns the first state, in the order of [State], that applies to an image.
 func (c *Cache) state(id string) State {
 	if c.index.Get(id) != nil {
 		return StateCached
@@ -115,10 +115,10 @@ func (c *Cache) state(id string) State {
 	return StateAbsent
 }
 
-// Delete removes an image and bars a running fill or write of it from
-// committing. When it returns nothing of the image that was under way can
-// appear any more. An absent image is no error. A pin is no obstacle, and
-// stays: it speaks of the id, so that the image is pinned when it comes back.
+// Delete removes an image and prevents a running fill or write of it from
+// committing: after it has returned, what was being fetched or written cannot
+// become an image. An absent image is not an error. A pin does not prevent the
+// delete and stays, so that the image is pinned when it comes back.
 func (c *Cache) Delete(ctx context.Context, id string) error {
 	if !sdk.ValidID(id) {
 		return badID(id)
@@ -139,9 +139,9 @@ func (c *Cache) Delete(ctx context.Context, id string) error {
 		if err != nil {
 			return fmt.Errorf("delete %q: %w", id, err)
 		}
-		c.index.Found(info) // the scan had not come by
+		c.index.Found(info) // the scan had not reached it
 		if im = c.index.Remove(id, sdk.ReasonDeleted, c.cfg.Now()); im == nil {
-			return nil // somebody else deleted it meanwhile
+			return nil // another call deleted it meanwhile
 		}
 	}
 	c.pool.BeginFreeing(im.Size)
@@ -156,8 +156,8 @@ func (c *Cache) Delete(ctx context.Context, id string) error {
 	return nil
 }
 
-// bar keeps the running fill of id from storing it, waiting for one that is
-// being committed this moment.
+// bar prevents the running fill of id from storing it. If the fill is being
+// committed already, it waits for that.
 func (c *Cache) bar(ctx context.Context, id string) error {
 	c.mu.Lock()
 	f := c.fills[id]
@@ -185,14 +185,13 @@ func (c *Cache) bar(ctx context.Context, id string) error {
 	return nil
 }
 
-// DeleteAll deletes every cached image and returns their number; after an error,
-// the number of those that are deleted. It waits for the scan, so that images
-// which that has not reached go too.
+// DeleteAll deletes every cached image and returns how many it deleted, also with
+// an error. It waits until the scan has found all images.
 func (c *Cache) DeleteAll(ctx context.Context) (int, error) {
 	if !c.store.IsOpen() {
 		return 0, fmt.Errorf("%w: %s", store.ErrNotOpen, c.disk.state())
 	}
-	select { // images that the scan has not reached are to go too
+	select { // images that the scan has not reached yet must go too
 	case <-c.scanned:
 	case <-ctx.Done():
 		return 0, context.Cause(ctx)
@@ -238,24 +237,25 @@ func (c *Cache) Usage() Usage {
 	return u
 }
 
-// SwapPolicy gives another policy, or another version of it, the state of the
-// one that advises, and asks it for trial. When its answers are good it takes
-// the place of the other; else everything is as before. Nobody is advised
-// meanwhile, and no event is lost to either. The error wraps ErrRestore when
-// the other has to be started anew and built by a replay.
+// SwapPolicy gives the state of the current policy to a new policy, or a new
+// version of it, and asks that a test question. If its answers are good it
+// replaces the current policy; otherwise everything stays as it was. Meanwhile
+// nobody gets advice, and neither policy misses an event. If the error wraps
+// [evict.ErrRestore], the new policy must be started again and get its state by a
+// replay.
 func (c *Cache) SwapPolicy(ctx context.Context, s evict.Succession) error {
 	return c.evictor.Swap(ctx, s)
 }
 
-// Migrate moves the records to another driver and goes on with it, while images
-// are served. What the driver had before is replaced. It calls tell now and
-// then, and returns when every record was read back and compared; the records
-// are with the new driver then, and only then. After an error nothing has
-// changed, but for what is in the store of the new driver, and the next call
-// begins anew.
+// Migrate moves the records to another driver, which keeps them from then on,
+// while images are served. The records that it had before are replaced. Migrate
+// calls tell regularly, and returns when every record was read back and compared;
+// only then is the new driver in use. After an error nothing has changed, except
+// for what is in the store of the new driver, and the next call begins from the
+// start.
 //
-// The record log of the driver of the configuration is kept on, as if that
-// driver were away: a restart with it misses nothing.
+// The record log of the driver of the configuration is continued, as if that
+// driver were away, so that nothing is missing after a restart with it.
 func (c *Cache) Migrate(ctx context.Context, to records.Target, tell func(records.Progress)) (records.Report, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -267,8 +267,8 @@ func (c *Cache) Migrate(ctx context.Context, to records.Target, tell func(record
 	return report, err
 }
 
-// Migration returns how far the move of the records to another driver is; nil:
-// they do not move.
+// Migration returns how far a move of the records to another driver is, or nil if
+// there is none.
 func (c *Cache) Migration() *records.Progress { return c.recorder.Migration() }
 
 // RecordsWith returns the name of the driver that keeps the records.

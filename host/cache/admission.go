@@ -10,15 +10,15 @@ import (
 	"github.com/imgcache/imgcache-host/sdk"
 )
 
-// errNotAdmitted says that an image is not to be stored, whatever room there
-// is. It is passed through.
+// errNotAdmitted says that an image is not to be stored, even if there is room. It
+// is passed through.
 var errNotAdmitted = errors.New("not admitted")
 
 type clientKey struct{}
 
-// WithClient names the client of the requests that are made with the context,
-// for the bound on what one client may have stored at once. An empty name is
-// nobody in particular, and has no bound.
+// WithClient names the client of the requests that are made with the context, for
+// the bound on how many fills one client may start at once. There is no bound for
+// an empty name.
 func WithClient(ctx context.Context, name string) context.Context {
 	return context.WithValue(ctx, clientKey{}, name)
 }
@@ -29,35 +29,36 @@ func clientOf(ctx context.Context) string {
 	return name
 }
 
-// request is who asks for an image.
+// request says who asks for an image.
 type request struct {
-	client string // "": nobody in particular
+	client string // "": unknown
 	wanted bool   // the image is stored in any case
-	queued bool   // it is the queue that asks
+	queued bool   // the queue asks
 }
 
-// requestOf says who asks for an image that is not cached. One that is pinned,
-// queued or half fetched is wanted whoever asks.
+// requestOf returns the request of a client for an image that is not cached. An
+// image that is pinned, queued or partly fetched is stored in any case.
 func (c *Cache) requestOf(ctx context.Context, id string) request {
 	wanted := c.admission.open() || c.pins.Holds(id, c.cfg.Now()) || c.parked.has(id) || c.store.Queued(id)
 	return request{client: clientOf(ctx), wanted: wanted}
 }
 
-// admission decides which images that nobody has yet are stored: those that
-// are asked for often enough, and not too many at once for one client, so that
-// a scan passes through and leaves the cache as it was.
+// admission decides whether an image that is not cached is stored: it must be
+// asked for often enough, and one client may not start too many fills at once. So
+// a client that reads every image once does not displace the others.
 type admission struct {
-	after     int // the request of an image from which on it is stored
-	perClient int // images that one client may begin at once; 0: no bound
+	after     int // an image is stored from this request on, counted from 1
+	perClient int // number of fills that one client may start at once; 0: no bound
 
 	mu      sync.Mutex
 	asked   map[sdk.Key]int // requests of images that were not stored, by key
 	before  map[sdk.Key]int // older ones
-	running map[string]int  // fills that a client has begun, by client
+	running map[string]int  // number of running fills that a client has started
 }
 
-// remembered is how many images are counted at least: some MiB. What was asked
-// for before so many others begins anew.
+// remembered is for how many images requests are counted at least; they take some
+// MiB. The count of an image starts again once requests for so many others came
+// after its last one.
 const remembered = 1 << 16
 
 // open reports whether every image is admitted.
@@ -90,7 +91,7 @@ func (a *admission) count(id string) int {
 	return n
 }
 
-// begin counts a fill for its client until end is called.
+// begin counts a fill of a client until end is called.
 func (a *admission) begin(client string) (end func()) {
 	if client == "" || a.perClient <= 0 {
 		return func() {}
@@ -110,8 +111,8 @@ func (a *admission) begin(client string) (end func()) {
 	}
 }
 
-// admits returns why an image of size bytes, or of at least so many, is not to
-// be stored, or nil.
+// admits returns why an image that has at least size bytes is not to be stored, or
+// nil.
 func (c *Cache) admits(size int64) error {
 	if most := c.cfg.MaxImageSize; most > 0 && size > most {
 		return notAdmitted{DetailMaxImageSize, fmt.Sprintf("larger than the %d bytes of max_image_size", most)}
@@ -119,8 +120,8 @@ func (c *Cache) admits(size int64) error {
 	return nil
 }
 
-// passThrough starts a transfer of which nothing is stored, for one client: a
-// fill that is detached as soon as the origin answers.
+// passThrough starts a transfer for one client that is not stored: a fill that is
+// detached as soon as the origin answers.
 func (c *Cache) passThrough(id string, o origin.Origin, name string, why error) *fill {
 	ctx, cancel := context.WithCancelCause(c.ctx)
 	f := newFill(c, id, o, name, cancel)

@@ -18,16 +18,17 @@ var (
 	ErrBadID = store.ErrBadID
 	// ErrNotFound says that the image, queue entry or write does not exist.
 	ErrNotFound = sdk.ErrNotFound
-	// ErrConflict says that the image is cached or being written, or that a
-	// write continues at another offset.
+	// ErrConflict says that the call does not fit what is there or happens: the
+	// image is cached or being written, a write continues at another offset, or
+	// the same work is running already.
 	ErrConflict = errors.New("conflict")
-	// ErrNoSpace says that the cache can make no room.
+	// ErrNoSpace says that the cache cannot make room.
 	ErrNoSpace = errors.New("no space in the cache")
 	// ErrVerify says that bytes differ from the declared size or digest.
 	ErrVerify = errors.New("verification failed")
 )
 
-// State is what the cache has of an image: the first in this order that holds.
+// State is what the cache has of an image: the first of these that applies.
 type State string
 
 // The states.
@@ -38,7 +39,7 @@ const (
 	StateAbsent  State = "absent"
 )
 
-// What happens to images. The words are those of the log.
+// The events of images. The log uses the same words.
 const (
 	Queued      = history.Queued
 	Cached      = history.Cached
@@ -59,23 +60,23 @@ type (
 	Pin = pins.Pin
 )
 
-// ImageInfo is what the cache knows of an image. History and Error are known of
-// single images only, not in a list.
+// ImageInfo is what the cache knows about an image. History, Error and LastChecked
+// are set only by [Cache.Image], not in a list.
 type ImageInfo struct {
 	ID           string    `json:"id"`
-	Name         string    `json:"name,omitempty"` // what people call it; "": not known
+	Name         string    `json:"name,omitempty"` // by which people know it; "": not known
 	State        State     `json:"state"`
 	Size         int64     `json:"size"` // bytes; -1: unknown
 	Hits         uint64    `json:"hits"`
 	LastAccessed time.Time `json:"last_accessed,omitzero"`
 	LastModified time.Time `json:"last_modified,omitzero"`
-	LastChecked  time.Time `json:"last_checked,omitzero"` // every block; only where one image is asked for
+	LastChecked  time.Time `json:"last_checked,omitzero"` // when every block was last checked
 	Version      string    `json:"version,omitempty"`
 	SHA256       string    `json:"sha256,omitempty"`  // hex, of the cached bytes
 	Verified     bool      `json:"verified"`          // a block table guards each read
 	Readers      int       `json:"readers,omitempty"` // open now
 	Written      int64     `json:"written,omitempty"` // filling: bytes so far
-	Error        string    `json:"error,omitempty"`   // what keeps it from being cached, if the last event tells that
+	Error        string    `json:"error,omitempty"`   // what keeps it from being cached, if the last event says so
 	History      []Event   `json:"history,omitempty"` // the last events, oldest first
 	URL          string    `json:"url,omitempty"`     // where it comes from
 	Pinned       bool      `json:"pinned,omitempty"`  // may not be evicted
@@ -87,10 +88,10 @@ type Outcome struct {
 	Hit       bool
 	Collapsed bool   // follows a fill that another request began
 	Stored    bool   // there is room for the response, and it is being stored
-	Detail    Detail // why not, or what is special; "": nothing, or it is not known yet
+	Detail    Detail // why it is not stored, or what is special; "": nothing, or not known yet
 
-	// Confirmed is when the origin last had the version, of a hit that it could
-	// not confirm now; zero: not since the start, or it could.
+	// Confirmed is set for a hit that the origin could not confirm now: it is
+	// when the origin last confirmed the version; zero: not since the start.
 	Confirmed time.Time
 }
 
@@ -104,14 +105,14 @@ type Content interface {
 	ETag() string
 	// ModTime is the origin's time of modification; zero: unknown.
 	ModTime() time.Time
-	// Outcome says what is known at this moment. Of an image that is being
-	// filled it is known for good when the first byte can be read.
+	// Outcome says what is known at this moment. For an image that is being
+	// filled it is final once the first byte can be read.
 	Outcome() Outcome
 	// CopyTo writes the bytes [off, off+n) to w; n < 0 means to the end. It
-	// waits for bytes that are still on their way. A nil error says that
-	// every byte asked for was written and, if the image's last byte was
-	// among them, that the whole image was verified as far as the origin
-	// declared. On any error the response must be cut, not ended.
+	// waits for bytes that are still being fetched. A nil error says that all
+	// these bytes were written and, if the image's last byte is among them,
+	// that the whole image has the size and digest that the origin declared.
+	// After an error the response must be broken off, not ended normally.
 	CopyTo(ctx context.Context, w io.Writer, off, n int64) (int64, error)
 	Close() error
 }
@@ -122,7 +123,7 @@ type Result struct {
 	Bytes int64 `json:"bytes"`
 }
 
-// PruneOptions: a zero value prunes by watermarks.
+// PruneOptions says how to prune. The zero value prunes by watermarks.
 type PruneOptions struct {
 	MaxSize *int64 `json:"max_size,omitempty"` // bytes; Glance's prune to this size
 	DryRun  bool   `json:"dry_run,omitempty"`
@@ -146,46 +147,46 @@ type QueueEntry struct {
 	Running bool      `json:"running,omitempty"` // it is being fetched now
 }
 
-// PinInfo is a pin that holds.
+// PinInfo is a pin that is in force.
 type PinInfo struct {
 	Pin
-	Cached bool `json:"cached"` // the image is there
+	Cached bool `json:"cached"` // the image is cached
 }
 
 // Usage says how full the cache is.
 type Usage struct {
 	Bytes        int64           `json:"bytes"`     // image bytes wherever they lie, plus reserved ones
 	Reserved     int64           `json:"reserved"`  // of these, reserved and not yet written
-	Allocated    int64           `json:"allocated"` // of the disk, what the cached images take: fewer than their bytes where they have holes
+	Allocated    int64           `json:"allocated"` // bytes of the disk that the cached images take: fewer than their sizes if the files have holes
 	MaxBytes     int64           `json:"max_bytes"`
 	Limit        string          `json:"limit"`              // "hard" or "prune"
 	Free         int64           `json:"free"`               // bytes that can still be written to the file system; -1: unknown
-	MinFree      int64           `json:"min_free,omitempty"` // of these, kept free
+	MinFree      int64           `json:"min_free,omitempty"` // bytes of these that are kept free
 	Images       int             `json:"images"`
 	Pinned       int             `json:"pinned"`       // images among them that may not be evicted
 	PinnedBytes  int64           `json:"pinned_bytes"` // of these images
-	PinsFull     bool            `json:"pins_full"`    // they leave no room: other images are passed through
+	PinsFull     bool            `json:"pins_full"`    // pinned images leave no room: others are passed through
 	Fills        int             `json:"fills"`
 	Writes       int             `json:"writes"` // images that clients bring
 	Queued       int             `json:"queued"`
 	Records      string          `json:"records"`                 // "loading", "ready" or, without a driver, "absent"
 	RecordsError string          `json:"records_error,omitempty"` // why the driver is behind
 	Unsent       int             `json:"unsent"`                  // operations in the record log that the driver has not acknowledged
-	UnsentSince  time.Time       `json:"unsent_since,omitzero"`   // since when the oldest of them are being sent; zero: none are
+	UnsentSince  time.Time       `json:"unsent_since,omitzero"`   // since when the oldest of them are being sent; zero: none is
 	Hits         uint64          `json:"hits"`                    // since start
 	Misses       uint64          `json:"misses"`                  // since start
 	BytesServed  uint64          `json:"bytes_served"`            // since start
 	BytesFetched uint64          `json:"bytes_fetched"`           // since start, from origins
-	Policy       string          `json:"policy"`                  // who decides, as of the last eviction: the policy's name, or "lru (fallback): reason"
-	Stale        uint64          `json:"stale"`                   // since start, requests answered by an image that the origin could not confirm
-	Quarantined  uint64          `json:"quarantined"`             // since start, images that turned out to be corrupt
-	Origins      []OriginTrouble `json:"origins,omitempty"`       // that cannot confirm cached images, which are served stale
+	Policy       string          `json:"policy"`                  // who decided at the last eviction: the policy's name, or "lru (fallback): reason"
+	Stale        uint64          `json:"stale"`                   // since start, number of requests answered with an image that the origin could not confirm
+	Quarantined  uint64          `json:"quarantined"`             // since start, number of images that turned out to be corrupt
+	Origins      []OriginTrouble `json:"origins,omitempty"`       // those that cannot confirm cached images, which are served stale
 	Disk         string          `json:"disk"`                    // "ok", or why nothing is stored
 
-	Scrub *ScrubProgress `json:"scrub,omitempty"` // of the whole cache; nil: none runs
+	Scrub *ScrubProgress `json:"scrub,omitempty"` // of the whole cache; nil: none is running
 }
 
-// FillInfo is how far a fill is.
+// FillInfo says how far a fill is.
 type FillInfo struct {
 	ID      string    `json:"id"`
 	Name    string    `json:"name,omitempty"` // as in [ImageInfo]
@@ -194,7 +195,7 @@ type FillInfo struct {
 	Written int64     `json:"written"`
 	Resumed int64     `json:"resumed,omitempty"` // of Written, taken over from an interrupted fill
 	Rate    int64     `json:"rate"`              // bytes a second from the origin since the start; 0: nothing came yet
-	Clients int       `json:"clients"`           // that follow it; 0: nobody, or the queue
+	Clients int       `json:"clients"`           // number that follow it; 0: none, or the queue
 	Started time.Time `json:"started,omitzero"`
 	URL     string    `json:"url,omitempty"`
 	Write   string    `json:"write,omitempty"` // the name of the write, where a client brings the image
@@ -213,9 +214,9 @@ type WriteOptions struct {
 	Size   *int64 `json:"size,omitempty"`
 }
 
-// WriteStatus is how far a write is.
+// WriteStatus says how far a write is.
 type WriteStatus struct {
 	Write   string    `json:"write"`
 	Offset  int64     `json:"offset"`
-	Expires time.Time `json:"expires"` // aborts then unless bytes arrive
+	Expires time.Time `json:"expires"` // when it is aborted unless bytes arrive before
 }

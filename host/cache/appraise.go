@@ -10,20 +10,19 @@ import (
 	"github.com/imgcache/imgcache-host/host/store"
 )
 
-// appraisal finds out what an image is of which the cache does not know
-// everything: its block table is missing, or its version. Of one that is known
-// it wants to see nothing.
+// appraisal finds out what an image is that has no block table, or whose version
+// is not known. For an image that is known it does nothing.
 type appraisal struct {
-	version string // that the image is believed to have; may be empty
+	version string // from the driver's record or the file; may be empty
 	obj     origin.Object
-	known   bool
+	known   bool // the image has a table and a version
 	sums    store.Sums
 	own     *digester   // SHA-256
-	claims  []*digester // digests that the bytes must have
+	claims  []*digester // of digests that the bytes must have
 }
 
-// appraise prepares the appraisal of an open image. The error is that of the
-// context; an origin that does not answer has no say.
+// appraise prepares the appraisal of an open image. An origin that does not answer
+// is ignored. The error is that of the context.
 func (c *Cache) appraise(ctx context.Context, file *store.Image, version string) (*appraisal, error) {
 	a := &appraisal{version: version, known: file.Info().Verified && version != ""}
 	if a.known {
@@ -36,7 +35,7 @@ func (c *Cache) appraise(ctx context.Context, file *store.Image, version string)
 	}
 	o, name, err := c.cfg.Origins.ByID(file.Info().ID)
 	if err != nil {
-		return a, nil // of an origin that is not configured any more
+		return a, nil // its origin is no longer configured
 	}
 	ask, cancel := context.WithTimeout(ctx, originTimeout)
 	defer cancel()
@@ -45,7 +44,7 @@ func (c *Cache) appraise(ctx context.Context, file *store.Image, version string)
 	case ctx.Err() != nil:
 		return nil, context.Cause(ctx)
 	case err != nil:
-		c.log.Info("the origin has no say about an image that another program stored", "image", file.Info().ID, "error", err)
+		c.log.Info("the origin could not be asked about an image that another program stored; it is checked without its digest", "image", file.Info().ID, "error", err)
 	case len(obj.Digests) > 0:
 		a.obj = obj
 		a.claims = append(a.claims, newDigester(obj.Digests))
@@ -53,7 +52,7 @@ func (c *Cache) appraise(ctx context.Context, file *store.Image, version string)
 	return a, nil
 }
 
-// versionDigest returns the digest that a version is.
+// versionDigest returns the digest in a version, if the version is one.
 func versionDigest(version string) (origin.Digest, bool) {
 	if !digestVersion(version) {
 		return origin.Digest{}, false
@@ -75,7 +74,8 @@ func (a *appraisal) write(block []byte) {
 	}
 }
 
-// verdict says why the bytes are not the image, once all were seen.
+// verdict returns why the bytes are not the image, or nil. All blocks must have
+// been written.
 func (a *appraisal) verdict() error {
 	for _, d := range a.claims {
 		if err := d.verify(); err != nil {
@@ -85,9 +85,9 @@ func (a *appraisal) verdict() error {
 	return nil
 }
 
-// meta returns what is to be stored with the image. What the origin says of
-// bytes whose digest is right goes before what an earlier file of the same
-// bytes had, and that before the version that the driver's record has.
+// meta returns what is to be stored with the image. The version is, in this order,
+// that of the origin, whose digest the bytes have; that of an earlier file with the
+// same bytes; or that of the driver's record.
 func (a *appraisal) meta(file *store.Image) store.Meta {
 	m := file.Info().Meta
 	if a.known {

@@ -1,10 +1,10 @@
 // Package cache is the engine: it opens images, fills the cache while clients
-// read, prunes, cleans, and keeps the records of a driver and the picture of a
-// policy up to date. It knows no HTTP, no SQL and no plugin runtime.
+// read, prunes, cleans, and keeps the records of a driver and the state of a policy
+// up to date. It knows nothing about HTTP, SQL and plugin runtimes.
 //
-// Files are the truth: an image is cached when its complete file is in the
-// cache directory. No request waits for the driver or the policy, and no
-// trouble of the cache fails a request that the origin can serve.
+// Files are the truth: an image is cached when its complete file is in the cache
+// directory. No request waits for the driver or the policy, and a failure of the
+// cache never fails a request that the origin can serve.
 package cache
 
 import (
@@ -27,9 +27,9 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// Cache is the engine. host/httpd and host declare beside their code which of
-// its methods they use. Methods that take an id answer [ErrBadID] for one that
-// does not follow the grammar of ids, before any file is touched.
+// Cache is the engine. host/httpd and host declare beside their code which of its
+// methods they use. Methods that take an id return [ErrBadID] for one that does not
+// follow the grammar of ids, before they touch any file.
 type Cache struct {
 	cfg       Config
 	store     *store.Store
@@ -51,7 +51,7 @@ type Cache struct {
 	handedOut handedOut
 	reach     reach
 	questions questions
-	slots     chan struct{} // of running fills; nil: no bound
+	slots     chan struct{} // one for each fill that may run; nil: no bound
 	rate      *rate.Limiter // of all fills together; nil: no bound
 	scrubs    *scrubs
 	stats     stats
@@ -59,7 +59,7 @@ type Cache struct {
 	admission admission
 	free      *space.Free
 
-	ctx     context.Context // of everything that runs by itself
+	ctx     context.Context // of fills and background goroutines
 	stop    context.CancelCauseFunc
 	work    sync.WaitGroup // fills and background goroutines
 	records sync.WaitGroup // the recorder, which ends last
@@ -67,7 +67,7 @@ type Cache struct {
 
 	// mu guards fills. A fill's own mutex may be taken under it.
 	mu    sync.Mutex
-	fills map[string]*fill // the one of each id that may be followed
+	fills map[string]*fill // by id: the fill that requests may follow
 }
 
 // stats counts since the start.
@@ -81,9 +81,8 @@ type stats struct {
 // errStopped ends the work of a cache that is closed.
 var errStopped = fmt.Errorf("the service is stopping: %w", sdk.ErrUnavailable)
 
-// New returns a cache that serves at once, also when its store cannot be
-// opened: then images are passed through. [Cache.Start] begins the work in the
-// background.
+// New returns a cache that serves at once. If its store cannot be opened, images
+// are passed through. [Cache.Start] begins the work in the background.
 func New(cfg Config) (*Cache, error) {
 	cfg = cfg.withDefaults()
 	private := cfg.Store.PrivateDir()
@@ -151,7 +150,7 @@ func (c *Cache) Start() {
 	}
 }
 
-// Scanned returns when every file is known. The error is the context's.
+// Scanned waits until every file is known. The error is that of the context.
 func (c *Cache) Scanned(ctx context.Context) error {
 	select {
 	case <-c.scanned:
@@ -161,12 +160,12 @@ func (c *Cache) Scanned(ctx context.Context) error {
 	}
 }
 
-// Merged returns when the driver's records are merged. The error is the
-// context's.
+// Merged waits until the driver's records are merged. The error is that of the
+// context.
 func (c *Cache) Merged(ctx context.Context) error { return c.recorder.WhenMerged(ctx) }
 
-// takeUp brings what the directory holds into use, as soon as it can be
-// opened.
+// takeUp waits until the directory can be opened, and then brings the images and
+// partial files in it into use.
 func (c *Cache) takeUp(ctx context.Context) {
 	defer close(c.scanned)
 	if !c.store.IsOpen() {
@@ -182,7 +181,8 @@ func (c *Cache) takeUp(ctx context.Context) {
 	c.scan(ctx)
 }
 
-// takeUpAndKeep is takeUp, after which the directory is kept in order.
+// takeUpAndKeep does what takeUp does, and then keeps the directory in order until
+// the context ends.
 func (c *Cache) takeUpAndKeep(ctx context.Context) {
 	c.takeUp(ctx)
 	c.keepDirectory(ctx)
@@ -208,22 +208,21 @@ func (c *Cache) openAgain(ctx context.Context) bool {
 	}
 }
 
-// DriverUp says that the driver, which may have been away, answers now: what
-// waits for it is sent without a pause.
+// DriverUp says that the driver may answer again. Operations that wait for it are
+// sent at once.
 func (c *Cache) DriverUp() { c.recorder.Retry() }
 
-// SetPolicy brings the policy, or brings it anew after it has lost its state.
-// Until it is asked next, which does not wait for this call, the earlier one
-// decides.
+// SetPolicy sets the policy, or sets it again after it has lost its state. The new
+// policy is asked from the next question on.
 func (c *Cache) SetPolicy(p evict.Policy) { c.evictor.SetPolicy(p) }
 
-// Close ends all work, sends what the driver can take, and returns when
-// nothing runs any more. Transfers that clients still follow are cut. The
+// Close ends all work, sends the driver what it can take, and returns when nothing
+// is running any more. Transfers that clients still follow are broken off. The
 // store stays open.
 func (c *Cache) Close() error {
 	c.stop(errStopped)
 	c.work.Wait()
-	if c.cfg.Offline { // a service would go on at its next start
+	if c.cfg.Offline { // a service would unlink them after its next start
 		c.evictor.Empty()
 	}
 	c.history.Save()
@@ -232,15 +231,15 @@ func (c *Cache) Close() error {
 	return nil
 }
 
-// recover deals with what an earlier run left: partial files and trash. What
-// cannot be dealt with waits for the next start.
+// recover cleans up what an earlier run left: partial files and trash. If that
+// fails, the rest waits for the next start.
 func (c *Cache) recover() {
 	report, err := c.store.Recover()
 	if err != nil {
 		c.disk.fail(fmt.Errorf("recover cache directory: %w", err))
 	}
 	if len(report.Committed) > 0 || report.Removed > 0 {
-		c.log.Info("dealt with what an earlier run left", "completed", len(report.Committed), "removed", report.Removed, "bytes", report.RemovedBytes)
+		c.log.Info("cleaned up what an earlier run left", "completed", len(report.Committed), "removed", report.Removed, "bytes", report.RemovedBytes)
 	}
 	c.recount()
 	for _, u := range report.Unfinished {
@@ -272,9 +271,9 @@ func (c *Cache) scan(ctx context.Context) {
 		return ctx.Err()
 	})
 	if err != nil && ctx.Err() == nil {
-		c.log.Error("scan cache directory; images that were not reached are found when they are asked for", "error", err)
+		c.log.Error("could not scan the whole cache directory; the other images are found when they are asked for", "error", err)
 		return
 	}
-	c.log.Info("scanned", "images", n, "duration", time.Since(start))
+	c.log.Info("scanned the cache directory", "images", n, "duration", time.Since(start))
 	adopted.report(c.log)
 }

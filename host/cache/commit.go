@@ -11,9 +11,9 @@ import (
 	"github.com/imgcache/imgcache-host/host/store"
 )
 
-// commitStaged publishes a staged file with its reservation and returns its
-// image, acquired, which the origin had at a time and need not confirm for the
-// time of trust after that. After an error nothing has changed.
+// commitStaged makes a staged file an image and ends its reservation. The caller
+// becomes a reader of the image. The origin had it at the time had, and need not
+// confirm it for the time trust after that. After an error nothing has changed.
 func (c *Cache) commitStaged(st *store.Staged, m store.Meta, room *space.Reservation, had time.Time, trust time.Duration) (*index.Image, error) {
 	info, replaced, err := st.Commit(m)
 	if err != nil {
@@ -31,7 +31,7 @@ func (c *Cache) commitStaged(st *store.Staged, m store.Meta, room *space.Reserva
 		c.evictor.UnlinkInTrash(*replaced, old)
 	case old != nil:
 		c.index.Unlinked(old)
-	case replaced != nil: // the scan had not come by
+	case replaced != nil: // the scan had not reached it
 		c.pool.Charge(replaced.Size)
 		c.pool.BeginFreeing(replaced.Size)
 		c.evictor.UnlinkInTrash(*replaced, nil)
@@ -44,15 +44,15 @@ func (c *Cache) commitStaged(st *store.Staged, m store.Meta, room *space.Reserva
 	return im, nil
 }
 
-// replacement says what took whose place.
+// replacement says which version replaced which.
 func replacement(before, now string) string {
 	if before == now {
 		return "the same version was fetched again"
 	}
-	return fmt.Sprintf("version %s by version %s", cmp.Or(before, "unknown"), cmp.Or(now, "unknown"))
+	return fmt.Sprintf("version %s was replaced by version %s", cmp.Or(before, "unknown"), cmp.Or(now, "unknown"))
 }
 
-// source says how the bytes of an image came here.
+// source says where the bytes of an image came from.
 func source(m store.Meta) string {
 	if m.URL == "" {
 		return "written by a client"

@@ -14,12 +14,12 @@ import (
 
 // Origins finds the origin of an image.
 type Origins interface {
-	// ByID returns the origin of an id and the origin's name of the image.
+	// ByID returns the origin of an id and the name that the image has there.
 	ByID(id string) (o origin.Origin, name string, err error)
-	// Learn tells the name behind an id that ByID cannot take apart, as it
-	// was found with a file.
+	// Learn says which name belongs to an id that ByID cannot take apart. The
+	// name was stored with a file.
 	Learn(id, name string)
-	// NameOf returns what people call an image; "" when that is not known.
+	// NameOf returns the name by which people know an image; "": not known.
 	NameOf(id string) string
 }
 
@@ -28,32 +28,31 @@ type Config struct {
 	Store   *store.Store
 	Origins Origins
 	Driver  sdk.Driver   // nil: no records are kept; it need not answer yet: see [Cache.DriverUp]
-	Policy  evict.Policy // zero: least recently used leaves first; see [Cache.SetPolicy]
+	Policy  evict.Policy // zero: the least recently used image leaves first; see [Cache.SetPolicy]
 	Log     *slog.Logger
 
-	// Watch is told of each request for an image; see
-	// index.Requests. It is called
-	// under mutexes and must not wait. Nil: nobody watches.
+	// Watch is called with each request for an image, as index.Requests says. It
+	// is called under mutexes and must not wait. Nil: requests are not reported.
 	Watch func(trace.Access)
 
 	// DriverName is how the configuration refers to the driver. Each name has
 	// a record log of its own.
 	DriverName string
-	// ForeignDriver says that another program writes the driver's records too,
-	// so that what waited for it in an earlier run is out of date.
+	// ForeignDriver says that another program writes the driver's records too, so
+	// that operations that wait from an earlier run are out of date.
 	ForeignDriver bool
 
-	// Now is the clock of records and ages. By default it is the wall clock
-	// at the start plus the monotonic time since, so that steps of the wall
-	// clock neither age nor rejuvenate an image.
+	// Now is the clock for records and ages. By default it is the wall clock at
+	// the start plus the monotonic time since, so that setting the wall clock
+	// does not change the age of an image.
 	Now func() time.Time
 
-	// Options are what an operator sets.
+	// Options are the options that an operator sets.
 	options.Options
 	Pins  []Pin                 // of the configuration
-	Fills options.ShutdownFills // what becomes of running fills at shutdown
+	Fills options.ShutdownFills // what happens to running fills at shutdown
 
-	Offline bool // for a single command: nothing is fetched and nothing pruned by itself
+	Offline bool // for a single command: nothing is fetched or pruned automatically
 }
 
 // withDefaults returns a configuration with a log and a clock.

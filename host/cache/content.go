@@ -12,14 +12,14 @@ import (
 	"github.com/imgcache/imgcache-host/host/origin"
 )
 
-// farAhead is how far behind a range a fill may be for the range to wait for
-// it; ranges further ahead come from the origin directly and are not stored.
-// 8 MiB is two thirds of a second of a 100 Mbit/s link, about what a new
-// connection to a far origin costs.
+// farAhead is how many bytes a range may be ahead of a fill and still wait for it.
+// A range that is further ahead is fetched from the origin at once. On a
+// 100 Mbit/s link 8 MiB take two thirds of a second, about as long as a new
+// connection to a far origin.
 const farAhead = 8 << 20
 
-// etag makes an entity tag of a version: an origin's own strong tag stays as
-// it is, and a version by which no two parts belong together makes none.
+// etag makes an entity tag of a version. A strong tag of the origin stays as it is.
+// There is none for a version that cannot prove that two parts belong together.
 func etag(version string) string {
 	switch {
 	case !origin.Joins(version):
@@ -30,7 +30,7 @@ func etag(version string) string {
 	return `"` + version + `"`
 }
 
-// meta is what every kind of content knows.
+// meta is common to all kinds of content.
 type meta struct {
 	info    ImageInfo
 	modTime time.Time
@@ -42,7 +42,7 @@ func (m *meta) ETag() string       { return etag(m.info.Version) }
 func (m *meta) ModTime() time.Time { return m.modTime }
 func (m *meta) Outcome() Outcome   { return m.outcome }
 
-// copyRange copies exactly the bytes of r, of which Length is not -1.
+// copyRange copies exactly the bytes of r, whose Length must not be -1.
 func copyRange(ctx context.Context, w io.Writer, o origin.Origin, r origin.Request) (int64, error) {
 	_, body, err := o.Open(ctx, r)
 	if err != nil {
@@ -74,8 +74,8 @@ func (k *fillContent) Outcome() Outcome {
 	return out
 }
 
-// CopyTo waits for bytes that the fill still fetches. The image's last block
-// waits for the verdict on the whole.
+// CopyTo waits for bytes that the fill has still to fetch. The image's last block
+// waits until the whole image is verified.
 func (k *fillContent) CopyTo(ctx context.Context, w io.Writer, off, n int64) (int64, error) {
 	copied, err := k.follow(ctx, w, off, n)
 	k.f.c.stats.served.Add(uint64(copied))
@@ -139,8 +139,8 @@ func (k *fillContent) follow(ctx context.Context, w io.Writer, off, n int64) (in
 	}
 }
 
-// ahead copies the first part of [pos, end), which is far ahead of the fill. What
-// can be stored is. Alone is as for direct.
+// ahead copies the first part of [pos, end), which is far ahead of the fill, and
+// stores it if possible. Alone is as for direct.
 func (k *fillContent) ahead(ctx context.Context, w io.Writer, pos, end int64, alone bool, buf []byte) (int64, error) {
 	if s := k.f.claimSegment(pos, end); s != nil {
 		return k.fetchSegment(ctx, w, s, buf)
@@ -172,19 +172,19 @@ type fillView struct {
 	size     int64
 	have     int64
 	readable int64
-	coming   bool // the next bytes are being fetched ahead of the rest
+	coming   bool // another client is fetching the next bytes ahead of the fill
 	err      error
 }
 
-// far reports whether pos is so far ahead of what is there that waiting for it
-// would take longer than fetching it. While room is sought that is not known.
+// far reports whether pos is so far ahead of the fill that waiting would take
+// longer than fetching it. While the fill seeks room that is not known yet.
 func (v fillView) far(pos int64) bool {
 	return pos-v.have > farAhead && !v.coming && v.phase != reserving
 }
 
 func (v fillView) verified() bool { return v.phase == committing || v.phase == done }
 
-// view returns how the fill looks to a client at pos.
+// view returns what a client at pos sees of the fill.
 func (f *fill) view(pos int64) fillView {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -201,8 +201,8 @@ func (f *fill) viewLocked(pos int64) fillView {
 	return v
 }
 
-// await returns once there is enough for the caller, who is at pos. A fill that is over is
-// enough for everybody.
+// await waits until enough returns true for the view of a client at pos. It must
+// return true for a fill that is over.
 func (f *fill) await(ctx context.Context, pos int64, enough func(fillView) bool) (fillView, error) {
 	for {
 		f.mu.Lock()
@@ -219,8 +219,8 @@ func (f *fill) await(ctx context.Context, pos int64, enough func(fillView) bool)
 	}
 }
 
-// copyPrefix writes the readable bytes [pos, limit), from the origin where the
-// disk does not give them back.
+// copyPrefix writes the readable bytes [pos, limit). Bytes that cannot be read from
+// the disk come from the origin.
 func (k *fillContent) copyPrefix(ctx context.Context, w io.Writer, pos, limit int64, buf []byte) (int64, error) {
 	n, err := k.f.copyTo(w, pos, limit, buf)
 	if !errors.Is(err, errReadBack) || k.f.obj.Version == "" {
@@ -231,8 +231,8 @@ func (k *fillContent) copyPrefix(ctx context.Context, w io.Writer, pos, limit in
 	return n + m, err
 }
 
-// errReadBack says that bytes of a fill that were written cannot be read.
-var errReadBack = errors.New("read what was fetched")
+// errReadBack says that bytes that a fill has written cannot be read.
+var errReadBack = errors.New("read back what was fetched")
 
 // copyTo writes the readable bytes [pos, limit).
 func (f *fill) copyTo(w io.Writer, pos, limit int64, buf []byte) (int64, error) {
@@ -269,9 +269,9 @@ func (f *fill) readAt(p []byte, off int64) ([]byte, error) {
 	return p[:n], err
 }
 
-// tail serves the rest of a whole image, from pos on, after the fill was
-// detached: the stream goes on from the end of the prefix, is still hashed,
-// and its last block is withheld until the verdict.
+// tail serves the rest of a whole image, from pos on, after the fill was detached.
+// The stream continues at the end of the prefix and is still hashed, and its last
+// block is withheld until the digest is known to be right.
 func (k *fillContent) tail(ctx context.Context, w io.Writer, pos int64, buf []byte) (_ int64, failed error) {
 	src, sums, err := k.f.takeOver(ctx)
 	if err != nil {
@@ -309,13 +309,13 @@ func (k *fillContent) tail(ctx context.Context, w io.Writer, pos int64, buf []by
 	return t.copied(), err
 }
 
-// tail is a client's place in a stream that nobody stores.
+// tail is the place of a client in a stream that is not stored.
 type tail struct {
 	k          *fillContent
 	ctx        context.Context
 	w          io.Writer
 	start, pos int64  // where the client began, and its next byte
-	held       []byte // the bytes [first, next) of the stream, withheld
+	held       []byte // the bytes [first, next) of the stream, which are withheld
 	first      int64
 	next       int64
 	buf        []byte
@@ -323,7 +323,7 @@ type tail struct {
 
 func (t *tail) copied() int64 { return t.pos - t.start }
 
-// let writes what is withheld below limit: first the end of the fill's
+// let writes the bytes below limit that were withheld: first the end of the fill's
 // prefix, then the stream.
 func (t *tail) let(limit int64) error {
 	if limit <= t.pos {
@@ -349,8 +349,8 @@ func (t *tail) let(limit int64) error {
 	return nil
 }
 
-// takeOver returns the stream that follows the readable bytes, and the
-// digester that has seen these.
+// takeOver returns the stream that follows the readable bytes, and a digester that
+// has seen those.
 func (f *fill) takeOver(ctx context.Context) (*fetch, *digester, error) {
 	f.mu.Lock()
 	rest, have := f.rest, f.state.have

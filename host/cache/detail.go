@@ -6,9 +6,9 @@ import (
 	"github.com/imgcache/imgcache-host/host/origin"
 )
 
-// Detail is what is special about an answer, as one of a few words that may be
-// told to anybody: none says anything about the host. The reason at length is in
-// the log and in [ImageInfo].
+// Detail is one of a few words for what is special about an answer. Every client
+// may see them, since they say nothing about the host. The full reason is in the
+// log and in [ImageInfo].
 type Detail string
 
 // The details of a hit.
@@ -17,22 +17,22 @@ const (
 	DetailUnverified Detail = "unverified" // its file has no block table
 )
 
-// The details of a miss: why it is not stored. Those with the name of an option
-// are what that option does.
+// The details of a miss: why it is not stored. If a detail has the name of an
+// option, that option is the reason.
 const (
 	DetailMaxImageSize  Detail = "max_image_size"
 	DetailAdmitAfter    Detail = "admit_after"
 	DetailColdPerClient Detail = "cold_per_client"
 	DetailNoStore       Detail = "no-store"       // the origin forbids it
 	DetailNotAnImage    Detail = "not-an-image"   // something else came in its place
-	DetailLengthUnknown Detail = "length-unknown" // a transfer that is cut would look like a whole one
-	DetailNotShared     Detail = "not-shared"     // another transfer of the image runs that cannot be followed
-	DetailNoRoom        Detail = "no-room"        // nothing that may leave makes enough room
-	DetailDeleted       Detail = "deleted"        // while it was fetched
-	DetailDisk          Detail = "disk"           // the cache directory cannot be used, or written to
+	DetailLengthUnknown Detail = "length-unknown" // a transfer that breaks off would look like a complete one
+	DetailNotShared     Detail = "not-shared"     // another transfer of the image is running, but cannot be followed
+	DetailNoRoom        Detail = "no-room"        // the images that may leave do not make enough room
+	DetailDeleted       Detail = "deleted"        // it was deleted during the transfer
+	DetailDisk          Detail = "disk"           // the cache directory cannot be used or written to
 )
 
-// Details returns every detail that there is.
+// Details returns all details.
 func Details() []Detail {
 	return []Detail{
 		DetailStale, DetailUnverified,
@@ -41,17 +41,17 @@ func Details() []Detail {
 	}
 }
 
-// notAdmitted is why an image is not to be stored, whatever room there is. It is
-// an errNotAdmitted.
+// notAdmitted says why an image is not to be stored even if there is room. It is an
+// errNotAdmitted.
 type notAdmitted struct {
 	detail Detail
-	why    string // at length
+	why    string // the full reason
 }
 
 func (e notAdmitted) Error() string        { return errNotAdmitted.Error() + ": " + e.why }
 func (e notAdmitted) Is(target error) bool { return target == errNotAdmitted }
 
-// refusedBy returns why what the origin sends is not to be stored, or nil.
+// refusedBy returns why the origin's answer is not to be stored, or nil.
 func refusedBy(obj origin.Object) error {
 	detail := DetailLengthUnknown
 	switch {
@@ -65,8 +65,8 @@ func refusedBy(obj origin.Object) error {
 	return notAdmitted{detail, string(obj.Refused)}
 }
 
-// detailOf returns the word for the reason why an image is not stored. Whatever
-// is none of the others is trouble with the disk, as for storeFailed.
+// detailOf returns the word for the reason why an image is not stored. As for
+// storeFailed, every reason without a word of its own is a failure of the disk.
 func detailOf(err error) Detail {
 	var refused notAdmitted
 	var disk diskError

@@ -12,15 +12,15 @@ import (
 	"github.com/imgcache/imgcache-host/host/origin"
 )
 
-// digester computes one digest of a whole image: the strongest that is
-// declared, or SHA-256 for ourselves when none is.
+// digester computes one digest of a whole image: the strongest of the declared
+// ones or, if there is none, SHA-256 for our own use.
 type digester struct {
 	algorithm string
 	want      []byte // nil: nothing declared
 	hash      hash.Hash
 }
 
-// strength orders the algorithms; the absent ones are not checked.
+// strength orders the algorithms. Digests by others are not checked.
 var strength = map[string]int{"md5": 1, "sha256": 2, "sha512": 3}
 
 func newDigester(declared []origin.Digest) *digester {
@@ -45,7 +45,7 @@ func newDigester(declared []origin.Digest) *digester {
 
 func (d *digester) write(p []byte) { d.hash.Write(p) }
 
-// clone returns a digester that goes on from the same bytes.
+// clone returns a digester that has seen the same bytes.
 func (d *digester) clone() (*digester, error) {
 	h, err := d.hash.(hash.Cloner).Clone()
 	if err != nil {
@@ -54,15 +54,15 @@ func (d *digester) clone() (*digester, error) {
 	return &digester{algorithm: d.algorithm, want: d.want, hash: h}, nil
 }
 
-// verify compares with the declared digest, if any.
+// verify compares the digest with the declared one, if any.
 func (d *digester) verify() error {
 	if got := d.hash.Sum(nil); d.want != nil && !bytes.Equal(got, d.want) {
-		return fmt.Errorf("%w: %s is %x, the origin declares %x", ErrVerify, d.algorithm, got, d.want)
+		return fmt.Errorf("%w: the %s is %x; expected %x", ErrVerify, d.algorithm, got, d.want)
 	}
 	return nil
 }
 
-// sha256 returns the sum in hex, or "" when another algorithm was computed.
+// sha256 returns the SHA-256 in hex, or "" if another digest was computed.
 func (d *digester) sha256() string {
 	if d.algorithm != "sha256" {
 		return ""
@@ -70,8 +70,8 @@ func (d *digester) sha256() string {
 	return hex.EncodeToString(d.hash.Sum(nil))
 }
 
-// hasher runs a digester beside the transfer, on another processor: a hash
-// costs about as much as everything else that a fill does with a byte.
+// hasher runs a digester beside the transfer, on another processor: hashing a byte
+// costs about as much as everything else that a fill does with it.
 type hasher struct {
 	in   chan piece
 	done chan struct{}
@@ -80,11 +80,11 @@ type hasher struct {
 // piece is a part of a buffer that is to be hashed.
 type piece struct {
 	p    []byte
-	free []byte // if not nil, the buffer, which nobody needs after this piece
+	free []byte // if not nil, the buffer, which is free after this piece
 }
 
-// hashAhead is how many pieces the transfer may be ahead: enough to even out
-// the reads of a socket, and few enough to bound the memory of a fill.
+// hashAhead is how many pieces the transfer may be ahead of the hash: enough to
+// even out the reads of a socket, and few enough to bound the memory of a fill.
 const hashAhead = 4
 
 func newHasher(d *digester) *hasher {
@@ -101,7 +101,7 @@ func newHasher(d *digester) *hasher {
 	return h
 }
 
-// wait returns when everything is hashed. The digester is the caller's
+// wait returns when everything is hashed. After that the caller may use the digester
 // again.
 func (h *hasher) wait() {
 	close(h.in)

@@ -12,8 +12,8 @@ import (
 	"github.com/imgcache/imgcache-host/sdk"
 )
 
-// keepDirectory has the cache directory put in order, which others may empty,
-// replace or remount under the service, until the context ends.
+// keepDirectory puts the cache directory in order regularly until the context ends:
+// other programs may empty, replace or remount it while the service runs.
 func (c *Cache) keepDirectory(ctx context.Context) {
 	tick := time.NewTicker(diskPause)
 	defer tick.Stop()
@@ -40,10 +40,10 @@ func (c *Cache) mendDirectory(ctx context.Context) {
 	}
 }
 
-// takeStock makes what the engine knows fit a directory that was emptied or
-// replaced: images and partial files that are gone are forgotten and their bytes
-// return, the engine's own files are written anew, and those of another directory
-// are taken up.
+// takeStock makes the engine's knowledge fit a directory that was emptied or
+// replaced: it forgets images and partial files that are gone and returns their
+// bytes, has the engine's own files written again, and takes up what another
+// directory holds.
 func (c *Cache) takeStock(ctx context.Context, m store.Mended) {
 	if m.Reopened || m.LostTables() {
 		c.index.Unguard()
@@ -60,7 +60,7 @@ func (c *Cache) takeStock(ctx context.Context, m store.Mended) {
 	c.history.Renew()
 	c.recorder.Renew()
 	if images > 0 {
-		c.log.Warn("somebody else emptied the cache directory or put another in its place; its images are fetched anew when they are asked for",
+		c.log.Warn("another program emptied or replaced the cache directory; its images are fetched again when they are requested",
 			"images", images, "bytes", bytes)
 	}
 	if m.Reopened {
@@ -68,8 +68,8 @@ func (c *Cache) takeStock(ctx context.Context, m store.Mended) {
 	}
 }
 
-// forgetVanished forgets the images whose files are gone, and returns how many
-// there were and their bytes.
+// forgetVanished forgets the images whose files are gone, and returns their number
+// and bytes.
 func (c *Cache) forgetVanished() (images int, bytes int64) {
 	names, err := c.store.Names()
 	if err != nil {
@@ -81,14 +81,14 @@ func (c *Cache) forgetVanished() (images int, bytes int64) {
 			continue
 		}
 		im := c.index.Get(view.ID)
-		// It may have come since the directory was listed.
+		// The file may have been committed since the directory was listed.
 		if _, err := c.store.Stat(view.ID); im == nil || !errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
 		if !c.index.RemoveExactly(im, sdk.ReasonDeleted, c.cfg.Now()) {
 			continue
 		}
-		c.history.Happened(slog.LevelDebug, im.ID, Vanished, "somebody else emptied the cache directory")
+		c.history.Happened(slog.LevelDebug, im.ID, Vanished, "another program emptied the cache directory")
 		c.index.Unlinked(im)
 		images++
 		bytes += im.Size

@@ -9,8 +9,8 @@ import (
 	"github.com/imgcache/imgcache-host/host/store"
 )
 
-// diskHealth remembers that the cache directory cannot be written, so that not
-// every miss has to find out by itself.
+// diskHealth remembers that the cache directory cannot be written to, so that not
+// every miss has to find that out.
 type diskHealth struct {
 	log *slog.Logger
 	now func() time.Time
@@ -20,9 +20,9 @@ type diskHealth struct {
 	until  time.Time
 }
 
-// diskPause is how long nothing is stored after the disk failed: short, since
-// a full disk may be emptied any time, and long enough that a dead one costs
-// a fill in a while and not each.
+// diskPause is how long nothing is stored after the disk failed. It is short, since
+// a full disk may be emptied at any time, and long enough that only some fills
+// have to try a dead one.
 const diskPause = 5 * time.Second
 
 func (d *diskHealth) fail(err error) {
@@ -44,8 +44,8 @@ func (d *diskHealth) ok() {
 	d.reason = nil
 }
 
-// inOrder is called when the directory was found in order: what failed because it
-// was not fails no more.
+// inOrder is called when the directory was found in order. It forgets a failure whose
+// reason was that the directory was not.
 func (d *diskHealth) inOrder() {
 	d.mu.Lock()
 	reason := d.reason
@@ -81,8 +81,8 @@ func (d *diskHealth) state() string {
 	return d.reason.Error()
 }
 
-// storeError is why an image could not be stored, in words that fit where the image
-// is not named.
+// storeError says why an image could not be stored, in words that do not need the
+// name of the image.
 type storeError struct {
 	reason string
 	err    error

@@ -11,8 +11,8 @@ import (
 	"github.com/imgcache/imgcache-host/host/origin"
 )
 
-// fetch is one transfer of a whole image from its origin. It is a reader that
-// resumes a broken transfer at the same offset and the same version.
+// fetch is the transfer of a whole image from its origin. As a reader it continues
+// a broken transfer at the same offset with the same version.
 type fetch struct {
 	ctx     context.Context
 	origin  origin.Origin
@@ -22,22 +22,22 @@ type fetch struct {
 	offset  int64     // of the next byte
 	tries   int       // in a row without progress
 	slow    int       // tries in a row that were too slow
-	begun   time.Time // of the last try
+	begun   time.Time // when the last try began
 	broken  error     // why there is no body
-	retries int       // tries allowed
+	retries int       // how many tries in a row are allowed
 	onBreak func(err error, offset int64)
 
-	suspects []origin.Suspect // whose bytes are among those that were read
+	suspects []origin.Suspect // those who sent the bytes that were read
 }
 
-// firstRetry is the pause before the first attempt to resume; it doubles with
-// each attempt, so that five attempts span three seconds, longer than a
-// restart of a front end and shorter than the patience of a client.
+// firstRetry is the pause before the first attempt to continue. It doubles with
+// each attempt, so that five attempts take three seconds, which is longer than a
+// restart of a front end and shorter than a client waits.
 const firstRetry = 100 * time.Millisecond
 
-// resumeFetch continues a transfer of an earlier run behind offset. It returns
-// when the origin has answered; an origin that is away is tried as often as
-// for a transfer that breaks off.
+// resumeFetch continues, at offset, a transfer that an earlier fill began. It
+// returns when the origin has answered. An origin that is away is asked again as
+// often as for a transfer that breaks off.
 func resumeFetch(ctx context.Context, o origin.Origin, name string, obj origin.Object, offset int64, retries int) (*fetch, error) {
 	t := &fetch{ctx: ctx, origin: o, name: name, obj: obj, offset: offset, retries: retries}
 	_, body, err := o.Open(ctx, t.rest())
@@ -53,23 +53,23 @@ func resumeFetch(ctx context.Context, o origin.Origin, name string, obj origin.O
 	return t, nil
 }
 
-// endedFetch is a transfer of which every byte has come.
+// endedFetch returns a transfer whose bytes have all been read.
 func endedFetch(obj origin.Object) *fetch {
 	return &fetch{obj: obj, offset: obj.Size, body: io.NopCloser(strings.NewReader(""))}
 }
 
-// rest asks for what is still to come, of the same version.
+// rest returns a request for the bytes that are missing, of the same version.
 func (t *fetch) rest() origin.Request { return part(t.name, t.obj, t.offset, -1) }
 
-// part asks for length bytes from offset on, or for the rest, of an image that is
-// to be the one that the origin has described.
+// part returns a request for length bytes from offset on, or for the rest if length
+// is -1. The image must still be the one that the origin has described as obj.
 func part(name string, obj origin.Object, offset, length int64) origin.Request {
 	known := obj.Validators()
 	return origin.Request{Name: name, Offset: offset, Length: length, Version: obj.Version, Known: &known}
 }
 
-// openFetch begins a transfer. An origin that is away, or says that it soon will
-// answer, is asked again, as often as for a transfer that breaks off.
+// openFetch begins a transfer. An origin that is away, or says that it will answer
+// soon, is asked again as often as for a transfer that breaks off.
 func openFetch(ctx context.Context, o origin.Origin, name string, retries int) (*fetch, error) {
 	for try := 0; ; try++ {
 		obj, body, err := o.Open(ctx, origin.Request{Name: name, Length: -1})
@@ -90,12 +90,12 @@ func openFetch(ctx context.Context, o origin.Origin, name string, retries int) (
 	}
 }
 
-// longestRetryPause is for how long an origin may have a client wait before its
-// transfer begins. Whoever asks for more gets it told to the client.
+// longestRetryPause is how long an origin may let a client wait before its transfer
+// begins. If it asks for a longer pause, that is passed on to the client.
 const longestRetryPause = 5 * time.Second
 
-// retryPause is how long to wait before an origin is asked again after a number
-// of tries; -1: that is no use, or takes too long.
+// retryPause returns how long to wait before an origin is asked again after a
+// number of tries; -1: another try is of no use, or would take too long.
 func retryPause(err error, tries int) time.Duration {
 	pause := firstRetry << tries
 	var f *origin.Failure
@@ -111,7 +111,7 @@ func retryPause(err error, tries int) time.Duration {
 	return pause
 }
 
-// take goes on with a body.
+// take continues with a body.
 func (t *fetch) take(body io.ReadCloser) {
 	t.body = body
 	if s, ok := body.(origin.Suspect); ok {
@@ -119,7 +119,7 @@ func (t *fetch) take(body io.ReadCloser) {
 	}
 }
 
-// blameIfWrong blames who sent the bytes if they turned out to be wrong.
+// blameIfWrong blames those who sent the bytes if err says that the bytes are wrong.
 func (t *fetch) blameIfWrong(err error) {
 	if errors.Is(err, ErrVerify) {
 		for _, s := range t.suspects {
@@ -128,7 +128,7 @@ func (t *fetch) blameIfWrong(err error) {
 	}
 }
 
-// Read returns io.EOF only where the origin's stream ended cleanly.
+// Read returns io.EOF only if the origin's stream ended normally.
 func (t *fetch) Read(p []byte) (int, error) {
 	for {
 		n, err := t.read(p)
@@ -157,9 +157,9 @@ func (t *fetch) read(p []byte) (int, error) {
 	return n, err
 }
 
-// resume opens the rest of the image again. It returns the error with which
-// the transfer ends, or nil after an attempt: whether it went well the next
-// read will tell.
+// resume opens the rest of the image again. It returns the error with which the
+// transfer ends, or nil after an attempt, whether it succeeded or not: the next
+// read will show that.
 func (t *fetch) resume(broken error) error {
 	t.close()
 	t.slow = t.slowInRow(broken)
@@ -185,15 +185,15 @@ func (t *fetch) resume(broken error) error {
 		return err
 	case obj.Version != t.obj.Version:
 		body.Close()
-		return fmt.Errorf("%w: %s became %s while it was fetched", origin.ErrChanged, t.obj.Version, obj.Version)
+		return fmt.Errorf("%w: version %s became %s during the transfer", origin.ErrChanged, t.obj.Version, obj.Version)
 	}
 	t.take(body)
 	return nil
 }
 
-// slowInRow counts tries that ended because they were too slow: bytes came, so
-// they count as progress nowhere else. One that went well for a while breaks
-// the row.
+// slowInRow returns how many tries in a row ended because they were too slow. They
+// must be counted apart, because bytes came and so t.tries was reset. A try that
+// was fast enough for a minute begins a new row.
 func (t *fetch) slowInRow(broken error) int {
 	const well = time.Minute
 	switch {
@@ -205,11 +205,11 @@ func (t *fetch) slowInRow(broken error) int {
 	return t.slow + 1
 }
 
-// pause closes the stream, which jump opens again.
+// pause closes the stream. jump opens it again.
 func (t *fetch) pause() { t.close() }
 
-// jump goes on at another offset of the same version. What went wrong the next
-// read will tell.
+// jump continues at another offset of the same version. If it fails, the next read
+// deals with the error.
 func (t *fetch) jump(offset int64) {
 	t.close()
 	t.offset, t.tries = offset, 0
@@ -243,7 +243,7 @@ func (t *fetch) unread(p []byte) {
 	t.offset -= int64(len(p))
 }
 
-// rewound is a stream with some bytes in front that were read before.
+// rewound is a stream that begins with bytes that were read before.
 type rewound struct {
 	head []byte
 	rest io.ReadCloser
@@ -264,7 +264,7 @@ func (r *rewound) Close() error { return r.rest.Close() }
 // follow a fill.
 func openTail(ctx context.Context, o origin.Origin, name string, obj origin.Object, offset int64, retries int) (*fetch, error) {
 	if !origin.Joins(obj.Version) && offset > 0 {
-		return nil, fmt.Errorf("%w: %q gives no version, so that the rest cannot be told to fit", origin.ErrUnavailable, o.Name())
+		return nil, fmt.Errorf("%w: %q gives no version, so the rest may not belong to the same image", origin.ErrUnavailable, o.Name())
 	}
 	_, body, err := o.Open(ctx, part(name, obj, offset, -1))
 	if err != nil {

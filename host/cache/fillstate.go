@@ -2,10 +2,10 @@ package cache
 
 import "fmt"
 
-// phase is where a fill stands.
+// phase is the phase that a fill is in.
 type phase int
 
-// The phases of a fill. The arrows that exist:
+// The phases of a fill, and how they follow each other:
 //
 //	reserving ─→ streaming ─→ verifying ─→ committing ─→ done
 //	    │            │            │ (not to be stored) ──↗
@@ -17,24 +17,24 @@ const (
 	verifying               // every byte is here; the last block is withheld
 	committing              // verified: clients get the rest while the file is committed
 	done                    // over, and every client gets the whole image
-	detached                // not stored any more: clients read the prefix, then go on by themselves
-	failed                  // the origin broke off, or the bytes are wrong: clients are cut
+	detached                // no longer stored: clients read the prefix, then continue by themselves
+	failed                  // the transfer broke off, or the bytes are wrong: responses are broken off
 )
 
 func (p phase) String() string {
 	return [...]string{"reserving", "streaming", "verifying", "committing", "done", "detached", "failed"}[p]
 }
 
-// fillState is the fill as a pure state machine: it decides what may happen
-// next and how far clients may read, and does nothing itself. Its owner
-// serialises the calls. An event that the present phase does not know is a
-// programming error and panics.
+// fillState is the fill as a pure state machine: it decides what may happen next
+// and how far clients may read, but does nothing itself. Its methods are the
+// events; the caller serialises them. An event that cannot happen in the current
+// phase is a programming error and panics.
 type fillState struct {
 	phase phase
 	size  int64 // bytes of the whole image; -1: the origin did not say
 	have  int64 // bytes that can be read: in memory or on disk
 	err   error // detached, failed: why
-	bar   error // why the image may not be stored though it is whole; nil: it may
+	bar   error // why the image must not be stored even if it is whole; nil: it may be
 }
 
 // event checks that the machine is in one of the phases.
@@ -47,21 +47,21 @@ func (s *fillState) event(name string, in ...phase) {
 	panic(fmt.Sprintf("fill: %s while %s", name, s.phase))
 }
 
-// granted: there is room for the image, or for its first part.
+// granted says that there is room for the image, or for its first part.
 func (s *fillState) granted() {
 	s.event("granted", reserving)
 	s.phase = streaming
 }
 
-// resumed: the first n bytes are on disk already, and room for them is
+// resumed says that the first n bytes are on disk already, and that their room is
 // charged.
 func (s *fillState) resumed(n int64) {
 	s.event("resumed", reserving)
 	s.phase, s.have = streaming, n
 }
 
-// wrote: n more bytes can be read. It fails the fill when the origin sends
-// more than it announced, and reports whether the fill goes on.
+// wrote says that n more bytes can be read. If the origin sent more than it
+// announced, the fill fails. wrote reports whether the fill goes on.
 func (s *fillState) wrote(n int64) bool {
 	s.event("wrote", reserving, streaming)
 	s.have += n
@@ -73,12 +73,12 @@ func (s *fillState) wrote(n int64) bool {
 	return true
 }
 
-// ended: the origin's stream came to a clean end. It reports whether the
-// length is right, so that the digest remains to be checked.
+// ended says that the origin's stream ended normally. It reports whether the length
+// is right; then the digest has still to be checked.
 func (s *fillState) ended() bool {
 	s.event("ended", streaming)
 	if s.size >= 0 && s.have != s.size {
-		s.fail(fmt.Errorf("%w: the origin sent %d of %d bytes", ErrVerify, s.have, s.size))
+		s.fail(fmt.Errorf("%w: the origin sent only %d of the %d bytes that it announced", ErrVerify, s.have, s.size))
 		return false
 	}
 	s.size = s.have
@@ -86,8 +86,8 @@ func (s *fillState) ended() bool {
 	return true
 }
 
-// verified: size and digest are right. It reports whether to commit: a barred
-// fill ends here, its clients served.
+// verified says that size and digest are right. It reports whether to commit: if
+// the fill is barred, it ends here, and its clients get the whole image.
 func (s *fillState) verified() bool {
 	s.event("verified", verifying)
 	if s.bar != nil {
@@ -98,28 +98,29 @@ func (s *fillState) verified() bool {
 	return true
 }
 
-// committed: the commit has ended, well or not. Clients get the image either
-// way.
+// committed says that the commit has ended. Clients get the whole image even if it
+// failed.
 func (s *fillState) committed() {
 	s.event("committed", committing)
 	s.phase = done
 }
 
-// detach: the image cannot be stored, for the reason err. What can be read
+// detach says that the image cannot be stored, because of err. What can be read
 // stays readable.
 func (s *fillState) detach(err error) {
 	s.event("detach", reserving, streaming)
 	s.phase, s.err = detached, err
 }
 
-// fail: the image cannot be had. A fill whose bytes were verified cannot fail.
+// fail says that the clients cannot get the image, because of err. A fill whose
+// bytes were verified cannot fail.
 func (s *fillState) fail(err error) {
 	s.event("fail", reserving, streaming, verifying)
 	s.phase, s.err = failed, err
 }
 
-// barTo forbids the commit, for the reason err. It reports whether the commit
-// may already be running, so that its end must be awaited.
+// barTo forbids the commit, because of err. It reports whether the commit may be
+// running already; then the caller must wait for its end.
 func (s *fillState) barTo(err error) bool {
 	if s.bar == nil {
 		s.bar = err
@@ -127,13 +128,13 @@ func (s *fillState) barTo(err error) bool {
 	return s.phase == committing
 }
 
-// over reports whether the fill will change no more.
+// over reports whether the fill will not change any more.
 func (s *fillState) over() bool { return s.phase >= done }
 
-// readable returns the offset up to which clients may read. Until the whole
-// image is verified the last block is withheld, so that no client can receive
-// a complete response made of wrong bytes. When the size is not known the
-// last block is the one that ends at the newest byte.
+// readable returns the offset up to which clients may read. Until the whole image
+// is verified, the last block is withheld, so that no client can receive a complete
+// response with wrong bytes. If the size is not known, the block that ends at the
+// newest byte is withheld.
 func (s *fillState) readable() int64 {
 	switch s.phase {
 	case committing, done:
@@ -142,8 +143,8 @@ func (s *fillState) readable() int64 {
 	return min(s.have, holdFrom(s.size, s.have))
 }
 
-// holdFrom returns the offset from which bytes are withheld before the
-// verdict.
+// holdFrom returns the offset from which bytes are withheld until the image is
+// verified.
 func holdFrom(size, have int64) int64 {
 	if size < 0 {
 		return max(0, have-blockSize)

@@ -8,17 +8,17 @@ import (
 	"github.com/imgcache/imgcache-host/host/origin"
 )
 
-// follow returns the fill of id, with one client more: the one that runs, or
-// a new one. It returns nil when the image was committed after the caller
-// looked; stale is what the caller saw then.
+// follow returns the running fill of id, or a new one, and counts the caller as a
+// client of it. It returns nil if the image was committed after the caller looked
+// for it; stale is the image that the caller saw then, or nil.
 //
-// The second look is needed: a request that found no file may get here only
-// after the fill that it would have followed has committed and left the map.
+// The second look is necessary: when a request that found no file gets here, the
+// fill that it would have followed may have committed already.
 //
-// Only the request that begins a fill is asked whether the image is admitted. If
-// it is not, refused says why, and the request has a transfer of its own that
-// nobody can follow: what followers read is what was stored, and theirs may be the
-// request from which on the image is.
+// Only the request that begins a fill is asked whether the image is admitted. If it
+// is not, refused says why, and the request needs a transfer of its own, which
+// nobody can follow: the next request may be one with which the image is to be
+// stored, and it could not store what this one passes through.
 func (c *Cache) follow(id string, stale *index.Image, r request, o origin.Origin, name string) (f *fill, collapsed bool, refused error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -71,18 +71,19 @@ func (c *Cache) begin(id string, o origin.Origin, name, client string, replaces 
 	return f
 }
 
-// errAlone says that a transfer can have no more clients than the one that began
-// it: it is not stored, and the origin cannot be asked for the rest of it.
+// errAlone says that only the client that began a transfer can have it: it is not
+// stored, and the origin cannot be asked for the rest of it.
 var errAlone = errors.New("the transfer cannot be followed")
 
 // followable reports whether a client that did not begin the fill may read along.
-// Where the rest of an image cannot be asked for all of it must be there, lest the
-// client be cut in the middle. The caller holds f.mu.
+// If the origin cannot be asked for the rest of an image, the whole image must have
+// come, since otherwise the client might be left in the middle. The caller holds
+// f.mu.
 func (f *fill) followable() bool {
 	return origin.Joins(f.obj.Version) || f.state.phase >= committing
 }
 
-// forget lets the next request begin a fill of its own.
+// forget removes a fill from the map, so that the next request begins a new one.
 func (c *Cache) forget(f *fill) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -91,8 +92,8 @@ func (c *Cache) forget(f *fill) {
 	}
 }
 
-// open waits until the origin has answered and returns the fill's content for
-// one client, who must have been counted.
+// open waits until the origin has answered and returns the fill's content for one
+// client, which must have been counted.
 func (f *fill) open(ctx context.Context, collapsed bool) (Content, error) {
 	f.mu.Lock()
 	for !f.state.over() && !(f.began && (!collapsed || f.followable())) {
@@ -119,8 +120,8 @@ func (f *fill) open(ctx context.Context, collapsed bool) (Content, error) {
 	return &fillContent{meta: originMeta(f.id, obj, Outcome{Collapsed: collapsed}), f: f}, nil
 }
 
-// outcome says whether the image is being stored, as far as that is known: while
-// room is sought it is not.
+// outcome says whether the image is being stored, and if not, why, as far as that
+// is known. While the fill seeks room it is not known.
 func (f *fill) outcome() (stored bool, why Detail) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

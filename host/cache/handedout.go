@@ -9,16 +9,16 @@ import (
 	"github.com/imgcache/imgcache-host/host/cache/internal/index"
 )
 
-// A hit is a whole image handed out to a client: by one response, or by ranges
-// that together have each of its bytes.
+// A hit is a whole image that a client got: in one response, or in ranges that
+// together contain all of its bytes.
 
-// handedOut remembers which parts of cached images clients have had in ranges.
+// handedOut remembers which parts of cached images clients got in ranges.
 type handedOut struct {
 	now func() time.Time
 
 	mu    sync.Mutex
 	parts map[recipient]*list.Element // of *coverage
-	order *list.List                  // the one that grew last is in front
+	order *list.List                  // the front is the one that grew last
 }
 
 // recipient is a client and an image.
@@ -27,7 +27,7 @@ type recipient struct {
 	image  *index.Image
 }
 
-// coverage is what a client has had of an image.
+// coverage is what a client got of an image.
 type coverage struct {
 	recipient
 	spans []span // disjoint, in order
@@ -38,17 +38,18 @@ type coverage struct {
 type span struct{ from, to int64 }
 
 const (
-	// maxCoverages bounds the memory to a few MiB. What is forgotten is no hit.
+	// maxCoverages bounds the memory to a few MiB. A forgotten download is not
+	// counted as a hit.
 	maxCoverages = 4096
-	// maxSpans bounds one of them: who reads in so many pieces and leaves holes
-	// reads no image.
+	// maxSpans bounds the spans of one coverage: a client with so many separate
+	// pieces is not downloading the whole image.
 	maxSpans = 256
-	// coverageFor is how long a download in ranges may rest.
+	// coverageFor is how long a download in ranges may pause.
 	coverageFor = time.Hour
 )
 
-// add notes that a client has had the bytes [from, to) of an image and reports
-// whether it has had all of them now. Then it begins anew.
+// add notes that a client got the bytes [from, to) of an image, and reports whether
+// it has the whole image now. After that its coverage begins again.
 func (h *handedOut) add(client string, im *index.Image, from, to int64) bool {
 	if from == 0 && to == im.Size {
 		return true
@@ -73,7 +74,8 @@ func (h *handedOut) add(client string, im *index.Image, from, to int64) bool {
 	return whole
 }
 
-// begin makes room for a coverage and returns it. The caller holds h.mu.
+// begin adds an empty coverage, in place of old if that is not nil, and returns it.
+// The caller holds h.mu.
 func (h *handedOut) begin(who recipient, old *list.Element) *list.Element {
 	if h.parts == nil {
 		h.parts, h.order = map[recipient]*list.Element{}, list.New()
@@ -94,7 +96,7 @@ func (h *handedOut) forget(el *list.Element) {
 	h.order.Remove(el)
 }
 
-// join adds a span to disjoint ones in order.
+// join adds a span to spans that are disjoint and in order.
 func join(spans []span, s span) []span {
 	i, _ := slices.BinarySearchFunc(spans, s.from, func(have span, from int64) int {
 		if have.to < from {

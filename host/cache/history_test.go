@@ -81,7 +81,7 @@ func TestHistory(t *testing.T) {
 		e.pin("b", 0)
 		e.pin("c", 0)
 		must(e.fetch("a"))
-		want("a", "queued, cached, evicted, not stored", "no space in the cache: the image needs 6000 bytes, and pinned images hold 12000 of the 13000")
+		want("a", "queued, cached, evicted, not stored", "no space in the cache: the image needs 6000 bytes, but pinned images hold 12000 of the 13000")
 		must(e.Delete(t.Context(), "b"))
 		want("b", "cached, deleted", "by request; its pin stays")
 		must(errors.Join(e.Unpin("b"), e.Unpin("c")))
@@ -91,14 +91,14 @@ func TestHistory(t *testing.T) {
 		e.origin.mu.Unlock()
 		must(e.fetch("b"))
 		want("b", "cached, deleted, cached, replaced, cached", "fetched in ")
-		if events := e.history.Of("b"); events[3].Reason != `version "1" by version "2"` || events[3].Time.Before(events[2].Time) {
+		if events := e.history.Of("b"); events[3].Reason != `version "1" was replaced by version "2"` || events[3].Time.Before(events[2].Time) {
 			t.Errorf("the replacement is %+v", events[3:])
 		}
 		must(e.store.FS().Remove("test", "b"))
 		if _, err := e.OpenCached(t.Context(), "b"); !errors.Is(err, ErrNotFound) {
 			t.Errorf("a file that is gone: %v", err)
 		}
-		want("b", "cached, deleted, cached, replaced, cached, vanished", "somebody else")
+		want("b", "cached, deleted, cached, replaced, cached, vanished", "another program")
 		e.origin.mu.Lock()
 		e.origin.down = true
 		e.origin.mu.Unlock()

@@ -80,8 +80,8 @@ func TestMigrate(t *testing.T) {
 		e.open() // with the first driver
 		time.Sleep(5 * time.Second)
 		drivertest.WantHits(t, "a", &a, after)
-		if text := e.log.String(); strings.Count(text, "the configuration names the one before") != 1 {
-			t.Errorf("no warning that the configuration names the driver of before:\n%s", text)
+		if text := e.log.String(); strings.Count(text, "the configuration still names the one before") != 1 {
+			t.Errorf("no warning that the configuration still names the driver before:\n%s", text)
 		}
 		e.shut()
 		e.config.Driver, e.config.DriverName = &b, "driver.b"

@@ -2,8 +2,8 @@ package cache
 
 import "strings"
 
-// hiddenName is the origin's name of an image, if its id does not tell it: it
-// has to be kept with the files, for a hash has no way back.
+// hiddenName returns the origin's name of an image if it does not follow from the
+// id, which may be a hash of it, or "". Such a name has to be stored with the files.
 func hiddenName(id, name string) string {
 	if id == name || strings.HasSuffix(id, "."+name) {
 		return ""
@@ -11,8 +11,8 @@ func hiddenName(id, name string) string {
 	return name
 }
 
-// nameOf returns what people call an image; "" when that is not known. Hidden is
-// its hidden name where that was kept, else "".
+// nameOf returns the name by which people know an image; "": not known. hidden is
+// its stored hidden name, or "".
 func (c *Cache) nameOf(id, hidden string) string {
 	if hidden != "" {
 		c.cfg.Origins.Learn(id, hidden)
@@ -20,8 +20,8 @@ func (c *Cache) nameOf(id, hidden string) string {
 	return c.cfg.Origins.NameOf(id)
 }
 
-// keptName returns the hidden name that was kept with what there is of an
-// image: its file, its entry in the queue, or its pin.
+// keptName returns the hidden name that was stored with an image's file, pin or
+// entry in the queue, or "".
 func (c *Cache) keptName(id string) string {
 	if im := c.index.Get(id); im != nil {
 		if name := c.index.View(im).File.Name; name != "" {
@@ -34,7 +34,8 @@ func (c *Cache) keptName(id string) string {
 	return c.store.QueueNote(id)
 }
 
-// nameToKeep returns the hidden name of an image, as far as it is known.
+// nameToKeep returns the hidden name of an image, or "" if it has none or it is not
+// known.
 func (c *Cache) nameToKeep(id string) string {
 	_, name, err := c.cfg.Origins.ByID(id)
 	if err != nil {

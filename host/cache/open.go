@@ -13,8 +13,8 @@ import (
 	"github.com/imgcache/imgcache-host/sdk"
 )
 
-// Open serves a GET: from the cache, from a running fill, or by a new one. The
-// error wraps [ErrBadID] or one of package origin.
+// Open opens an image for a GET: from the cache, from a running fill, or from a new
+// one. The error wraps [ErrBadID] or an error of package origin.
 func (c *Cache) Open(ctx context.Context, id string) (Content, error) {
 	if !sdk.ValidID(id) {
 		return nil, badID(id)
@@ -64,9 +64,9 @@ func (c *Cache) Open(ctx context.Context, id string) (Content, error) {
 	}
 }
 
-// openFresh opens a cached image that the origin still has, as far as that has
-// to be known. It returns neither an image nor an error when it has to be
-// fetched; stale is the one that is there meanwhile, or nil.
+// openFresh opens a cached image after asking the origin, if that is due, whether
+// it still has that version. It returns neither an image nor an error if the image
+// has to be fetched; stale is then the cached image that is to be replaced, or nil.
 func (c *Cache) openFresh(ctx context.Context, id string, o origin.Origin, name string) (k *cachedContent, stale *index.Image, err error) {
 	if WantsFresh(ctx) {
 		c.absent.forget(id)
@@ -77,7 +77,7 @@ func (c *Cache) openFresh(ctx context.Context, id string, o origin.Origin, name 
 		return nil, nil, nil
 	case err != nil:
 		c.unopened(id, err)
-		return nil, c.index.Get(id), nil // there, but of no use now
+		return nil, c.index.Get(id), nil // it is there, but cannot be opened now
 	}
 	k.source, k.name, k.client = o, name, clientOf(ctx)
 	found, err := c.revalidate(ctx, k)
@@ -92,12 +92,12 @@ func (c *Cache) openFresh(ctx context.Context, id string, o origin.Origin, name 
 	return k, nil, nil
 }
 
-// orStale returns what a fill delivers in place of a cached image or, where that
-// is nothing, the cached one.
+// orStale returns what a fill brings to replace a cached image or, if it brings
+// nothing, the cached image.
 func (c *Cache) orStale(content Content, err error, stale *index.Image, o origin.Origin, name string) (Content, error) {
 	if f, ok := content.(*fillContent); ok {
 		if refusal := f.f.refusal(); refusal.NotAnImage() {
-			err = fmt.Errorf("%w: what it sends is no image: %s", origin.ErrUnavailable, refusal)
+			err = fmt.Errorf("%w: it did not send an image: %s", origin.ErrUnavailable, refusal)
 		}
 	}
 	if err == nil || !c.deliversNothing(stale, o, err) {
@@ -108,7 +108,7 @@ func (c *Cache) orStale(content Content, err error, stale *index.Image, o origin
 		return content, err
 	}
 	if content != nil {
-		_ = content.Close() // which never fails
+		_ = content.Close() // never fails
 	}
 	k.source, k.name, k.outcome = o, name, Outcome{Hit: true}
 	k.tell(true)
@@ -116,7 +116,7 @@ func (c *Cache) orStale(content Content, err error, stale *index.Image, o origin
 	return k, nil
 }
 
-// tell says in the outcome what is special about a hit.
+// tell sets in the outcome what is special about a hit.
 func (k *cachedContent) tell(stale bool) {
 	switch {
 	case stale:
@@ -128,11 +128,12 @@ func (k *cachedContent) tell(stale bool) {
 }
 
 func badID(id string) error {
-	return fmt.Errorf("%w: %.40q: want a letter or digit, then at most 127 letters, digits, dots, dashes or underscores, and no reserved name", ErrBadID, id)
+	return fmt.Errorf("%w: %.40q: expected a letter or digit, then at most 127 letters, digits, dots, dashes or underscores, and no reserved name", ErrBadID, id)
 }
 
-// OpenCached opens an image as it is cached, without asking its origin; that is
-// an access as by Open. The error wraps [ErrNotFound] unless it is cached.
+// OpenCached opens an image as it is cached, without asking its origin. It counts
+// as an access, as Open does. The error wraps [ErrNotFound] if the image is not
+// cached.
 func (c *Cache) OpenCached(ctx context.Context, id string) (Content, error) {
 	if !sdk.ValidID(id) {
 		return nil, badID(id)
@@ -153,8 +154,8 @@ func (c *Cache) OpenCached(ctx context.Context, id string) (Content, error) {
 	return k, nil
 }
 
-// openCached opens the file of an image. An error wraps fs.ErrNotExist when
-// there is none, or none any more, because nothing vouched for its bytes.
+// openCached opens the file of an image. The error wraps fs.ErrNotExist if there is
+// no file, or if it was quarantined just now because its block table is damaged.
 func (c *Cache) openCached(id string) (*cachedContent, error) {
 	released := c.index.Releases()
 	file, err := c.store.OpenImage(id)
@@ -182,20 +183,20 @@ func (c *Cache) openCached(id string) (*cachedContent, error) {
 	}, nil
 }
 
-// vanished forgets an image whose file was taken away by somebody else.
+// vanished forgets an image whose file was removed by another program.
 func (c *Cache) vanished(id string) {
 	im := c.index.Get(id)
 	if im == nil || !c.index.RemoveExactly(im, sdk.ReasonDeleted, c.cfg.Now()) {
 		return
 	}
-	c.history.Happened(slog.LevelWarn, id, Vanished, "somebody else took its file away")
+	c.history.Happened(slog.LevelWarn, id, Vanished, "another program removed its file")
 	c.index.Unlinked(im)
 }
 
-// Stat answers a HEAD: from the cache, if the image is cached and the origin
-// still has that version, else from the origin. It never starts a fill, and
-// moves no last access. The Content answers everything but CopyTo. The error
-// wraps [ErrBadID] or one of package origin.
+// Stat describes an image for a HEAD: from the cache, if the image is cached and
+// the origin still has that version, and otherwise from the origin. It never starts
+// a fill, and does not count as an access. CopyTo of the Content always fails. The
+// error wraps [ErrBadID] or an error of package origin.
 func (c *Cache) Stat(ctx context.Context, id string) (Content, error) {
 	if !sdk.ValidID(id) {
 		return nil, badID(id)

@@ -12,15 +12,14 @@ import (
 
 type rangeKey struct{}
 
-// WithRange says that the requests of a context ask for ranges of an image. Of
-// one that is not stored they get these from the origin, and nothing else is
-// fetched.
+// WithRange says that the requests of a context ask for ranges of an image. If the
+// image is not stored, only these ranges are fetched from the origin.
 func WithRange(ctx context.Context) context.Context { return context.WithValue(ctx, rangeKey{}, true) }
 
 func wantsRange(ctx context.Context) bool { return ctx.Value(rangeKey{}) != nil }
 
 // passed remembers for a while which images were passed through because they are
-// not to be stored, and what the origin said of them.
+// not to be stored, and what the origin said about them.
 type passed struct {
 	mu   sync.Mutex
 	byID map[string]passedObject
@@ -33,7 +32,7 @@ type passedObject struct {
 }
 
 const (
-	// passedFor is how long the origin's word is good for: a client that reads an
+	// passedFor is how long what the origin said is used. A client that reads an
 	// image in ranges asks every few seconds, and each answer is checked to be
 	// of the same version.
 	passedFor = time.Minute
@@ -67,9 +66,10 @@ func (p *passed) forget(id string) {
 	delete(p.byID, id)
 }
 
-// openParts opens an image for a request of ranges that is not to be stored, for
-// the reason why or, where that is nil, because it was not a moment ago. It
-// returns nil for other requests, and when the origin cannot be asked for parts.
+// openParts opens an image that is not to be stored for a request of ranges. why is
+// the reason; nil: openParts looks whether the image was passed through a moment
+// ago. It returns nil for other requests, and if the origin cannot be asked for
+// parts.
 func (c *Cache) openParts(ctx context.Context, id string, o origin.Origin, name string, why error) (Content, error) {
 	if !wantsRange(ctx) {
 		return nil, nil
@@ -77,7 +77,7 @@ func (c *Cache) openParts(ctx context.Context, id string, o origin.Origin, name 
 	known, ok := c.passed.get(id, c.cfg.Now())
 	if !ok {
 		if why == nil {
-			return nil, nil // it may well be stored
+			return nil, nil // it may be stored
 		}
 		obj, err := c.ask(ctx, id, o, name)
 		if err != nil {
@@ -92,18 +92,17 @@ func (c *Cache) openParts(ctx context.Context, id string, o origin.Origin, name 
 	return &partContent{meta: originMeta(id, known.obj, out), c: c, origin: o, name: name, obj: known.obj, why: known.why}, nil
 }
 
-// partContent is an image of which nothing is stored, read in ranges.
+// partContent is an image that is not stored and is read in ranges.
 type partContent struct {
 	meta
 	c      *Cache
 	origin origin.Origin
 	name   string
 	obj    origin.Object
-	why    error // it is not to be stored
+	why    error // why it is not to be stored
 }
 
-// CopyTo implements [Content]. A range is of the version that Info tells, or
-// fails.
+// CopyTo implements [Content]. It fails if the range is not of the version in Info.
 func (k *partContent) CopyTo(ctx context.Context, w io.Writer, off, n int64) (int64, error) {
 	if n < 0 || off+n > k.obj.Size {
 		n = k.obj.Size - off
@@ -125,7 +124,7 @@ func (k *partContent) CopyTo(ctx context.Context, w io.Writer, off, n int64) (in
 	return m, err
 }
 
-// copyWhole copies the whole image, which is verified as any that is passed
+// copyWhole copies the whole image, which is verified like any other that is passed
 // through.
 func (k *partContent) copyWhole(ctx context.Context, w io.Writer) (int64, error) {
 	content, err := k.c.passThrough(k.info.ID, k.origin, k.name, k.why).open(ctx, false)
@@ -135,7 +134,7 @@ func (k *partContent) copyWhole(ctx context.Context, w io.Writer) (int64, error)
 	defer content.Close()
 	if now := content.Info().Version; now != k.obj.Version {
 		k.c.passed.forget(k.info.ID)
-		return 0, fmt.Errorf("%w: %s became %s", origin.ErrChanged, k.obj.Version, now)
+		return 0, fmt.Errorf("%w: version %s became %s", origin.ErrChanged, k.obj.Version, now)
 	}
 	return content.CopyTo(ctx, w, 0, -1)
 }

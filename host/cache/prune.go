@@ -8,14 +8,14 @@ import (
 	"github.com/imgcache/imgcache-host/host/cache/evict"
 )
 
-// Prune removes images until the cache holds at most the wanted number of
-// bytes: o.MaxSize, which ignores watermarks and minimum age, or by default
-// the low watermark if the high one is passed. Pinned images stay. It returns
-// when the files are gone, except those that are still being read. In a dry run
-// it only says what it would remove.
+// Prune removes images until the cache holds at most o.MaxSize bytes; then
+// watermarks and minimum age do not count. By default, if the cache holds more than
+// the high watermark, it removes images down to the low one. Pinned images stay. It
+// returns when the files are gone, except those that are still being read. A dry
+// run only says what it would remove.
 func (c *Cache) Prune(ctx context.Context, o PruneOptions) (Result, error) {
 	if o.MaxSize != nil && *o.MaxSize < 0 {
-		return Result{}, fmt.Errorf("max_size is %d, want 0 or more bytes", *o.MaxSize)
+		return Result{}, fmt.Errorf("max_size is %d; expected 0 or more bytes", *o.MaxSize)
 	}
 	r := evict.Rule{MinAge: c.cfg.Prune.MinAge}
 	if o.MaxSize != nil {
@@ -38,8 +38,8 @@ func (c *Cache) Prune(ctx context.Context, o PruneOptions) (Result, error) {
 	return done, err
 }
 
-// excess returns what the cache holds in the eyes of a prune, what it is to
-// hold afterwards, which is as much when nothing has to leave, and why.
+// excess returns how many bytes count for a prune, how many are to be left, and the
+// purpose. If nothing has to leave, the two numbers are equal.
 func (c *Cache) excess(o PruneOptions) (held, target int64, why string) {
 	target, start := c.cfg.lowMark(), c.cfg.highMark()
 	if o.MaxSize != nil {
@@ -47,7 +47,7 @@ func (c *Cache) excess(o PruneOptions) (held, target int64, why string) {
 	}
 	bound := c.cfg.hard() && o.MaxSize == nil
 	held, why = c.held(bound), "by a prune"
-	if held <= start { // only what min_free needs has to leave
+	if held <= start { // images leave only for min_free
 		target = held
 	}
 	if missing := c.missing(); o.MaxSize == nil && held-missing < target {
@@ -60,10 +60,10 @@ func (c *Cache) excess(o PruneOptions) (held, target int64, why string) {
 	return max(held, target), target, why
 }
 
-// held is what a prune compares with its limit. A bound is on all usage; what
-// Glance compares is without files that no prune of its own removes, be they
-// ever so large: else it would empty the cache because of them, again and
-// again.
+// held returns the number of bytes that a prune compares with its limit. A hard
+// limit is on all bytes; bound says that it is meant. Otherwise, as with Glance,
+// files that no prune removes do not count: a large one would make each prune empty
+// the cache.
 func (c *Cache) held(bound bool) int64 {
 	total, pending := c.pool.State()
 	if bound {
@@ -73,21 +73,21 @@ func (c *Cache) held(bound bool) int64 {
 	return total - pending - others
 }
 
-// missing is how many bytes of min_free somebody else has filled, and images
-// have to give.
+// missing returns how many bytes images must give up so that min_free bytes are
+// free.
 func (c *Cache) missing() int64 {
 	short, err := c.free.Short(0)
 	if err != nil {
-		c.log.Warn("min_free is not kept", "error", err)
+		c.log.Warn("min_free cannot be kept: the free space of the file system is not known", "error", err)
 		return 0
 	}
 	_, pending := c.pool.State()
 	return short - pending
 }
 
-// Victims returns who would leave next, in order, at most limit of them. A
-// stateful policy is not asked, since a question moves it on: its standing
-// list is shown, which is empty while the cache is not half full.
+// Victims returns at most limit images in the order in which they would leave. A
+// stateful policy is not asked, since a question would change its state: Victims
+// returns its standing list, which is empty until the cache is half full.
 func (c *Cache) Victims(ctx context.Context, limit int) ([]Victim, error) {
 	list, err := c.evictor.Next(ctx)
 	victims := []Victim{}
@@ -97,8 +97,8 @@ func (c *Cache) Victims(ctx context.Context, limit int) ([]Victim, error) {
 	return victims, err
 }
 
-// pruneByItself prunes when the high watermark is passed, once the records
-// are there or have had their time.
+// pruneByItself prunes regularly. It begins when the records are merged, or when
+// they have not come for recordsPatience.
 func (c *Cache) pruneByItself(ctx context.Context) {
 	patience := time.NewTimer(recordsPatience)
 	defer patience.Stop()
@@ -113,7 +113,7 @@ func (c *Cache) pruneByItself(ctx context.Context) {
 	for {
 		c.recount()
 		if _, err := c.Prune(ctx, PruneOptions{}); err != nil && ctx.Err() == nil {
-			c.log.Error("prune", "error", err)
+			c.log.Error("the automatic prune failed", "error", err)
 		}
 		select {
 		case <-tick.C:
@@ -123,6 +123,6 @@ func (c *Cache) pruneByItself(ctx context.Context) {
 	}
 }
 
-// recordsPatience is how long the automatic prune waits for the records: it
-// must not guess at what is least used while that is about to be known.
+// recordsPatience is how long the automatic prune waits for the records. Without
+// them it does not know which images are used least.
 const recordsPatience = time.Minute

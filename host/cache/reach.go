@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// reach remembers which origins cannot confirm cached images, so that each
-// change is told once and not with each hit.
+// reach remembers which origins cannot confirm cached images, so that each change
+// of that is logged once and not with each hit.
 type reach struct {
 	log *slog.Logger
 	now func() time.Time
@@ -50,14 +50,14 @@ func (r *reach) answered(name string) {
 	}
 }
 
-// why returns why an origin does not confirm cached images.
+// why returns why an origin does not confirm cached images, or "".
 func (r *reach) why(name string) string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.failing[name].Error
 }
 
-// list returns the origins that fail, by name.
+// list returns the origins that fail, in the order of their names.
 func (r *reach) list() []OriginTrouble {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -8,11 +8,11 @@ import (
 	"github.com/imgcache/imgcache-host/sdk"
 )
 
-// Refresh asks the origin of an image now, however lately that was done, and
-// brings its version into the cache, if it is another one or none is cached. It
-// returns when that is there. Until then, and after an error, an older one stays;
-// whoever stops waiting does not stop a transfer that has begun. Errors wrap
-// [ErrBadID] or one of package origin, or say why the image was not stored.
+// Refresh asks the origin of an image now, even if it was asked a moment ago, and
+// fetches its version if another one or none is cached. It returns when that is
+// cached. Until then, and after an error, an older version stays. If the context
+// ends, a transfer that has begun goes on. Errors wrap [ErrBadID] or an error of
+// package origin, or say why the image was not stored.
 func (c *Cache) Refresh(ctx context.Context, id string) (ImageInfo, error) {
 	if !sdk.ValidID(id) {
 		return ImageInfo{}, badID(id)
@@ -35,9 +35,9 @@ func (c *Cache) Refresh(ctx context.Context, id string) (ImageInfo, error) {
 			}
 			return c.Image(id)
 		}
-		f, _, _ := c.follow(id, stale, request{wanted: true, queued: true}, o, name) // one that is wanted is not refused
+		f, _, _ := c.follow(id, stale, request{wanted: true, queued: true}, o, name) // a wanted image is never refused
 		if f == nil {
-			continue // it was committed just now, and may be the version of before
+			continue // it was committed just now, and may be the old version
 		}
 		f.mu.Lock()
 		f.wanted = true

@@ -66,7 +66,7 @@ func (p *parked) has(id string) bool {
 	return ok
 }
 
-// drop forgets a partial file that is gone.
+// drop forgets a partial file, which is gone.
 func (p *parked) drop(id, name string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -75,7 +75,7 @@ func (p *parked) drop(id, name string) {
 	}
 }
 
-// list returns them by age, the oldest first.
+// list returns all of them, the oldest first.
 func (p *parked) list() []parkedFill {
 	p.mu.Lock()
 	defer p.mu.Unlock()

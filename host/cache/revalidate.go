@@ -14,28 +14,28 @@ import (
 	"github.com/imgcache/imgcache-host/host/store"
 )
 
-// originTimeout bounds a question to the origin on behalf of a cached image:
-// after it the image is served as it is.
+// originTimeout bounds a question to the origin about a cached image. After that
+// the image is served without an answer.
 const originTimeout = 5 * time.Second
 
-// known is what is kept with an image of what its origin said.
+// known is what is stored with an image about what its origin said.
 type known struct {
 	Validators     origin.Validators `json:"validators"`
 	MustRevalidate bool              `json:"must_revalidate,omitempty"` // it must not be served stale
-	Written        bool              `json:"written,omitempty"`         // a client brought it: it is not the origin's
+	Written        bool              `json:"written,omitempty"`         // a client wrote it: it does not come from the origin
 }
 
-// label returns k as it is kept.
+// label returns k as it is stored.
 func (k known) label() string {
 	b, err := json.Marshal(k)
 	if err != nil {
-		panic(err) // there is nothing in it that JSON lacks
+		panic(err) // every field can be written as JSON
 	}
 	return string(b)
 }
 
-// knownOf returns what is known of a stored image. Of one that another program
-// or an older version of this one stored it is what its version tells.
+// knownOf returns what is known about a stored image. If another program, or an
+// older version of this one, stored it, only the version says something.
 func knownOf(info store.Info) known {
 	var k known
 	if info.Label != "" && json.Unmarshal([]byte(info.Label), &k) == nil {
@@ -49,27 +49,27 @@ func knownOf(info store.Info) known {
 	return k
 }
 
-// finding is what a question to the origin about a cached image has found.
+// finding is the result of a question to the origin about a cached image.
 type finding struct {
 	changed bool  // the origin has another version
-	stale   bool  // the origin could not say; the image is served all the same
-	err     error // the image is not to be served
+	stale   bool  // the origin did not answer; the image is served all the same
+	err     error // not nil: the image is not to be served
 }
 
-// question is one on its way. Any number of requests wait for it.
+// question is a question to an origin. Any number of requests wait for its answer.
 type question struct {
 	done    chan struct{}
 	finding finding // once done is closed
 }
 
-// questions are those on their way, by image.
+// questions holds the questions that were not answered yet, by image.
 type questions struct {
 	mu      sync.Mutex
 	running map[*index.Image]*question
 }
 
-// join returns the question about an image that is on its way, or a new one,
-// which the caller has to ask.
+// join returns the unanswered question about an image, or a new one. ours says that
+// it is new and that the caller has to ask it.
 func (qs *questions) join(im *index.Image) (q *question, ours bool) {
 	qs.mu.Lock()
 	defer qs.mu.Unlock()
@@ -84,7 +84,7 @@ func (qs *questions) join(im *index.Image) (q *question, ours bool) {
 	return q, true
 }
 
-// end tells everybody who waits what was found.
+// end gives the answer to everybody who waits for it.
 func (qs *questions) end(im *index.Image, found finding) {
 	qs.mu.Lock()
 	q := qs.running[im]
@@ -96,15 +96,15 @@ func (qs *questions) end(im *index.Image, found finding) {
 
 type freshKey struct{}
 
-// WithFresh makes the requests of a context have the origin asked now, however
-// lately that was done.
+// WithFresh says that for the requests of a context the origin is asked now, even if
+// it was asked a moment ago.
 func WithFresh(ctx context.Context) context.Context { return context.WithValue(ctx, freshKey{}, true) }
 
-// WantsFresh reports whether a context is that of WithFresh.
+// WantsFresh reports whether a context comes from [WithFresh].
 func WantsFresh(ctx context.Context) bool { return ctx.Value(freshKey{}) != nil }
 
-// revalidate finds out whether a cached image is still the one of its origin, by
-// asking that if it is due. The error is that of the context.
+// revalidate finds out whether a cached image is still that of its origin, and asks
+// the origin if that is due. The error is that of the context.
 func (c *Cache) revalidate(ctx context.Context, k *cachedContent) (finding, error) {
 	now, terms := c.cfg.Now(), k.source.Terms()
 	switch {
@@ -114,7 +114,7 @@ func (c *Cache) revalidate(ctx context.Context, k *cachedContent) (finding, erro
 	case k.im.Check.Paused(now):
 		if found := unconfirmed(knownOf(k.file.Info()), terms, errPaused); found.err == nil {
 			return found, nil
-		} // who may not serve it stale has to ask
+		} // if it must not be served stale, the origin is asked all the same
 	}
 	q, ours := c.questions.join(k.im)
 	if ours {
@@ -143,7 +143,7 @@ func (c *Cache) confirm(im *index.Image, info store.Info, o origin.Origin, name 
 	defer cancel()
 	obj, err := c.ask(ctx, info.ID, o, name)
 	if err == nil && obj.Refused.NotAnImage() {
-		err = fmt.Errorf("%w: what it sends is no image: %s", origin.ErrUnavailable, obj.Refused)
+		err = fmt.Errorf("%w: it did not send an image: %s", origin.ErrUnavailable, obj.Refused)
 	}
 	if err != nil {
 		return c.notConfirmed(im, stored, o, err)
@@ -152,24 +152,24 @@ func (c *Cache) confirm(im *index.Image, info store.Info, o origin.Origin, name 
 	c.reach.answered(o.Name())
 	verdict, why := origin.Judge(stored.Validators, obj.Validators(), terms)
 	if verdict == origin.Unknown && info.Label == "" && info.Version == "" {
-		verdict = origin.Same // another program stored it, and nobody can know better
+		verdict = origin.Same // another program stored it, and there is no way to know better
 	}
 	if verdict == origin.Same {
 		im.Check.Confirm(now, terms.TrustFor(obj.Caching))
 		return finding{}
 	}
 	im.Check.Refute()
-	c.log.Info("the origin has another version", "image", info.ID, "cached", info.Version, "origin", obj.Version, "by", string(why))
+	c.log.Info("the origin has another version; the image is fetched again", "image", info.ID, "cached", info.Version, "origin", obj.Version, "by", string(why))
 	return finding{changed: true}
 }
 
-// forever is for how long an image is trusted that is not the origin's.
+// forever is how long an image that does not come from the origin is trusted.
 const forever = time.Duration(1<<63 - 1)
 
 // errPaused says that the origin could not be asked a moment ago.
 var errPaused = fmt.Errorf("%w: it could not confirm the image a moment ago", origin.ErrUnavailable)
 
-// notConfirmed says what becomes of an image that the origin does not confirm.
+// notConfirmed says what happens to an image that the origin does not confirm.
 func (c *Cache) notConfirmed(im *index.Image, stored known, o origin.Origin, err error) finding {
 	var f *origin.Failure
 	credential := errors.As(err, &f) && f.Credential
@@ -191,20 +191,19 @@ func (c *Cache) notConfirmed(im *index.Image, stored known, o origin.Origin, err
 	return unconfirmed(stored, o.Terms(), err)
 }
 
-// unconfirmed says whether an image is served of which the origin could not be
-// asked, for the reason err.
+// unconfirmed says whether an image is served although the origin could not be
+// asked about it, because of err.
 func unconfirmed(stored known, terms origin.Terms, err error) finding {
 	switch {
 	case terms.FailWhenDown:
 		return finding{err: fmt.Errorf("the origin cannot confirm the cached image, and on_origin_down is \"fail\": %w", err)}
 	case stored.MustRevalidate && !terms.IgnoreCacheControl:
-		return finding{err: fmt.Errorf("the origin cannot confirm the cached image, and forbids to serve it without that: %w", err)}
+		return finding{err: fmt.Errorf("the origin cannot confirm the cached image, and its Cache-Control forbids serving it unconfirmed: %w", err)}
 	}
 	return finding{stale: true}
 }
 
-// ask asks an origin for an image, unless it answered just now that it has
-// none.
+// ask asks an origin to describe an image, unless it refused that a moment ago.
 func (c *Cache) ask(ctx context.Context, id string, o origin.Origin, name string) (origin.Object, error) {
 	if err := c.absent.err(id, c.cfg.Now()); err != nil {
 		return origin.Object{}, err
@@ -220,9 +219,9 @@ func digestVersion(v string) bool {
 	return ok && strength[algorithm] > 0
 }
 
-// deliversNothing reports whether a fill in place of a cached image brought
-// nothing, though the origin had announced another version: then the cached one
-// is served, unless the configuration forbids it.
+// deliversNothing reports whether a cached image is served because a fill to replace
+// it failed with err: the origin has announced another version and cannot deliver
+// it. The configuration may forbid that.
 func (c *Cache) deliversNothing(im *index.Image, o origin.Origin, err error) bool {
 	if !errors.Is(err, origin.ErrUnavailable) && !errors.Is(err, origin.ErrChanged) || o.Terms().FailWhenDown {
 		return false

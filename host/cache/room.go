@@ -8,15 +8,15 @@ import (
 	"github.com/imgcache/imgcache-host/host/cache/internal/space"
 )
 
-// roomSearch is a reservation that is sought beside a transfer.
+// roomSearch is the search for room for a transfer that is already running.
 type roomSearch struct {
-	done   chan struct{} // closed when err stands
+	done   chan struct{} // closed when err is final
 	cancel context.CancelFunc
 	err    error
 }
 
-// seekRoom starts to reserve the first part of an image of size bytes; -1:
-// unknown.
+// seekRoom starts to reserve room for the first part of an image of size bytes; -1:
+// the size is not known.
 func (c *Cache) seekRoom(ctx context.Context, size int64, to *space.Reservation) *roomSearch {
 	ctx, cancel := context.WithCancel(ctx)
 	r := &roomSearch{done: make(chan struct{}), cancel: cancel}
@@ -30,19 +30,21 @@ func (c *Cache) seekRoom(ctx context.Context, size int64, to *space.Reservation)
 }
 
 const (
-	// growthStep is what is reserved at least at a time; less in a small cache.
+	// growthStep is how many bytes are reserved at least at a time; in a small
+	// cache it is less.
 	growthStep = 16 << 20
-	// maxStep is what is reserved at most at a time: what a fast link brings
-	// while an image is evicted.
+	// maxStep is how many bytes are reserved at most at a time: a fast link
+	// brings so many while an image is evicted.
 	maxStep = 256 << 20
 )
 
-// growth is the least that is reserved at a time.
+// growth returns the least number of bytes that are reserved at a time.
 func (c *Cache) growth() int64 { return min(growthStep, c.cfg.MaxSize/16) }
 
-// step returns how many bytes are reserved next for an image of size bytes, or
-// -1, of which have bytes came and reserved ones are reserved. It is as much
-// again as has come: nobody makes others leave by what he announces.
+// step returns how many bytes are reserved next for an image of size bytes; -1: the
+// size is not known. have is how many bytes have come, and reserved how many are
+// reserved. As many are reserved again as have come, so that an origin cannot make
+// other images leave by announcing a large size.
 func (c *Cache) step(size, reserved, have int64) int64 {
 	n := min(max(have, c.growth()), maxStep)
 	if size >= 0 {
@@ -51,27 +53,27 @@ func (c *Cache) step(size, reserved, have int64) int64 {
 	return n
 }
 
-// fits returns why there can never be room for an image of size bytes, or nil. To
-// evict others would not help.
+// fits returns why there can never be room for an image of size bytes, however many
+// images are evicted, or nil.
 func (c *Cache) fits(size int64) error {
 	if !c.cfg.hard() {
 		return nil
 	}
 	if size > c.cfg.MaxSize {
-		return fmt.Errorf("%w: the image needs %d bytes, max_size is %d", ErrNoSpace, size, c.cfg.MaxSize)
+		return fmt.Errorf("%w: the image needs %d bytes, but max_size is %d", ErrNoSpace, size, c.cfg.MaxSize)
 	}
 	if _, pinned := c.pinned(); size > c.cfg.MaxSize-pinned {
-		return fmt.Errorf("%w: the image needs %d bytes, and pinned images hold %d of the %d of max_size", ErrNoSpace, size, pinned, c.cfg.MaxSize)
+		return fmt.Errorf("%w: the image needs %d bytes, but pinned images hold %d of the %d of max_size", ErrNoSpace, size, pinned, c.cfg.MaxSize)
 	}
 	return nil
 }
 
-// roomKnown is how long the first bytes wait for the answer, so that clients are
-// told with them whether the image is stored: where nothing has to leave it takes
-// less, and nobody notices more.
+// roomKnown is how long the first bytes wait for the answer, so that the response
+// can say whether the image is stored. If nothing has to leave, the answer comes
+// sooner, and a client does not notice such a delay.
 const roomKnown = 20 * time.Millisecond
 
-// soon returns when the answer is there, or will be long in coming.
+// soon waits for the answer, but at most for roomKnown.
 func (r *roomSearch) soon(ctx context.Context) {
 	limit := time.NewTimer(roomKnown)
 	defer limit.Stop()
@@ -82,8 +84,8 @@ func (r *roomSearch) soon(ctx context.Context) {
 	}
 }
 
-// poll reports whether the room is granted; with wait it waits for the
-// answer, which comes within roomPatience. The error is the refusal.
+// poll reports whether there is room already. With wait it waits for the answer,
+// which comes within roomPatience. The error says why there is no room.
 func (r *roomSearch) poll(ctx context.Context, wait bool) (bool, error) {
 	if wait {
 		<-r.done
@@ -104,10 +106,9 @@ func (r *roomSearch) end() {
 	<-r.done
 }
 
-// reserve adds n bytes to a reservation, for which victims leave if need be.
-// It gives up after roomPatience, at once when nothing can be evicted, with an
-// error wrapping ErrNoSpace. After a start nothing is reserved before the files
-// are counted.
+// reserve adds n bytes to a reservation, and evicts images for them if necessary.
+// It gives up after roomPatience, or at once if nothing can be evicted; the error
+// wraps ErrNoSpace. After a start nothing is reserved until the files are counted.
 func (c *Cache) reserve(ctx context.Context, n int64, to *space.Reservation) error {
 	if err := c.fits(to.Bytes() + n); err != nil {
 		return err
@@ -117,7 +118,7 @@ func (c *Cache) reserve(ctx context.Context, n int64, to *space.Reservation) err
 	}
 	patience := time.NewTimer(roomPatience)
 	defer patience.Stop()
-	if c.cfg.hard() { // what the directory holds is known only then
+	if c.cfg.hard() { // only after the scan is it known what the directory holds
 		select {
 		case <-c.scanned:
 		case <-patience.C:
@@ -140,10 +141,10 @@ func (c *Cache) reserve(ctx context.Context, n int64, to *space.Reservation) err
 			continue
 		}
 		if short > 0 && short > c.evictor.Evictable() {
-			return c.tooLittleFree(n, short) // to evict all would not help
+			return c.tooLittleFree(n, short) // evicting all images would not help
 		}
 		if !c.evictor.MakeRoom(n, short, fmt.Sprintf("to make room for %d bytes", to.Bytes()+n)) {
-			return fmt.Errorf("%w: %d bytes are wanted and nothing can be evicted", ErrNoSpace, n)
+			return fmt.Errorf("%w: %d bytes are needed, but nothing can be evicted", ErrNoSpace, n)
 		}
 		select {
 		case <-released:
@@ -156,7 +157,7 @@ func (c *Cache) reserve(ctx context.Context, n int64, to *space.Reservation) err
 	}
 }
 
-// tooLittleFree says why room for n bytes cannot be had.
+// tooLittleFree says why the file system has no room for n bytes.
 func (c *Cache) tooLittleFree(n, short int64) error {
-	return fmt.Errorf("%w: the file system lacks %d bytes for %d more and the %d of min_free", ErrNoSpace, short, n, c.cfg.Prune.MinFree)
+	return fmt.Errorf("%w: %d bytes are needed and %d must stay free (min_free), but the file system has %d too few", ErrNoSpace, n, c.cfg.Prune.MinFree, short)
 }

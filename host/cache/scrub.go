@@ -16,40 +16,40 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// ScrubReport says what a scrub found. Images that were evicted, deleted or
-// replaced meanwhile are in none of it.
+// ScrubReport says what a scrub found. It does not count images that were evicted,
+// deleted or replaced meanwhile.
 type ScrubReport struct {
-	Images  int       `json:"images"`  // that are right
-	Adopted int       `json:"adopted"` // of these, how many were not verified on read before
-	Bytes   int64     `json:"bytes"`   // that were read
-	Bad     []Finding `json:"bad"`     // whose file is in invalid/ now
-	Unread  []Finding `json:"unread"`  // of which nothing can be said
+	Images  int       `json:"images"`  // number of correct images
+	Adopted int       `json:"adopted"` // of these, the number that got a block table only now
+	Bytes   int64     `json:"bytes"`   // number of bytes that were read
+	Bad     []Finding `json:"bad"`     // images whose file is in invalid/ now
+	Unread  []Finding `json:"unread"`  // images that could not be checked
 }
 
-// Finding is what is the matter with an image.
+// Finding says what is wrong with an image.
 type Finding struct {
 	ID     string `json:"id"`
 	Name   string `json:"name,omitempty"` // as in [ImageInfo]
 	Reason string `json:"reason"`
 }
 
-// ScrubProgress is how far a scrub is.
+// ScrubProgress says how far a scrub is.
 type ScrubProgress struct {
 	ID         string    `json:"id"`     // of the image that is being read
-	Images     int       `json:"images"` // that are done
-	Bytes      int64     `json:"bytes"`  // that are done
+	Images     int       `json:"images"` // number that are done
+	Bytes      int64     `json:"bytes"`  // number that are done
 	TotalBytes int64     `json:"total_bytes"`
-	Total      int       `json:"total"` // images
+	Total      int       `json:"total"` // number of images
 	Bad        int       `json:"bad"`
 	Started    time.Time `json:"started"`
 }
 
-// scrubs is what the scrubs of a cache have in common.
+// scrubs is what the scrubs of a cache share.
 type scrubs struct {
 	rate *rate.Limiter // of all together; nil: no bound
 
 	mu      sync.Mutex
-	running *ScrubProgress // of the one of the whole cache; nil: none runs
+	running *ScrubProgress // of the scrub of the whole cache; nil: none is running
 }
 
 func newScrubs(cfg Config) *scrubs {
@@ -71,22 +71,22 @@ func (s *scrubs) progress() *ScrubProgress {
 	return &p
 }
 
-// Scrub reads every cached image, the one first that was not checked for
-// longest, and so goes on where an earlier one was stopped. See [Cache.Verify].
+// Scrub reads every cached image. It begins with the image that was not checked for
+// longest, and so continues where an earlier scrub was stopped. See [Cache.Verify].
 func (c *Cache) Scrub(ctx context.Context) (ScrubReport, error) {
 	return c.Verify(ctx, nil, func(ScrubProgress) {})
 }
 
-// Verify reads images, all or those named, a block at a time within the scrub's
-// rate, and checks them. One that is wrong is quarantined. One that has no
-// block table, as it was stored by another program, gets one, unless it differs
-// from the digest that is its version or that its origin declares. Tell is
-// called after each block.
+// Verify reads all images, or those with the given ids, block by block within the
+// bandwidth of scrubs, and checks them. A bad image is quarantined. An image
+// without a block table, which another program has stored, is compared with the
+// digest in its version or from its origin; if it does not differ, it gets a table.
+// tell is called after each block.
 //
-// A bad image is no error. When the context ends, or the cache is closed, the
-// report says what was found until then. The error is ErrNotFound when a named
-// image is not cached, and ErrConflict when all are to be read while another
-// call does that.
+// A bad image is not an error. If the context ends or the cache is closed, the
+// report says what was found until then. The error wraps ErrNotFound if a named
+// image is not cached, and ErrConflict if another call is reading all images
+// already.
 func (c *Cache) Verify(ctx context.Context, ids []string, tell func(ScrubProgress)) (ScrubReport, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -125,13 +125,13 @@ func (c *Cache) Verify(ctx context.Context, ids []string, tell func(ScrubProgres
 type scrub struct {
 	c      *Cache
 	tell   func(ScrubProgress)
-	whole  bool // it is the one of the whole cache
+	whole  bool // it reads the whole cache
 	at     ScrubProgress
 	report ScrubReport
 }
 
-// choose returns the images to read, the one first that was not checked for
-// longest.
+// choose returns the images to read, beginning with the one that was not checked
+// for longest.
 func (s *scrub) choose(ids []string) ([]ImageInfo, error) {
 	var images []ImageInfo
 	for _, id := range ids {
@@ -157,7 +157,7 @@ func (s *scrub) choose(ids []string) ([]ImageInfo, error) {
 	return images, nil
 }
 
-// enter makes the scrub the one of the whole cache.
+// enter makes the scrub the only one of the whole cache.
 func (s *scrub) enter() error {
 	s.c.scrubs.mu.Lock()
 	defer s.c.scrubs.mu.Unlock()
@@ -188,8 +188,8 @@ func (s *scrub) advance(n int64) {
 	s.tell(s.at)
 }
 
-// leftAloneFor is how long a file that nobody vouches for must have been left
-// alone, lest one be judged that somebody is still copying into the cache.
+// leftAloneFor is how long a file without a block table must not have been changed
+// before it is checked: somebody may still be copying it into the cache.
 const leftAloneFor = time.Minute
 
 // verify reads one image. The error is that of the context.
@@ -199,7 +199,7 @@ func (s *scrub) verify(ctx context.Context, id string) error {
 	case errors.Is(err, fs.ErrNotExist):
 		return nil
 	case errors.Is(err, store.ErrCorrupt):
-		_ = s.c.quarantineUnopened(id, err) // that there is no image any more
+		_ = s.c.quarantineUnopened(id, err) // the error says only that the image is gone
 		s.report.Bad = append(s.report.Bad, Finding{id, s.c.nameOf(id, ""), err.Error()})
 		return nil
 	case err != nil:
@@ -209,7 +209,7 @@ func (s *scrub) verify(ctx context.Context, id string) error {
 	defer file.Close()
 	info := file.Info()
 	if !info.Verified && s.c.age(info.ModTime) < leftAloneFor {
-		s.unread(id, errors.New("the file was changed a moment ago, and may not be whole yet"))
+		s.unread(id, errors.New("the file was changed less than a minute ago and may not be complete yet"))
 		return nil
 	}
 	im := s.c.index.Found(info)
@@ -245,8 +245,8 @@ func (s *scrub) verify(ctx context.Context, id string) error {
 	return nil
 }
 
-// read reads the blocks of an image and shows them to a. It reports whether
-// all were there and right, and the image is still the same.
+// read reads the blocks of an image and gives them to a. It reports whether all of
+// them were correct and the image is still cached.
 func (s *scrub) read(ctx context.Context, file *store.Image, im *index.Image, a *appraisal) (bool, error) {
 	buf := blocks.get()
 	defer blocks.put(buf)
@@ -256,7 +256,7 @@ func (s *scrub) read(ctx context.Context, file *store.Image, im *index.Image, a 
 		}
 		removed, idle := s.c.index.Idle(im, s.c.cfg.Now())
 		if removed {
-			return false, nil // and let the space go
+			return false, nil // closing the file frees its space
 		}
 		block, err := file.ReadBlock(n, buf)
 		switch {
@@ -268,7 +268,7 @@ func (s *scrub) read(ctx context.Context, file *store.Image, im *index.Image, a 
 		}
 		a.write(block)
 		if idle {
-			file.Forget(n) // memory is for what clients read
+			file.Forget(n) // the page cache is for images that clients read
 		}
 		s.report.Bytes += int64(len(block))
 		s.advance(int64(len(block)))
@@ -287,13 +287,13 @@ func (s *scrub) pause(ctx context.Context, n int64) error {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
-		return fmt.Errorf("wait for the turn of %d bytes: %w", n, err)
+		return fmt.Errorf("wait for the bandwidth for %d bytes: %w", n, err)
 	}
 	return nil
 }
 
 func (s *scrub) bad(im *index.Image, why error) {
-	if s.c.quarantine(im, why) { // else it has left the cache, for this reason or another
+	if s.c.quarantine(im, why) { // otherwise it had left the cache already
 		s.report.Bad = append(s.report.Bad, Finding{im.ID, s.c.nameOf(im.ID, s.c.index.View(im).File.Name), why.Error()})
 	}
 }

@@ -10,25 +10,25 @@ import (
 	"github.com/imgcache/imgcache-host/host/origin"
 )
 
-// segment is a part of an image that is ahead of its fill. A client that wanted
-// it fetches it, and it is written in place, so that a download in several parts
-// at once costs the origin one image. The fill takes it up when it gets there.
-// Its fields belong to the fill's mutex.
+// segment is a part of an image that is ahead of its fill. A client that asked for
+// it fetches it and writes it into the staged file, so that a download in several
+// parts at once costs the origin one image. The fill uses it when it gets there.
+// Its fields are guarded by the fill's mutex.
 type segment struct {
 	from    int64
-	have    int64 // the bytes [from, have) are in the staged file
-	to      int64 // where it ends, if nothing breaks off
-	active  bool  // somebody fetches it
-	writing bool  // a write is on its way
-	moved   time.Time
+	have    int64     // the bytes [from, have) are in the staged file
+	to      int64     // where it ends, unless its transfer breaks off
+	active  bool      // a client is fetching it
+	writing bool      // a write into the staged file is running
+	moved   time.Time // when the last bytes came
 }
 
-// segmentPatience is how long the fill waits for a part that is being fetched
-// without a byte coming: a client that reads slowly must not hold up the others.
+// segmentPatience is how long the fill waits for a segment while no bytes come: a
+// client that reads slowly must not delay the others.
 const segmentPatience = 5 * time.Second
 
-// claimSegment returns the part of [pos, end) that the caller is to fetch and
-// store, or nil if nothing of it can be stored.
+// claimSegment returns a segment, the first part of [pos, end), which the caller
+// must fetch and store, or nil if it cannot be stored.
 func (f *fill) claimSegment(pos, end int64) *segment {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -37,7 +37,7 @@ func (f *fill) claimSegment(pos, end int64) *segment {
 	}
 	for _, s := range f.segments {
 		if pos >= s.from && pos < s.to {
-			return nil // another client was faster
+			return nil // another client fetches it
 		}
 		if s.from > pos {
 			end = min(end, s.from)
@@ -48,8 +48,8 @@ func (f *fill) claimSegment(pos, end int64) *segment {
 	return s
 }
 
-// aheadLocked returns up to where bytes from pos on can be read that are ahead of
-// the fill, and whether more of them are on their way. The caller holds f.mu.
+// aheadLocked returns up to where bytes from pos on can be read in a segment, and
+// whether more of them are being fetched. The caller holds f.mu.
 func (f *fill) aheadLocked(pos int64) (readable int64, coming bool) {
 	for _, s := range f.segments {
 		if pos >= s.from && pos < s.to {
@@ -59,8 +59,8 @@ func (f *fill) aheadLocked(pos int64) (readable int64, coming bool) {
 	return 0, false
 }
 
-// keep stores p, which belongs at offset at, for a segment. It reports false when
-// the segment is no longer the caller's, or cannot be stored.
+// keep stores p of a segment at the offset at. It returns false if the fill has
+// taken the segment from the caller, or p cannot be stored.
 func (f *fill) keep(ctx context.Context, s *segment, p []byte, at int64) bool {
 	if f.grow(ctx, int64(len(p))) != nil {
 		return false
@@ -83,13 +83,13 @@ func (f *fill) keep(ctx context.Context, s *segment, p []byte, at int64) bool {
 	return err == nil
 }
 
-// endSegment says that nothing more will come.
+// endSegment says that no more bytes of a segment will come.
 func (f *fill) endSegment(s *segment) {
 	f.update(func() { s.active, s.to = false, s.have })
 }
 
-// fetchSegment copies what the caller claimed to w, and stores it. It goes on
-// when that cannot be stored any more.
+// fetchSegment copies the claimed segment from the origin to w, and stores it. If it
+// can no longer be stored, it is still copied to w.
 func (k *fillContent) fetchSegment(ctx context.Context, w io.Writer, s *segment, buf []byte) (n int64, err error) {
 	f, end := k.f, s.to
 	defer f.endSegment(s)
@@ -125,8 +125,8 @@ func (k *fillContent) fetchSegment(ctx context.Context, w io.Writer, s *segment,
 	return pos - s.from, nil
 }
 
-// inflow gives a fill its bytes in order: from the origin, and where clients have
-// fetched parts ahead, from the staged file.
+// inflow gives a fill its bytes in order: from the origin or, where clients have
+// fetched segments, from the staged file.
 type inflow struct {
 	f      *fill
 	stream *fetch
@@ -160,8 +160,9 @@ func (s *inflow) read(ctx context.Context, p []byte) (n int, stored bool, err er
 	return n, false, err
 }
 
-// nextSegmentLocked returns the segment in which the byte at is, or else where
-// the next one begins; -1: there is none. The caller holds f.mu.
+// nextSegmentLocked returns the segment that contains the offset at. If there is
+// none, limit is where the next one begins; -1: there is no next one. The caller
+// holds f.mu.
 func (f *fill) nextSegmentLocked(at int64) (s *segment, limit int64) {
 	limit = -1
 	for _, s := range f.segments {
@@ -175,8 +176,8 @@ func (f *fill) nextSegmentLocked(at int64) (s *segment, limit int64) {
 	return nil, limit
 }
 
-// readSegment waits for bytes of a segment and reads them from the staged file.
-// It returns none when the segment has ended before them.
+// readSegment waits for bytes of a segment and reads them from the staged file. It
+// returns 0 if the segment has ended before the fill's offset.
 func (s *inflow) readSegment(ctx context.Context, seg *segment, p []byte) (int, error) {
 	f := s.f
 	s.stream.pause() // the origin may serve one transfer at a time
@@ -185,7 +186,7 @@ func (s *inflow) readSegment(ctx context.Context, seg *segment, p []byte) (int, 
 		at, have, active, changed := f.state.have, seg.have, seg.active, f.changed
 		stalled := time.Since(seg.moved) >= segmentPatience
 		if active && have <= at && stalled && !seg.writing {
-			seg.active, seg.to, active = false, have, false // the fill goes on by itself
+			seg.active, seg.to, active = false, have, false // the fill fetches the rest itself
 		}
 		f.mu.Unlock()
 		switch {

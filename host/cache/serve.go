@@ -21,13 +21,13 @@ type cachedContent struct {
 	file   *store.Image
 	source origin.Origin // where to go on when a block is bad; may be nil
 	name   string
-	client string // who reads it; "": nobody in particular
+	client string // who reads it; "": unknown
 }
 
-// CopyTo checks each block against the block table in the read that serves
-// it, or sends it unread, as the configuration wants. When a block is bad the
-// image is quarantined and the rest comes from the origin, if that still has
-// the same version.
+// CopyTo reads each block, checks it against the block table and writes it; or the
+// kernel sends it unread, if the configuration says so. If a block is bad, the image
+// is quarantined and the rest comes from the origin, if that still has the same
+// version.
 func (k *cachedContent) CopyTo(ctx context.Context, w io.Writer, off, n int64) (int64, error) {
 	size := k.im.Size
 	end := size
@@ -69,7 +69,8 @@ func (k *cachedContent) copyBlocks(ctx context.Context, w io.Writer, pos, end in
 	return pos, nil
 }
 
-// copyBlock writes what [pos, end) has of one block, which it reads and checks.
+// copyBlock reads and checks the block that contains pos, and writes the part of it
+// that is in [pos, end).
 func (k *cachedContent) copyBlock(w io.Writer, pos, end int64, buf []byte) (int64, error) {
 	n := pos / blockSize
 	block, err := k.file.ReadBlock(n, buf)
@@ -84,7 +85,7 @@ func (k *cachedContent) copyBlock(w io.Writer, pos, end int64, buf []byte) (int6
 	return int64(m), err
 }
 
-// unread returns how many bytes from pos on may go out without being read.
+// unread returns how many bytes from pos on may be sent without being checked.
 func (k *cachedContent) unread(w io.Writer, pos, end int64) int64 {
 	if _, ok := w.(io.ReaderFrom); !ok {
 		return 0
@@ -99,9 +100,9 @@ func (k *cachedContent) unread(w io.Writer, pos, end int64) int64 {
 	}
 }
 
-// sendUnread lets the kernel send n bytes from pos on. Where it fails the next
-// block goes the other way, which tells whether the file or the client is to
-// blame; a client that takes nothing has had its time.
+// sendUnread lets the kernel send n bytes from pos on. If that fails, the next block
+// is read and written instead, which shows whether the file or the client causes the
+// error. If the client took nothing until its deadline, that is not tried.
 func (k *cachedContent) sendUnread(w io.Writer, pos, n int64, buf []byte) (int64, error) {
 	m, err := k.file.Send(w.(io.ReaderFrom), pos, n)
 	if m == n {
@@ -114,11 +115,11 @@ func (k *cachedContent) sendUnread(w io.Writer, pos, n int64, buf []byte) (int64
 	return m + rest, err
 }
 
-// repair copies [pos, end) from the origin's copy of the same version, each
-// block checked against the table too.
+// repair copies [pos, end) from the origin, which must have the same version. Each
+// block is checked against the table.
 func (k *cachedContent) repair(ctx context.Context, w io.Writer, pos, end int64) (int64, error) {
 	if k.source == nil || k.info.Version == "" {
-		return pos, fmt.Errorf("%w: block at %d is corrupt and no origin can replace it", ErrVerify, pos)
+		return pos, fmt.Errorf("%w: the block at offset %d is corrupt, and no origin can replace it", ErrVerify, pos)
 	}
 	first := pos - pos%blockSize // only whole blocks can be checked
 	last := min(k.im.Size, (end+blockSize-1)/blockSize*blockSize)
@@ -136,7 +137,7 @@ func (k *cachedContent) repair(ctx context.Context, w io.Writer, pos, end int64)
 			return pos, fmt.Errorf("%w: replace corrupt block: %w", origin.ErrUnavailable, err)
 		}
 		if err := k.file.Check(at/blockSize, block); err != nil {
-			return pos, fmt.Errorf("%w: what the origin sends is not what it sent before: %w", ErrVerify, err)
+			return pos, fmt.Errorf("%w: the origin sends other bytes for this version than before: %w", ErrVerify, err)
 		}
 		m, err := w.Write(block[pos-at : min(int64(len(block)), end-at)])
 		pos += int64(m)

@@ -15,7 +15,7 @@ func (c *Cache) enterFill(ctx context.Context) (leave func(), err error) {
 	}
 }
 
-// throttle waits until n bytes more may be fetched, n being at most a block.
+// throttle waits until n more bytes may be fetched. n is at most a block.
 func (c *Cache) throttle(ctx context.Context, n int) error {
 	if c.rate == nil || n == 0 {
 		return nil
