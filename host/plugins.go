@@ -222,7 +222,7 @@ func (h *Host) spec(c config.PluginConfig) (plugin.Spec, error) {
 		}
 		if spec.Path != "" {
 			if _, err := os.Stat(spec.Path); errors.Is(err, fs.ErrNotExist) {
-				return spec, c.Missing(spec.Path)
+				return spec, c.Missing(block)
 			}
 			return spec, nil
 		}

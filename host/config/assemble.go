@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 
@@ -53,7 +54,7 @@ func (d *decoder) unique(b *hcl.Block) bool {
 func (d *decoder) block(c *Config, b *hcl.Block) {
 	switch b.Type {
 	case "node":
-		d.decode(b.Body, b.DefRange, c.Node.body())
+		d.nodeAt = d.decode(b.Body, b.DefRange, c.Node.body())
 	case "log":
 		d.decode(b.Body, b.DefRange, c.Log.body())
 	case "shutdown":
@@ -92,6 +93,7 @@ func (d *decoder) listener(c *Config, b *hcl.Block) {
 	l := defaultListener(b.Labels[0])
 	l.Name = b.Labels[1]
 	at := d.decode(b.Body, b.DefRange, l.body())
+	d.listeners[l.Name] = at
 	d.checkListener(l, at)
 	c.Listeners = append(c.Listeners, l)
 }
@@ -144,7 +146,7 @@ func (d *decoder) pin(c *Config, b *hcl.Block) {
 	p := Pin{Name: b.Labels[0]}
 	at := d.decode(b.Body, b.DefRange, p.body())
 	d.checkPin(p, at)
-	d.wanted = append(d.wanted, wantedImages{p.Images, at.of("images")})
+	d.wanted = append(d.wanted, wantedImages{p.Images, at})
 	c.Pins = append(c.Pins, p)
 }
 
@@ -152,7 +154,7 @@ func (d *decoder) schedule(c *Config, b *hcl.Block) {
 	s := Schedule{Name: b.Labels[0]}
 	at := d.decode(b.Body, b.DefRange, s.body())
 	d.checkSchedule(s, at)
-	d.wanted = append(d.wanted, wantedImages{s.Images, at.of("images")})
+	d.wanted = append(d.wanted, wantedImages{s.Images, at})
 	c.Schedules = append(c.Schedules, s)
 }
 
@@ -161,6 +163,7 @@ func (d *decoder) plugin(c *Config, b *hcl.Block) {
 	p.Name = b.Labels[0]
 	at := d.decode(b.Body, b.DefRange, p.body())
 	d.checkPlugin(&p, at)
+	p.hidden = cmp.Or(at.hidden["command"], at.hidden["wasm"])
 	c.Plugins = append(c.Plugins, p)
 }
 

@@ -36,7 +36,7 @@ func (d *decoder) checkListener(l Listener, at positions) {
 		}
 		d.checkSecrets(l, at)
 	case Unix:
-		d.checkSocketPath(l.Path, at.of("path"))
+		d.checkSocketPath(l.Path, at)
 	}
 }
 
@@ -50,10 +50,10 @@ func (d *decoder) checkSecrets(l Listener, at positions) {
 		d.errorAt(at.of("auth_file"), "One file for two", "Who may have images could empty the cache, or be another node. Write another file.")
 	}
 	if _, err := l.Tokens(); err != nil && !cannotRead(err) {
-		d.errorAt(at.of("token_file"), "Bad file of tokens", "%s", sentence(err))
+		d.errorAt(at.of("token_file"), "Bad file of tokens", "%s", at.sentence(err, "token_file"))
 	}
 	if _, err := l.Credentials(); err != nil && !cannotRead(err) {
-		d.errorAt(at.of("auth_file"), "Bad file of credentials", "%s", sentence(err))
+		d.errorAt(at.of("auth_file"), "Bad file of credentials", "%s", at.sentence(err, "auth_file"))
 	}
 }
 
@@ -67,22 +67,23 @@ func (d *decoder) checkAddress(l Listener, at positions) {
 	}
 	if err != nil {
 		d.errorAt(at.of("address"), "Bad value of address",
-			`%q is not an address to listen on; write host:port, such as "127.0.0.1:9292" or "[::1]:9292".`, l.Address)
+			`%s is not an address to listen on; write host:port, such as "127.0.0.1:9292" or "[::1]:9292".`, at.shown("address", l.Address))
 		return
 	}
 	if port != "0" { // 0 takes any free port
-		d.claim("address "+l.Address, at.of("address"), "Address in use twice", "Another listener has the address %s.", l.Address)
+		d.claim("address "+l.Address, at.of("address"), "Address in use twice", "Another listener has the address %s.", at.shownBare("address", l.Address))
 	}
 }
 
-func (d *decoder) checkSocketPath(path string, at hcl.Range) {
+func (d *decoder) checkSocketPath(path string, at positions) {
 	if path == "" {
 		return // reported as missing
 	}
+	here, shown := at.of("path"), at.shownBare("path", path)
 	if len(path) > maxSocketPath {
-		d.errorAt(at, "Path of a socket too long", "The kernel takes at most %d bytes; %s has %d.", maxSocketPath, path, len(path))
+		d.errorAt(here, "Path of a socket too long", "The kernel takes at most %d bytes; %s has %d.", maxSocketPath, shown, len(path))
 	}
-	d.claim("socket "+path, at, "Socket in use twice", "Another listener has the socket %s.", path)
+	d.claim("socket "+path, here, "Socket in use twice", "Another listener has the socket %s.", shown)
 }
 
 // claim complains when another block already has what only one can have.
@@ -100,12 +101,12 @@ func (d *decoder) checkCache(c Cache, at positions) {
 	}
 	if c.Prune.LowWatermark > c.Prune.HighWatermark {
 		d.errorAt(at.of("prune.low_watermark"), "Watermarks the wrong way round",
-			"Pruning begins above high_watermark (%v) and ends at low_watermark (%v), so low_watermark must not be the larger one.",
-			c.Prune.HighWatermark, c.Prune.LowWatermark)
+			"Pruning begins above high_watermark (%s) and ends at low_watermark (%s), so low_watermark must not be the larger one.",
+			at.shownBare("prune.high_watermark", fmt.Sprint(c.Prune.HighWatermark)), at.shownBare("prune.low_watermark", fmt.Sprint(c.Prune.LowWatermark)))
 	}
 	if c.Limit == options.LimitHard && c.MaxImageSize > c.MaxSize {
 		d.warnAt(at.of("max_image_size"), "Limit without effect",
-			"An image larger than max_size (%s) is never stored, so a max_image_size above it changes nothing.", FormatSize(c.MaxSize))
+			"An image larger than max_size (%s) is never stored, so a max_image_size above it changes nothing.", at.shownBare("max_size", FormatSize(c.MaxSize)))
 	}
 }
 
@@ -129,12 +130,12 @@ func (d *decoder) checkOrigin(o *Origin, at positions) {
 	d.checkChecksums(o.Checksums, at)
 	for name := range o.Headers {
 		if !headerPattern.MatchString(name) || strings.ContainsAny(o.Headers[name], "\r\n\x00") {
-			d.errorAt(at.of("headers"), "Bad value of headers", "%q is not a valid header name, or its value has more than one line.", name)
+			d.errorAt(at.of("headers"), "Bad value of headers", "%s is not a valid header name, or its value has more than one line.", at.shown("headers", name))
 		}
 	}
 	for _, t := range o.Expect.ContentTypes {
 		if !typePattern.MatchString(t) {
-			d.errorAt(at.of("expect.content_types"), "Bad value of content_types", `%q is not a type such as "application/octet-stream" or "application/*".`, t)
+			d.errorAt(at.of("expect.content_types"), "Bad value of content_types", `%s is not a type such as "application/octet-stream" or "application/*".`, at.shown("expect.content_types", t))
 		}
 	}
 	if o.Revalidate == "behind" && o.OnOriginDown == "fail" {
@@ -156,7 +157,7 @@ func (d *decoder) checkPrefix(o *Origin, at positions) {
 	}
 	here := at.of("prefix")
 	if !prefixPattern.MatchString(o.Prefix) || strings.Contains(o.Prefix, "/../") || strings.Contains(o.Prefix, "/./") {
-		d.errorAt(here, "Bad value of prefix", `%q is not a path such as "/images/" or "/mirror/ubuntu/".`, o.Prefix)
+		d.errorAt(here, "Bad value of prefix", `%s is not a path such as "/images/" or "/mirror/ubuntu/".`, at.shown("prefix", o.Prefix))
 		return
 	}
 	for _, taken := range reservedPaths {
@@ -168,18 +169,18 @@ func (d *decoder) checkPrefix(o *Origin, at positions) {
 		if strings.HasPrefix(o.Prefix, other.prefix) || strings.HasPrefix(other.prefix, o.Prefix) {
 			d.errorAt(here, "Origins with the same paths",
 				"This origin answers %s, and the one at %s answers %s. No prefix may begin with that of another origin.",
-				o.Prefix, where(other.at), other.prefix)
+				at.shownBare("prefix", o.Prefix), where(other.at.of("prefix")), other.at.shownBare("prefix", other.prefix))
 			break
 		}
 	}
-	d.prefixes = append(d.prefixes, claimedPrefix{o.Prefix, here})
+	d.prefixes = append(d.prefixes, claimedPrefix{o.Prefix, at})
 }
 
 func (d *decoder) checkEndpoint(o *Origin, at positions) {
 	u, err := url.Parse(o.Endpoint)
 	switch {
 	case err != nil || u.Host == "" || (u.Scheme != "http" && u.Scheme != "https"):
-		d.errorAt(at.of("endpoint"), "Bad value of endpoint", `%q is not a URL such as "https://mirror.example/images/".`, o.Endpoint)
+		d.errorAt(at.of("endpoint"), "Bad value of endpoint", `%s is not a URL such as "https://mirror.example/images/".`, at.shown("endpoint", o.Endpoint))
 	case u.RawQuery != "" || u.Fragment != "":
 		d.errorAt(at.of("endpoint"), "Bad value of endpoint",
 			"The names of images are appended to the endpoint, so it cannot contain ? or #.")
@@ -193,7 +194,7 @@ func (d *decoder) checkEndpoint(o *Origin, at positions) {
 
 func (d *decoder) checkPin(p Pin, at positions) {
 	if !p.Until.IsZero() && p.Until.Before(time.Now()) {
-		d.warnAt(at.of("until"), "Pin without effect", "The pin ended at %s. Remove the block, or set a later time.", p.Until.Format(time.RFC3339))
+		d.warnAt(at.of("until"), "Pin without effect", "The pin ended at %s. Remove the block, or set a later time.", at.shownBare("until", p.Until.Format(time.RFC3339)))
 	}
 }
 
@@ -206,7 +207,7 @@ func (d *decoder) checkSchedule(s Schedule, at positions) {
 	case !cron && !every:
 		d.errorAt(at.header, "Missing option", `Say when it runs: cron = "30 2 * * *" is half past two each night, every = "5m" is five minutes after the end of the last run.`)
 	case every && s.Every > 0 && s.Jitter >= s.Every:
-		d.errorAt(at.of("jitter"), "Jitter too long", "It must be shorter than every, which is %q.", FormatDuration(s.Every))
+		d.errorAt(at.of("jitter"), "Jitter too long", "It must be shorter than every, which is %s.", at.shown("every", FormatDuration(s.Every)))
 	}
 	if len(s.Images) > 0 && len(s.Run) > 0 && !slices.Contains(s.Run, TaskPrefetch) {
 		d.errorAt(at.of("images"), "Images without prefetch", `Images are queued by "prefetch", which is not in run.`)
@@ -222,8 +223,8 @@ func (d *decoder) checkWanted(c *Config) {
 	for _, w := range d.wanted {
 		for _, id := range w.ids {
 			if !slices.ContainsFunc(c.Origins, func(o Origin) bool { return o.mayHave(id) }) {
-				d.warnAt(w.at, "No origin has this image",
-					"With several origins an image is called ORIGIN/NAME, or by the path on which it is served, and %q begins with neither the name nor the prefix of an origin.", id)
+				d.warnAt(w.at.of("images"), "No origin has this image",
+					"With several origins an image is called ORIGIN/NAME, or by the path on which it is served, and %s begins with neither the name nor the prefix of an origin.", w.at.shown("images", id))
 			}
 		}
 	}
@@ -254,7 +255,7 @@ func (d *decoder) checkPlugin(p *Plugin, at positions) {
 	}
 	for name := range p.Env {
 		if name == "" || strings.ContainsAny(name, "=\x00") {
-			d.errorAt(at.of("env"), "Bad value of env", "%q is not the name of an environment variable.", name)
+			d.errorAt(at.of("env"), "Bad value of env", "%s is not the name of an environment variable.", at.shown("env", name))
 		}
 	}
 }
@@ -323,12 +324,12 @@ func (d *decoder) checkPaths(c *Config) {
 		}
 		if o.Path == c.Cache.Dir || strings.HasPrefix(o.Path, c.Cache.Dir+"/") {
 			d.errorAt(d.origins[o.Name].of("path"), "Origin inside the cache",
-				"The cache removes files below %s, so the originals must not lie there.", c.Cache.Dir)
+				"The cache removes files below %s, so the originals must not lie there.", d.cacheAt.shownBare("dir", c.Cache.Dir))
 		}
 	}
 	if c.Cache.Dir != "" && strings.HasPrefix(c.Cache.Trace.Path, c.Cache.Dir+"/") {
 		d.errorAt(d.cacheAt.of("trace.path"), "Trace inside the cache",
-			"Files in %s are images to the cache, so the trace must not lie there.", c.Cache.Dir)
+			"Files in %s are images to the cache, so the trace must not lie there.", d.cacheAt.shownBare("dir", c.Cache.Dir))
 	}
 }
 
@@ -364,7 +365,7 @@ func (d *decoder) checkOpen(c *Config) {
 			if l.Network == TCP && l.Serves(FaceImages) && l.AuthFile == "" && o.showsCredential() {
 				d.warnAt(d.origins[o.Name].header, "Private images are open",
 					"The service shows the origin %q a credential of its own, and listener %q asks clients for none: who reaches %s reads what the service may read. Set auth_file there, or leave \"images\" out of serve.",
-					o.Name, l.Name, l.Address)
+					o.Name, l.Name, d.listeners[l.Name].shownBare("address", l.Address))
 			}
 		}
 	}
@@ -402,6 +403,10 @@ func (d *decoder) addAdminSocket(c *Config) {
 		}
 	}
 	l.Path = filepath.Join(c.Node.RunDir, AdminSocket)
-	d.checkSocketPath(l.Path, d.seen["node"])
+	at := positions{header: d.nodeAt.header, hidden: map[string]string{}}
+	if source, hidden := d.nodeAt.hidden["run_dir"]; hidden {
+		at.hidden["path"] = source
+	}
+	d.checkSocketPath(l.Path, at)
 	c.Listeners = append(c.Listeners, l)
 }

@@ -33,9 +33,9 @@ func (c *Checksums) block() block {
 func (d *decoder) checkChecksums(c Checksums, at positions) {
 	if c.File != "" {
 		if err := origin.CheckListName(c.File); err != nil {
-			d.errorAt(at.of("checksums.file"), "Bad value of file", "%s", sentence(err))
+			d.errorAt(at.of("checksums.file"), "Bad value of file", "%s", at.sentence(err, "checksums.file"))
 		} else if err := origin.CheckSignatureName(c.Signature.File, c.File); err != nil {
-			d.errorAt(at.of("checksums.signature.file"), "Bad value of file", "%s", sentence(err))
+			d.errorAt(at.of("checksums.signature.file"), "Bad value of file", "%s", at.sentence(err, "checksums.signature.file", "checksums.file"))
 		}
 	}
 	if c.Signature.Keyring == "" {
@@ -43,6 +43,7 @@ func (d *decoder) checkChecksums(c Checksums, at positions) {
 	}
 	if _, err := origin.ReadKeyring(c.Signature.Keyring); err != nil {
 		d.errorAt(at.of("checksums.signature.keyring"), "Unreadable keyring",
-			"%s Write the publisher's public keys there, for instance with: gpg --export KEY > %s", sentence(err), c.Signature.Keyring)
+			"%s Write the publisher's public keys there, for instance with: gpg --export KEY > %s",
+			at.sentence(err, "checksums.signature.keyring"), at.shownBare("checksums.signature.keyring", c.Signature.Keyring))
 	}
 }

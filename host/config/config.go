@@ -245,6 +245,8 @@ type Plugin struct {
 	Network bool        // it may use the network; only a driver that is a program may at all
 	Grants  []sdk.Grant // what a module gets that it does not have by itself: sdk.GrantClock, sdk.GrantRandom
 	Limits  PluginLimits
+
+	hidden string // the expression of Command or Wasm, if a diagnostic does not show the value
 }
 
 // PluginLimits bounds what a plugin may use.

@@ -19,40 +19,45 @@ type decoder struct {
 	diags    hcl.Diagnostics   // errors
 	warnings hcl.Diagnostics
 
-	contexts  map[string]*hcl.EvalContext // by directory
-	seen      map[string]hcl.Range        // blocks at the top, by type and name
-	claims    map[string]hcl.Range        // addresses and sockets
-	prefixes  []claimedPrefix
-	strangers bool                 // there are unknown names at the top
-	origins   map[string]positions // by name
-	configs   []*PluginConfig      // driver and policy blocks
-	refs      []pendingReference
-	wanted    []wantedImages
+	evaluation *evaluation                 // of all options
+	contexts   map[string]*hcl.EvalContext // by directory
+	seen       map[string]hcl.Range        // blocks at the top, by type and name
+	claims     map[string]hcl.Range        // addresses and sockets
+	prefixes   []claimedPrefix
+	strangers  bool                 // there are unknown names at the top
+	origins    map[string]positions // by name
+	listeners  map[string]positions // by name
+	configs    []*PluginConfig      // driver and policy blocks
+	refs       []pendingReference
+	wanted     []wantedImages
 
+	nodeAt  positions // the node block
 	cacheAt positions // the cache block
 	peersAt hcl.Range // the block of the type OriginPeer
 }
 
 func newDecoder() *decoder {
 	return &decoder{
-		dirs:     map[string]string{},
-		contexts: map[string]*hcl.EvalContext{},
-		seen:     map[string]hcl.Range{},
-		claims:   map[string]hcl.Range{},
-		origins:  map[string]positions{},
+		dirs:       map[string]string{},
+		contexts:   map[string]*hcl.EvalContext{},
+		evaluation: &evaluation{},
+		seen:       map[string]hcl.Range{},
+		claims:     map[string]hcl.Range{},
+		origins:    map[string]positions{},
+		listeners:  map[string]positions{},
 	}
 }
 
 // claimedPrefix is a path that an origin answers.
 type claimedPrefix struct {
 	prefix string
-	at     hcl.Range
+	at     positions
 }
 
 // wantedImages are images that an option lists.
 type wantedImages struct {
 	ids []string
-	at  hcl.Range
+	at  positions
 }
 
 // reference is the option driver or policy of a cache: driver.NAME. It is
@@ -60,6 +65,8 @@ type wantedImages struct {
 type reference struct{ target *PluginConfig }
 
 func (r reference) String() string { return string(r.target.Kind) + "." + r.target.Plugin }
+
+func (r reference) expected() string { return "a reference" }
 
 // set is not called: a reference is read from the expression, as it has no
 // value.
@@ -73,6 +80,8 @@ type references struct {
 }
 
 func (r references) String() string { return "[]" }
+
+func (r references) expected() string { return "references" }
 
 // set is not called: references are read from the expression too.
 func (r references) set(cty.Value, string) error { return errors.New("expected references") }
@@ -88,6 +97,7 @@ type pendingReference struct {
 type positions struct {
 	header hcl.Range
 	args   map[string]hcl.Range
+	hidden map[string]string // expressions of options whose values may be secret
 }
 
 // of returns the position of the option's value, or else of the block's header.
@@ -120,12 +130,16 @@ func diagnostic(severity hcl.DiagnosticSeverity, at hcl.Range, summary, detail s
 // problems without a place of their own are reported.
 func (d *decoder) decode(b hcl.Body, header hcl.Range, want body) positions {
 	content := d.content(b, want)
-	at := positions{header: header, args: map[string]hcl.Range{}}
+	at := positions{header: header, args: map[string]hcl.Range{}, hidden: map[string]string{}}
 	for _, a := range want.args {
 		attr, ok := content.Attributes[a.name]
 		if ok {
-			if ok = d.decodeArg(a, attr); ok {
+			var secret bool
+			if ok, secret = d.decodeArg(a, attr); ok {
 				at.args[a.name] = attr.Expr.Range()
+			}
+			if secret {
+				at.hidden[a.name] = d.sourceOf(attr.Expr.Range())
 			}
 		}
 		if !ok && a.required {
@@ -138,29 +152,38 @@ func (d *decoder) decode(b hcl.Body, header hcl.Range, want body) positions {
 	return at
 }
 
-// decodeArg reports whether the option is set, rightly or wrongly.
-func (d *decoder) decodeArg(a arg, attr *hcl.Attribute) bool {
+// decodeArg reports whether the option is set, rightly or wrongly, and whether
+// its value may be secret.
+func (d *decoder) decodeArg(a arg, attr *hcl.Attribute) (set, secret bool) {
 	switch r := a.into.(type) {
 	case reference:
 		d.refer(r, a.name, attr.Expr)
-		return true
+		return true, false
 	case references:
 		d.referAll(r, a.name, attr.Expr)
-		return true
+		return true, false
 	}
 	dir := d.dirs[attr.Range.Filename]
+	d.evaluation.secrets = nil
 	v, diags := attr.Expr.Value(d.context(dir))
+	secret = d.evaluation.secret()
 	if diags.HasErrors() {
+		if secret {
+			diags = withoutValues(diags)
+		}
 		d.diags = append(d.diags, diags...)
-		return true
+		return true, secret
 	}
 	if v.IsNull() || !v.IsWhollyKnown() {
-		return false
+		return false, secret
 	}
 	if err := a.into.set(v, dir); err != nil {
+		if secret {
+			err = hiddenValue(d.sourceOf(attr.Expr.Range()), a.into)
+		}
 		d.errorAt(attr.Expr.Range(), "Bad value of "+a.name, "%s", sentence(err))
 	}
-	return true
+	return true, secret
 }
 
 func (d *decoder) decodeNested(want block, found hcl.Blocks, at positions) {
@@ -174,6 +197,9 @@ func (d *decoder) decodeNested(want block, found hcl.Blocks, at positions) {
 			inner := d.decode(b.Body, b.DefRange, want.body)
 			for name, rng := range inner.args {
 				at.args[want.name+"."+name] = rng
+			}
+			for name, source := range inner.hidden {
+				at.hidden[want.name+"."+name] = source
 			}
 		}
 	}
@@ -189,7 +215,10 @@ func (d *decoder) content(b hcl.Body, want body) *hcl.BodyContent {
 
 // improve adds a suggestion to problems with a name where HCL gives none.
 func (d *decoder) improve(diags hcl.Diagnostics, known []string) hcl.Diagnostics {
-	for _, diag := range diags {
+	for i, diag := range diags {
+		if i >= maxShownProblems {
+			break // the rest is not shown
+		}
 		if diag.Subject == nil || strings.Contains(diag.Detail, "Did you mean") {
 			continue
 		}
@@ -242,7 +271,7 @@ func (d *decoder) referAll(r references, option string, expr hcl.Expression) {
 
 func (d *decoder) context(dir string) *hcl.EvalContext {
 	if d.contexts[dir] == nil {
-		d.contexts[dir] = evalContext(dir)
+		d.contexts[dir] = evalContext(dir, d.evaluation)
 	}
 	return d.contexts[dir]
 }

@@ -41,10 +41,18 @@ func (d *Diagnostics) Brief() string {
 // Len returns the number of problems.
 func (d *Diagnostics) Len() int { return len(d.list) }
 
-// Write writes all problems in the order of files and lines, in plain text
-// without colours.
+// maxShownProblems is how many problems are shown. Nobody reads more at once, and
+// a file of the wrong kind has a hundred thousand.
+const maxShownProblems = 50
+
+// Write writes the problems in the order of files and lines, in plain text
+// without colours; how many there are beyond the first 50 is said at the end.
 func (d *Diagnostics) Write(w io.Writer) error {
 	for i, diag := range d.list {
+		if i == maxShownProblems {
+			_, err := fmt.Fprintf(w, "\nThere are %d more.\n", len(d.list)-i)
+			return err
+		}
 		if i > 0 {
 			if _, err := io.WriteString(w, "\n"); err != nil {
 				return err
@@ -95,6 +103,7 @@ func (d *Diagnostics) snippet(at hcl.Range) string {
 	}
 	from := min(at.Start.Byte-start, len(line))
 	to := min(max(at.End.Byte-start, from), len(line))
+	line, from, to = clip(line, from, to)
 
 	// Tabs stay tabs, so that the marks stand below what they mark.
 	indent := strings.Map(func(r rune) rune {
@@ -105,6 +114,25 @@ func (d *Diagnostics) snippet(at hcl.Range) string {
 	}, line[:from])
 	marks := strings.Repeat("^", max(1, utf8.RuneCountInString(line[from:to])))
 	return fmt.Sprintf("%5d | %s\n      | %s%s\n", at.Start.Line, line, indent, marks)
+}
+
+// maxShownLine is how much of a line is shown, in bytes, when it is longer.
+const maxShownLine = 200
+
+// clip cuts a long line around the part that is marked.
+func clip(line string, from, to int) (part string, newFrom, newTo int) {
+	if len(line) <= maxShownLine {
+		return line, from, to
+	}
+	start := max(0, from-maxShownLine/2)
+	end := min(len(line), start+maxShownLine)
+	for start > 0 && !utf8.RuneStart(line[start]) {
+		start--
+	}
+	for end < len(line) && !utf8.RuneStart(line[end]) {
+		end--
+	}
+	return line[start:end], from - start, min(to, end) - start
 }
 
 // newDiagnostics sorts by position; problems without one come last.

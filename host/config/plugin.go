@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"maps"
@@ -109,20 +110,21 @@ func (p PluginConfig) Unknown(known []string) error {
 
 // Missing is the error that the file which the plugin's own block names does
 // not exist. It names the block that uses the plugin.
-func (p PluginConfig) Missing(file string) error {
-	detail := fmt.Sprintf("The block plugin %q names the file %s, which does not exist.", p.Plugin, file)
+func (p PluginConfig) Missing(own Plugin) error {
+	detail := fmt.Sprintf("The block plugin %q names the file %s, which does not exist.", p.Plugin, cmp.Or(own.hidden, own.Command, own.Wasm))
 	return newDiagnostics(hcl.Diagnostics{diagnostic(hcl.DiagError, p.label, "Missing plugin", detail)}, p.files)
 }
 
 // Refused is the error that the plugin does not accept its configuration. It
-// names the block and gives the plugin's own words.
+// names the block and gives the plugin's own words, without the values of env()
+// and file().
 func (p PluginConfig) Refused(err error) error {
 	at := p.block
 	if p.config != nil {
 		at = p.config.DefRange
 	}
 	summary := fmt.Sprintf("The %s plugin %q refuses its configuration", p.Kind, p.Plugin)
-	return newDiagnostics(hcl.Diagnostics{diagnostic(hcl.DiagError, at, summary, sentence(err))}, p.files)
+	return newDiagnostics(hcl.Diagnostics{diagnostic(hcl.DiagError, at, summary, sentence(errors.New(p.withoutSecrets(err.Error()))))}, p.files)
 }
 
 // optionValue is an option of a plugin, held as text.
@@ -132,6 +134,10 @@ type optionValue struct {
 }
 
 func (o optionValue) String() string { return strconv.Quote(o.values[o.option.Name]) }
+
+func (o optionValue) expected() string {
+	return fmt.Sprintf("a %s that the plugin accepts", o.option.Type)
+}
 
 func (o optionValue) set(v cty.Value, _ string) error {
 	s, err := o.text(v)

@@ -28,10 +28,10 @@ func (d *decoder) checkS3(o *Origin, at positions) {
 	}
 	if o.Bucket != "" && !bucketPattern.MatchString(o.Bucket) {
 		d.errorAt(at.of("bucket"), "Bad value of bucket",
-			"%q is not the name of a bucket: expected 3 to 63 letters, digits, dots, dashes or underscores. A path before the names of images belongs in key_prefix.", o.Bucket)
+			"%s is not the name of a bucket: expected 3 to 63 letters, digits, dots, dashes or underscores. A path before the names of images belongs in key_prefix.", at.shown("bucket", o.Bucket))
 	}
 	if strings.Contains("/"+o.KeyPrefix+"/", "/../") {
-		d.errorAt(at.of("key_prefix"), "Bad value of key_prefix", "%q contains \"..\", which means nothing in an object store.", o.KeyPrefix)
+		d.errorAt(at.of("key_prefix"), "Bad value of key_prefix", "%s contains \"..\", which means nothing in an object store.", at.shown("key_prefix", o.KeyPrefix))
 	}
 	switch {
 	case o.AccessKey != "" && o.SecretKey == "":
@@ -53,7 +53,7 @@ func (d *decoder) checkS3Endpoint(o *Origin, at positions) {
 		d.errorAt(here, "Bad value of endpoint", "A password in a URL ends up in logs. Use access_key and secret_key, with values read by file() or env().")
 	case strings.Trim(u.Path, "/") != "":
 		d.errorAt(here, "Bad value of endpoint",
-			"The endpoint is a host and perhaps a port, but %q is a path. Write the name of the bucket in bucket, and the rest of the path in key_prefix.", u.Path)
+			"The endpoint is a host and perhaps a port, but %s is a path. Write the name of the bucket in bucket, and the rest of the path in key_prefix.", at.shown("endpoint", u.Path))
 	case u.RawQuery != "" || u.Fragment != "":
 		d.errorAt(here, "Bad value of endpoint", "The endpoint is a host and perhaps a port; it cannot contain ? or #.")
 	}

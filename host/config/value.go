@@ -24,6 +24,8 @@ type value interface {
 	// set stores v, which is known and not null. Relative paths are taken
 	// from dir. The error is a sentence for people that says what was expected.
 	set(v cty.Value, dir string) error
+	// expected says what set takes, for when its error cannot be shown.
+	expected() string
 	// String returns what the variable holds in the notation of a
 	// configuration file.
 	String() string
@@ -45,6 +47,8 @@ func text(target *string) value { return textValue{target} }
 
 func (t textValue) String() string { return strconv.Quote(*t.target) }
 
+func (textValue) expected() string { return "a text that is not empty" }
+
 func (t textValue) set(v cty.Value, _ string) error {
 	s, err := stringOf(v)
 	if err == nil && s == "" {
@@ -62,6 +66,10 @@ type webAddressValue struct{ target *string }
 func webAddress(target *string) value { return webAddressValue{target} }
 
 func (w webAddressValue) String() string { return strconv.Quote(*w.target) }
+
+func (webAddressValue) expected() string {
+	return `a URL of a host, a port and perhaps a path, such as "http://cache-1.example:9292"`
+}
 
 func (w webAddressValue) set(v cty.Value, _ string) error {
 	s, err := stringOf(v)
@@ -86,6 +94,8 @@ func path(target *string) value { return pathValue{target} }
 
 func (p pathValue) String() string { return strconv.Quote(*p.target) }
 
+func (pathValue) expected() string { return "a path" }
+
 func (p pathValue) set(v cty.Value, dir string) error {
 	s, err := stringOf(v)
 	switch {
@@ -108,6 +118,8 @@ type pathsValue struct{ target *[]string }
 func paths(target *[]string) value { return pathsValue{target} }
 
 func (p pathsValue) String() string { return texts(p.target).String() }
+
+func (pathsValue) expected() string { return "a list of paths" }
 
 func (p pathsValue) set(v cty.Value, dir string) error {
 	list, err := listOf(v)
@@ -132,6 +144,8 @@ func choice[T ~string](target *T, words ...T) value { return choiceValue[T]{targ
 
 func (c choiceValue[T]) String() string { return strconv.Quote(string(*c.target)) }
 
+func (c choiceValue[T]) expected() string { return alternatives(asTexts(c.words)) }
+
 func (c choiceValue[T]) set(v cty.Value, _ string) error {
 	s, err := stringOf(v)
 	if err == nil {
@@ -143,11 +157,16 @@ func (c choiceValue[T]) set(v cty.Value, _ string) error {
 	return err
 }
 
-func oneOf[T ~string](given string, words []T) error {
-	known := make([]string, len(words))
+func asTexts[T ~string](words []T) []string {
+	out := make([]string, len(words))
 	for i, w := range words {
-		known[i] = string(w)
+		out[i] = string(w)
 	}
+	return out
+}
+
+func oneOf[T ~string](given string, words []T) error {
+	known := asTexts(words)
 	if slices.Contains(known, given) {
 		return nil
 	}
@@ -168,6 +187,10 @@ func (c choicesValue[T]) String() string {
 		quoted[i] = strconv.Quote(string(w))
 	}
 	return "[" + strings.Join(quoted, ", ") + "]"
+}
+
+func (c choicesValue[T]) expected() string {
+	return "a list, not empty and without repetition, of " + alternatives(asTexts(c.words))
 }
 
 func (c choicesValue[T]) set(v cty.Value, _ string) error {
@@ -199,6 +222,8 @@ func texts(target *[]string) value { return textsValue{target} }
 
 func (t textsValue) String() string { return choicesValue[string]{target: t.target}.String() }
 
+func (textsValue) expected() string { return "a list of texts" }
+
 func (t textsValue) set(v cty.Value, _ string) error {
 	list, err := listOf(v)
 	if err == nil {
@@ -213,6 +238,8 @@ type imagesValue struct{ target *[]string }
 func images(target *[]string) value { return imagesValue{target} }
 
 func (i imagesValue) String() string { return texts(i.target).String() }
+
+func (imagesValue) expected() string { return "a list, not empty and without repetition, of images" }
 
 func (i imagesValue) set(v cty.Value, _ string) error {
 	list, err := listOf(v)
@@ -246,9 +273,15 @@ func isImage(text string) bool {
 		!strings.ContainsFunc(text, func(r rune) bool { return r == '\\' || unicode.IsControl(r) })
 }
 
+// maxListed bounds lists: several checks compare each element with all others.
+const maxListed = 10_000
+
 func listOf(v cty.Value) ([]string, error) {
 	if !v.Type().IsTupleType() && !v.Type().IsListType() {
 		return nil, fmt.Errorf(`expected a list such as ["a", "b"], got a %s`, v.Type().FriendlyName())
+	}
+	if n := v.LengthInt(); n > maxListed {
+		return nil, fmt.Errorf("expected at most %d elements, got %d", maxListed, n)
 	}
 	var list []string
 	for _, e := range v.AsValueSlice() {
@@ -281,6 +314,8 @@ func (t textMapValue) String() string {
 	return "{ " + strings.Join(pairs, ", ") + " }"
 }
 
+func (textMapValue) expected() string { return `a map such as { NAME = "text" }` }
+
 func (t textMapValue) set(v cty.Value, _ string) error {
 	if !v.Type().IsObjectType() && !v.Type().IsMapType() {
 		return fmt.Errorf(`expected a map such as { NAME = "text" }, got a %s`, v.Type().FriendlyName())
@@ -307,6 +342,8 @@ func boolean(target *bool) value { return booleanValue{target} }
 
 func (b booleanValue) String() string { return strconv.FormatBool(*b.target) }
 
+func (booleanValue) expected() string { return "true or false" }
+
 func (b booleanValue) set(v cty.Value, _ string) error {
 	truth, err := convert.Convert(v, cty.Bool)
 	if err != nil || truth.IsNull() {
@@ -327,6 +364,8 @@ func (o optionalBooleanValue) String() string {
 	}
 	return strconv.FormatBool(**o.target)
 }
+
+func (optionalBooleanValue) expected() string { return "true or false" }
 
 func (o optionalBooleanValue) set(v cty.Value, dir string) error {
 	var b bool
@@ -351,6 +390,10 @@ func (c countValue) String() string { return strconv.Itoa(*c.target) }
 // every platform.
 const maxCount = 1 << 20
 
+func (c countValue) expected() string {
+	return fmt.Sprintf("a whole number from %d to %d", c.min, maxCount)
+}
+
 func (c countValue) set(v cty.Value, _ string) error {
 	f, err := numberOf(v)
 	if err != nil {
@@ -369,6 +412,8 @@ type fractionValue struct{ target *float64 }
 func fraction(target *float64) value { return fractionValue{target} }
 
 func (f fractionValue) String() string { return strconv.FormatFloat(*f.target, 'f', -1, 64) }
+
+func (fractionValue) expected() string { return "a number above 0 and at most 1" }
 
 func (f fractionValue) set(v cty.Value, _ string) error {
 	n, err := numberOf(v)
@@ -401,6 +446,10 @@ func size(target *int64, least int64) value { return sizeValue{target, least} }
 
 func (s sizeValue) String() string { return strconv.Quote(FormatSize(*s.target)) }
 
+func (s sizeValue) expected() string {
+	return fmt.Sprintf("a size such as \"10GiB\", of at least %s", FormatSize(s.min))
+}
+
 func (s sizeValue) set(v cty.Value, _ string) error {
 	n, err := sizeOf(v)
 	if err == nil && n < s.min {
@@ -425,6 +474,10 @@ func duration(target *time.Duration, least time.Duration) value { return duratio
 
 func (d durationValue) String() string { return strconv.Quote(FormatDuration(*d.target)) }
 
+func (d durationValue) expected() string {
+	return fmt.Sprintf("a duration such as \"1m30s\", of at least %s", FormatDuration(d.min))
+}
+
 func (d durationValue) set(v cty.Value, _ string) error {
 	n, err := durationOf(v)
 	switch {
@@ -445,6 +498,8 @@ type timestampValue struct{ target *time.Time }
 func timestamp(target *time.Time) value { return timestampValue{target} }
 
 func (t timestampValue) String() string { return strconv.Quote(t.target.Format(time.RFC3339)) }
+
+func (timestampValue) expected() string { return `a time such as "2027-01-31T08:00:00Z"` }
 
 func (t timestampValue) set(v cty.Value, _ string) error {
 	s, err := stringOf(v)
@@ -471,6 +526,8 @@ func (c crontabValue) String() string {
 	return strconv.Quote((*c.target).String())
 }
 
+func (crontabValue) expected() string { return "the five fields of a line of a crontab" }
+
 func (c crontabValue) set(v cty.Value, _ string) error {
 	s, err := stringOf(v)
 	if err != nil {
@@ -490,6 +547,8 @@ type modeValue struct{ target *os.FileMode }
 func mode(target *os.FileMode) value { return modeValue{target} }
 
 func (m modeValue) String() string { return fmt.Sprintf("%q", fmt.Sprintf("%04o", *m.target)) }
+
+func (modeValue) expected() string { return `permissions as octal digits, such as "0660"` }
 
 func (m modeValue) set(v cty.Value, _ string) error {
 	s, err := stringOf(v)
