@@ -2,12 +2,14 @@ package config
 
 import (
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
 
 	"github.com/hashicorp/hcl/v2"
 	"github.com/hashicorp/hcl/v2/hclparse"
+	"github.com/hashicorp/hcl/v2/hclsyntax"
 )
 
 // source is one configuration file.
@@ -30,6 +32,7 @@ func Load(paths []string) (*Config, error) {
 
 // read returns the text of the files that paths stand for.
 func read(paths []string) (sources []source, err error) {
+	sum := 0
 	for _, p := range paths {
 		names, err := expand(p)
 		if err != nil {
@@ -39,6 +42,9 @@ func read(paths []string) (sources []source, err error) {
 			text, err := readFile(name)
 			if err != nil {
 				return nil, fmt.Errorf("read configuration: %w", err)
+			}
+			if sum += len(text); sum > maxSources {
+				return nil, fmt.Errorf("read configuration: the files up to %s have more than %s together", name, FormatSize(maxSources))
 			}
 			dir, err := filepath.Abs(filepath.Dir(name))
 			if err != nil {
@@ -99,21 +105,30 @@ func load(sources []source) (*Config, error) {
 const lockFile = "plugins.lock.json"
 
 func (d *decoder) parse(sources []source) (files []*hcl.File) {
-	parser := hclparse.NewParser()
+	parser, refused := hclparse.NewParser(), map[string]*hcl.File{}
 	for _, s := range sources {
 		if _, twice := d.dirs[s.name]; twice {
 			continue // named on its own and through its directory
 		}
 		d.dirs[s.name] = s.dir
+		isJSON := strings.HasSuffix(s.name, ".json")
+		if !d.takes(s, isJSON) {
+			refused[s.name] = &hcl.File{Bytes: s.text}
+			continue
+		}
 		parse := parser.ParseHCL
-		if strings.HasSuffix(s.name, ".json") {
+		if isJSON {
 			parse = parser.ParseJSON
 		}
 		file, diags := parse(s.text, s.name)
 		d.diags = append(d.diags, diags...)
+		if body, ok := file.Body.(*hclsyntax.Body); ok {
+			_ = hclsyntax.Walk(body, meter{}) // it finds nothing wrong
+		}
 		files = append(files, file)
 	}
 	d.files = parser.Files()
+	maps.Copy(d.files, refused) // for the snippets
 	return files
 }
 

@@ -517,9 +517,14 @@ func FuzzLoad(f *testing.F) {
 		f.Add(text, strings.HasSuffix(name, ".json"))
 	}
 	f.Add([]byte(smallest), false)
+	for _, b := range bombs {
+		if len(b.text) < 1<<12 {
+			f.Add([]byte(b.text), strings.HasSuffix(b.name, ".json"))
+		}
+	}
 	f.Fuzz(func(t *testing.T, text []byte, json bool) {
 		if len(text) > 1<<16 {
-			return // the parser recurses, and long texts find nothing new
+			return // long texts find nothing new
 		}
 		name := "fuzz.hcl"
 		if json {
