@@ -42,7 +42,7 @@ func openOrigin(o config.Origin, log *slog.Logger) (from origin.Origin, err erro
 	case config.OriginHTTP:
 		from, err = origin.NewHTTP(origin.HTTPConfig{
 			Name: o.Name, Endpoint: o.Endpoint, ConnectTimeout: o.ConnectTimeout, IdleTimeout: o.IdleTimeout,
-			Headers: o.Headers, AllowRedirects: o.AllowRedirects, Terms: terms,
+			Headers: o.Headers, AllowRedirects: o.AllowRedirects, RedirectTo: o.RedirectTo, Terms: terms,
 		})
 	case config.OriginS3:
 		from, err = origin.NewS3(s3Config(o))

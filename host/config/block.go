@@ -215,6 +215,7 @@ func (o *Origin) body() body {
 	}
 	return body{args: append(asked, []arg{
 		{name: "allow_redirects", into: boolean(&o.AllowRedirects)},
+		{name: "redirect_to", into: texts(&o.RedirectTo)},
 		{name: "headers", into: textMap(&o.Headers)},
 	}...), blocks: nested}
 }

@@ -13,6 +13,7 @@ import (
 
 	"github.com/hashicorp/hcl/v2"
 	"github.com/imgcache/imgcache-host/host/cache/options"
+	"github.com/imgcache/imgcache-host/host/origin"
 )
 
 // maxSocketPath is the longest path that the kernel takes for a unix socket:
@@ -128,6 +129,7 @@ func (d *decoder) checkOrigin(o *Origin, at positions) {
 		d.checkS3(o, at)
 	}
 	d.checkChecksums(o.Checksums, at)
+	d.checkRedirects(o, at)
 	for name := range o.Headers {
 		if !headerPattern.MatchString(name) || strings.ContainsAny(o.Headers[name], "\r\n\x00") {
 			d.errorAt(at.of("headers"), "Bad value of headers", "%s is not a valid header name, or its value has more than one line.", at.shown("headers", name))
@@ -141,6 +143,19 @@ func (d *decoder) checkOrigin(o *Origin, at positions) {
 	if o.Revalidate == "behind" && o.OnOriginDown == "fail" {
 		d.warnAt(at.of("revalidate"), "Served before it is confirmed",
 			`With revalidate = "behind" the first due hit is answered before the origin is asked, although with on_origin_down = "fail" each image must be confirmed.`)
+	}
+}
+
+// checkRedirects complains about destinations that are none, or of no use.
+func (d *decoder) checkRedirects(o *Origin, at positions) {
+	if len(o.RedirectTo) == 0 {
+		return
+	}
+	if _, err := origin.ParseDestinations(o.RedirectTo); err != nil {
+		d.errorAt(at.of("redirect_to"), "Bad value of redirect_to", "%s", at.sentence(err, "redirect_to"))
+	}
+	if !o.AllowRedirects {
+		d.errorAt(at.of("redirect_to"), "Redirects are not allowed", "Redirects to other hosts are not followed at all without allow_redirects = true.")
 	}
 }
 

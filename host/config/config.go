@@ -176,6 +176,7 @@ type Origin struct {
 
 	// OriginHTTP alone.
 	AllowRedirects bool              // follow redirects to other hosts
+	RedirectTo     []string          // to these too, although their addresses are not public; see origin.ParseDestinations
 	Headers        map[string]string // sent with every request
 
 	// OriginS3 alone.

@@ -1,7 +1,10 @@
 package origin
 
 import (
+	"net"
 	"net/http"
+	"net/netip"
+	"net/url"
 	"time"
 )
 
@@ -30,3 +33,24 @@ var (
 	ParseName  = parseName
 	EscapeName = escapeName
 )
+
+// KindOf is kindOf.
+func KindOf(addr netip.Addr) string { return string(kindOf(addr)) }
+
+// NewHTTPAmong is NewHTTP in a network where the kinds of addresses are others,
+// and where names are looked up by a resolver of its own.
+func NewHTTPAmong(cfg HTTPConfig, kind func(netip.Addr) string, resolver *net.Resolver) (*HTTP, error) {
+	o, err := NewHTTP(cfg)
+	if err != nil {
+		return nil, err
+	}
+	o.routes.kind = func(addr netip.Addr) addressKind { return addressKind(kind(addr)) }
+	o.routes.resolver = resolver
+	return o, nil
+}
+
+// SetProxy sets the proxy for all requests.
+func (o *HTTP) SetProxy(proxy *url.URL) {
+	o.routes.proxy = http.ProxyURL(proxy)
+	o.routes.here.Proxy = o.routes.proxy
+}

@@ -23,6 +23,7 @@ type HTTPConfig struct {
 	IdleTimeout    time.Duration     // without a byte of the body, while one is waited for; 0: no limit
 	Headers        map[string]string // sent to the endpoint's host with every request
 	AllowRedirects bool              // follow redirects to other hosts, without Headers
+	RedirectTo     []string          // hosts and networks that are not public and may be redirected to; see ParseDestinations
 	Terms          Terms
 
 	// Dial makes a connection; nil: as the system does, within ConnectTimeout.
@@ -33,6 +34,7 @@ type HTTPConfig struct {
 type HTTP struct {
 	cfg      HTTPConfig
 	endpoint *url.URL // its path ends with a slash
+	routes   *routes
 	client   *http.Client
 	heads    heads
 }
@@ -56,8 +58,12 @@ func NewHTTP(cfg HTTPConfig) (*HTTP, error) {
 	if !strings.HasSuffix(u.Path, "/") {
 		*u = *u.JoinPath("/")
 	}
-	o := &HTTP{cfg: cfg, endpoint: u, heads: heads{names: newRecent[bool](rememberedHeads)}}
-	o.client = &http.Client{Transport: newTransport(cfg), CheckRedirect: o.checkRedirect}
+	routes, err := newRoutes(cfg, u)
+	if err != nil {
+		return nil, err
+	}
+	o := &HTTP{cfg: cfg, endpoint: u, routes: routes, heads: heads{names: newRecent[bool](rememberedHeads)}}
+	o.client = &http.Client{Transport: routes, CheckRedirect: o.checkRedirect}
 	return o, nil
 }
 
@@ -321,7 +327,7 @@ func (o *HTTP) url(name string) (*url.URL, error) {
 
 // do sends a request. Errors are those of the context or a [Failure].
 func (o *HTTP) do(req *http.Request) (*http.Response, error) {
-	resp, err := o.client.Do(req)
+	resp, err := o.client.Do(req.WithContext(onWay(req.Context())))
 	if err == nil {
 		return resp, nil
 	}
@@ -401,50 +407,4 @@ func (o *HTTP) object(name string, resp *http.Response, size int64) Object {
 		obj.URL = u.String()
 	}
 	return obj
-}
-
-// errRedirect says that a redirect is not followed.
-var errRedirect = errors.New("redirect refused")
-
-// checkRedirect keeps the configured headers, which may hold a token, on the
-// host of the endpoint, and everything else there too unless other hosts are
-// allowed.
-func (o *HTTP) checkRedirect(req *http.Request, via []*http.Request) error {
-	if len(via) >= maxRedirects {
-		return fmt.Errorf("%w: more than %d", errRedirect, maxRedirects)
-	}
-	if sameHost(o.endpoint, req.URL) {
-		return nil
-	}
-	if !o.cfg.AllowRedirects {
-		return fmt.Errorf("%w: to another host, %s, which allow_redirects does not allow", errRedirect, req.URL.Host)
-	}
-	if o.endpoint.Scheme == "https" && req.URL.Scheme != "https" {
-		return fmt.Errorf("%w: to %s, which gives up encryption", errRedirect, req.URL.Host)
-	}
-	for field := range o.cfg.Headers {
-		req.Header.Del(field)
-	}
-	req.Header.Del("Authorization") // made of the endpoint's user and password
-	req.Header.Del("Referer")       // the endpoint's query
-	return nil
-}
-
-// sameHost reports whether u is on the endpoint's server. A step from http to
-// https on the usual ports stays there.
-func sameHost(endpoint, u *url.URL) bool {
-	if !strings.EqualFold(endpoint.Hostname(), u.Hostname()) {
-		return false
-	}
-	if endpoint.Scheme == "http" && u.Scheme == "https" {
-		return port(endpoint) == "80" && port(u) == "443"
-	}
-	return endpoint.Scheme == u.Scheme && port(endpoint) == port(u)
-}
-
-func port(u *url.URL) string {
-	if p := u.Port(); p != "" {
-		return p
-	}
-	return map[string]string{"http": "80", "https": "443"}[u.Scheme]
 }

@@ -20,6 +20,7 @@ origin "http" "mirror" {
   validators   = ["etag", "mtime"]
   revalidate   = "later"
   on_denied    = "serve"
+  redirect_to  = ["10.1.0.0/16", "10.1.0.300"]
   expect {
     content_types = ["application/octet-stream; x=y", "image"]
     min_size      = -1
