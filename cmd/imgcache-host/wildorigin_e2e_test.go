@@ -48,7 +48,7 @@ func TestWildOrigin(t *testing.T) {
 	for _, name := range w.names {
 		for _, v := range w.wild.Versions(name) {
 			if v.Twice() {
-					t.Errorf("%s: version %d was fetched whole %d times", name, v.Number, v.Whole)
+				t.Errorf("%s: version %d was fetched whole %d times", name, v.Number, v.Whole)
 			}
 		}
 	}
