@@ -26,7 +26,7 @@ type State struct {
 	failed    time.Time     // when the questions began to fail; zero: the last one did not
 	pause     time.Duration // after the last failure
 	retry     time.Time     // the origin is not asked before this time
-	refuted   bool          // the last answer was not that the origin has this version
+	refuted   bool          // the last answer did not confirm this version
 }
 
 // Due reports whether the origin is to be asked at the time now. A confirmation
@@ -46,16 +46,16 @@ func (s *State) Confirm(now time.Time, trust time.Duration) {
 	s.failed, s.pause, s.retry = time.Time{}, 0, time.Time{}
 }
 
-// Refute says that the origin answered that it has another version, or none, or
-// hands it out no more. Until it confirms this one, whoever asks for the image is
-// not to get it before the origin was asked.
+// Refute says that the origin answered that it has another version or none, or no
+// longer sends the image. Until it confirms this version, a request must not be
+// served before the origin was asked.
 func (s *State) Refute() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.refuted = true
 }
 
-// Refuted reports whether the origin's last answer was not this version.
+// Refuted reports whether the origin's last answer did not confirm this version.
 func (s *State) Refuted() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
