@@ -13,39 +13,40 @@ import (
 	"github.com/imgcache/imgcache-host/sdk"
 )
 
-// The file of pins has a head, as many pins as that says, and behind them what
-// was changed since, a line each. It is written anew when the changes have become
-// as many as the pins, so that a change costs a line, however many pins there are.
+// The file of pins has a head, as many pins as the head says, and after them the
+// changes since, each in a line. It is rewritten when there are as many changes as
+// pins. So a change costs only one line, however many pins there are.
 
 // pinsHead is the first line of the file.
 type pinsHead struct {
-	Pins int `json:"pins"` // number of pins that follow; behind them come changes
+	Pins int `json:"pins"` // number of pins that follow; after them come changes
 }
 
-// unpinned is the line of a pin that was removed. A line that is a pin sets it.
+// unpinned is the line for a pin that was removed. The line for a pin that was set is
+// the pin.
 type unpinned struct {
 	ID string `json:"unpinned"`
 }
 
-// leastChanges is how many changes a file has at least before it is written anew.
+// leastChanges is how many changes a file has at least before it is rewritten.
 const leastChanges = 100
 
 // change is a pin that is set, or one that is removed.
 type change struct {
-	pin  Pin // of one that is removed the id counts
-	gone bool
-	only bool // it is removed only if it is this very pin
+	pin  Pin  // if it is removed, only the id counts, unless only is set
+	gone bool // it is removed
+	only bool // it is removed only if it is exactly this pin
 }
 
-// batch are changes that come to the file together.
+// batch is a number of changes that are written to the file together.
 type batch struct {
 	changes []change
-	over    bool // under Pins.changing
+	over    bool // it was written, or failed with err; guarded by Pins.changing
 	err     error
 }
 
-// Load reads the pins that were asked for earlier. It never fails: a file that
-// cannot be read costs the pins in it, which the log says, and no others.
+// Load reads the pins of earlier requests. It never fails: if parts of the file
+// cannot be read, only the pins in them are lost, and that is logged.
 func (p *Pins) Load() {
 	data, err := lines.ReadFile(p.fs, "pins.read", p.path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -65,7 +66,8 @@ func (p *Pins) Load() {
 }
 
 // parsePins reads what can be read of the file, and reports whether that is all of
-// it. Changes that are cut off at the end of a line are not missed.
+// it. If changes are missing at the end, from the beginning of a line on, that is
+// not noticed.
 func parsePins(data []byte) (list map[string]Pin, whole bool) {
 	texts := bytes.Split(bytes.TrimSuffix(data, []byte("\n")), []byte("\n"))
 	var head pinsHead
@@ -86,24 +88,24 @@ func parsePins(data []byte) (list map[string]Pin, whole bool) {
 	return list, whole
 }
 
-// setAside keeps a damaged file for whoever wants to look into it, and makes a
-// new one of what could be read.
+// setAside keeps a damaged file under another name for inspection, and writes a new
+// one with the pins that could be read.
 func (p *Pins) setAside(err error) {
 	aside := p.path + ".damaged"
-	p.log.Error("the file of pins is damaged; those that could be read hold, others must be set again",
+	p.log.Error("the file of pins is damaged; pins that could not be read are lost and must be set again",
 		"file", aside, "read", len(p.requested), "error", err)
 	if err := p.fs.Rename("pins.setaside", p.path, aside); err != nil {
-		p.log.Error("set the damaged file of pins aside", "file", p.path, "error", err)
+		p.log.Error("could not rename the damaged file of pins", "file", p.path, "error", err)
 	}
 	p.changing.Lock()
 	defer p.changing.Unlock()
 	if err := p.save(p.requested); err != nil {
-		p.log.Error("the pins that could be read will be lost with the end of the service", "error", err)
+		p.log.Error("could not write the pins that could be read; they will be lost when the service ends", "error", err)
 	}
 }
 
-// Renew writes the file anew, since somebody else took it away or put another in
-// its place. The pins in that hold as well.
+// Renew rewrites the file after another program removed or replaced it. The pins in
+// the other file are added.
 func (p *Pins) Renew() {
 	p.changing.Lock()
 	defer p.changing.Unlock()
@@ -117,21 +119,21 @@ func (p *Pins) Renew() {
 	list := maps.Clone(p.requested)
 	p.mu.Unlock()
 	if err := p.save(list); err != nil {
-		p.log.Error("the pins will be lost with the end of the service, unless one is set or removed before", "error", err)
+		p.log.Error("could not write the pins; they will be lost when the service ends, unless one is set or removed before", "error", err)
 	}
 }
 
-// Set adds a pin to those that were asked for, or replaces it, on disk first: after
-// an error those from before hold. Calls that come while the file is written
-// are written together.
+// Set adds or replaces the pin of a request. It is written to disk first: after an
+// error nothing has changed. Calls that come while the file is being written are
+// written together.
 func (p *Pins) Set(pin Pin) error { return p.apply(change{pin: pin}) }
 
-// Remove removes the pin of an image from those that were asked for, as Set
-// adds one. An absent one is no error.
+// Remove removes the pin of an image that a request has set. Like Set it writes to
+// disk first. An absent pin is not an error.
 func (p *Pins) Remove(id string) error { return p.apply(change{pin: Pin{ID: id}, gone: true}) }
 
-// apply brings changes to disk, and then into force. Whoever comes to the file
-// first writes the changes of all who wait for it.
+// apply writes changes to disk, and then makes them effective. The first call to get
+// the file writes the changes of all calls that wait for it.
 func (p *Pins) apply(changes ...change) error {
 	p.mu.Lock()
 	if p.next == nil {
@@ -152,7 +154,8 @@ func (p *Pins) apply(changes ...change) error {
 	return mine.err
 }
 
-// write brings changes to disk, and then into force. The caller holds p.changing.
+// write writes changes to disk, and then makes them effective. The caller holds
+// p.changing.
 func (p *Pins) write(changes []change) error {
 	changed := map[string]*Pin{} // nil: it is removed
 	var b []byte
@@ -199,8 +202,8 @@ func enforce(list map[string]Pin, changed map[string]*Pin) {
 	}
 }
 
-// toDisk appends n lines to the file. It writes the file anew when it has
-// too many of them, cannot be appended to, or was not written in this run.
+// toDisk appends n lines to the file. It rewrites the file if that has too many lines,
+// cannot be appended to, or was not written in this run.
 func (p *Pins) toDisk(b []byte, n int, changed map[string]*Pin) error {
 	if p.appended >= 0 && p.appended+n <= max(leastChanges, len(p.requested)) && p.append(b) == nil {
 		p.appended += n

@@ -1,5 +1,5 @@
-// Package pins keeps which images may not be evicted: those that the
-// configuration names, and those that were asked for, which a file keeps.
+// Package pins remembers which images may not be evicted: those that the
+// configuration names, and those that requests have pinned, which a file stores.
 package pins
 
 import (
@@ -18,12 +18,12 @@ type Pin struct {
 	ID    string    `json:"id"`
 	Name  string    `json:"name,omitempty"` // of the image at its origin, if the id does not tell it
 	Until time.Time `json:"until,omitzero"` // zero: for ever
-	From  string    `json:"from,omitempty"` // who wants it; of Config.Pins: where in the configuration it stands
+	From  string    `json:"from,omitempty"` // where it comes from; in Config.Pins: its place in the configuration
 }
 
-// Pins say which images may not be evicted: those that the configuration
-// names, and those that were asked for, which a file keeps. An id may be
-// pinned before its image is cached, and stays pinned when it is deleted.
+// Pins say which images may not be evicted: those that the configuration names, and
+// those that requests have pinned, which a file stores. An id may be pinned before
+// its image is cached, and stays pinned when the image is deleted.
 type Pins struct {
 	fs   store.FS
 	path string
@@ -34,17 +34,17 @@ type Pins struct {
 
 	// changing is held while the file is changed, and taken before mu.
 	changing sync.Mutex
-	appended int // lines behind the pins of the file; -1: it is to be written anew
+	appended int // lines after the pins of the file; -1: the file has to be rewritten
 
-	// mu guards what follows. It may be taken under the index's, and is held
-	// for no I/O.
+	// mu guards what follows. It may be taken under the index's mutex, and is
+	// not held during I/O.
 	mu        sync.Mutex
-	requested map[string]Pin // as the file has them; some may have ended
-	next      *batch         // that nobody writes yet; nil: there is none
+	requested map[string]Pin // those in the file; some may have ended
+	next      *batch         // the one to be written next; nil: there is none
 }
 
-// New returns the pins of the configuration. Those that were asked for
-// earlier come with load.
+// New returns the pins of the configuration. [Pins.Load] adds those of earlier
+// requests.
 func New(fsys store.FS, path string, log *slog.Logger, now func() time.Time, configured []Pin) *Pins {
 	p := &Pins{
 		fs: fsys, path: path, log: log, now: now,
@@ -81,8 +81,7 @@ func (p *Pins) getLocked(id string, now time.Time) (Pin, bool) {
 	return pin, ok
 }
 
-// IsRequested reports whether somebody asked for a pin of the image, which may
-// have ended.
+// IsRequested reports whether a request has pinned the image. The pin may have ended.
 func (p *Pins) IsRequested(id string) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -96,7 +95,7 @@ func (p *Pins) ConfiguredFor(id string, now time.Time) (Pin, bool) {
 	return pin, ok && pin.Lasts(now)
 }
 
-// All returns the pins that hold, one for each id, ordered by id.
+// All returns the pins that are in force, one for each id, ordered by id.
 func (p *Pins) All(now time.Time) []Pin {
 	var pins []Pin
 	p.Each(now, func(pin Pin) { pins = append(pins, pin) })
@@ -104,8 +103,8 @@ func (p *Pins) All(now time.Time) []Pin {
 	return pins
 }
 
-// Each calls f with each pin that holds, one for each id, in no order. f must
-// call neither the pins nor the index.
+// Each calls f with each pin that is in force, one for each id, in no order. f must
+// not call methods of the pins or the index.
 func (p *Pins) Each(now time.Time, f func(Pin)) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -144,17 +143,17 @@ func (p *Pins) Drop() {
 	}
 	err := p.apply(changes...)
 	if err != nil {
-		return // they have no effect, and the next time may be better
+		return // they have no effect any more, and the next call tries again
 	}
 	for _, pin := range ended {
 		p.log.Info("a pin has ended", "image", pin.ID, "until", pin.End())
 	}
 }
 
-// Lasts reports whether the pin holds at a time.
+// Lasts reports whether the pin is in force at the time now.
 func (p Pin) Lasts(now time.Time) bool { return p.Until.IsZero() || now.Before(p.Until) }
 
-// End says for the log when the pin ends.
+// End returns the end of the pin as a text for messages.
 func (p Pin) End() string {
 	if p.Until.IsZero() {
 		return "for ever"
@@ -167,7 +166,7 @@ func (p Pin) outlasts(other Pin) bool {
 	return !other.Until.IsZero() && (p.Until.IsZero() || p.Until.After(other.Until))
 }
 
-// Where a pin comes from, unless [Pin.From] says it better.
+// Where a pin comes from, unless [Pin.From] is more precise.
 const (
 	FromConfiguration = "a pin of the configuration"
 	FromRequest       = "a request"
