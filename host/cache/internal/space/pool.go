@@ -1,5 +1,5 @@
-// Package space counts the bytes that images take: of the cache's limit, and of
-// the file system, which others fill too.
+// Package space counts the bytes that images take, of the cache's limit and of the
+// file system, which other programs fill too.
 package space
 
 import (
@@ -18,12 +18,12 @@ type Pool struct {
 	hard    bool
 	total   int64
 	open    map[*Reservation]struct{} // reservations that have not ended
-	freeing int64                     // of total, in trash or otherwise on its way out
+	freeing int64                     // of total: in trash, or about to be removed
 	changed chan struct{}             // closed and replaced when bytes are released
 }
 
-// NewPool returns a pool of limit bytes, which is a bound if it is hard and else
-// only what a prune looks at.
+// NewPool returns a pool of limit bytes. A hard limit is never exceeded; another
+// one only matters to a prune, which looks at it.
 func NewPool(limit int64, hard bool) *Pool {
 	return &Pool{max: limit, hard: hard, open: map[*Reservation]struct{}{}, changed: make(chan struct{})}
 }
@@ -59,7 +59,7 @@ func (p *Pool) Unwritten() int64 {
 	open := slices.Collect(maps.Keys(p.open))
 	p.mu.Unlock()
 	var sum int64
-	for _, r := range open { // whose mutexes are taken before the pool's
+	for _, r := range open { // without p.mu, since mutexes of reservations are taken before it
 		sum += r.unwritten()
 	}
 	return sum
@@ -72,14 +72,14 @@ func (p *Pool) Reservations() int {
 	return len(p.open)
 }
 
-// Charge counts n bytes that are there already, whatever the limit.
+// Charge counts n bytes that are on disk already, even beyond the limit.
 func (p *Pool) Charge(n int64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.total += n
 }
 
-// BeginFreeing says that n charged bytes are on their way out.
+// BeginFreeing says that n charged bytes are being freed.
 func (p *Pool) BeginFreeing(n int64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -94,7 +94,7 @@ func (p *Pool) EndFreeing(n int64) {
 	p.freeing -= n
 }
 
-// Release returns n bytes and wakes those who wait for room.
+// Release returns n bytes and wakes everybody who waits for room.
 func (p *Pool) Release(n int64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -110,7 +110,7 @@ func (p *Pool) Wait() <-chan struct{} {
 	return p.changed
 }
 
-// State returns all charged bytes and, of these, those on their way out.
+// State returns the number of charged bytes and of those that are being freed.
 func (p *Pool) State() (total, pending int64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

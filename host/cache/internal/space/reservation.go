@@ -6,16 +6,16 @@ import (
 	"time"
 )
 
-// Reservation is the room of one file on its way into the cache: bytes of the
-// pool, and as many of the file system until they are written. It ends once,
-// with Commit or Release; what is done to it afterwards has no effect.
+// Reservation is the room for one file that is being written: bytes of the pool,
+// and as many of the file system until they are written. It ends once, with Commit
+// or Release; later calls have no effect.
 type Reservation struct {
 	pool *Pool
 	free *Free
 
-	claim claim // of the file system
+	claim claim // on the file system
 
-	written atomic.Int64 // of bytes: in the file
+	written atomic.Int64 // of bytes: those that are in the file
 
 	mu    sync.Mutex // guards what follows; taken before those of pool and free
 	bytes int64      // charged to the pool
@@ -24,8 +24,8 @@ type Reservation struct {
 
 // claim is what one file may still take of the file system.
 type claim struct {
-	bytes int64        // granted; under the mutex of Free
-	used  atomic.Int64 // of these, no longer free in the eyes of the file system
+	bytes int64        // granted; guarded by the mutex of Free
+	used  atomic.Int64 // of these, those that the file system counts as used
 }
 
 // NewReservation returns an empty reservation, which must be ended.
@@ -43,9 +43,9 @@ func (r *Reservation) Bytes() int64 {
 }
 
 // Grow reserves n bytes more, if both the pool and the file system have them.
-// Otherwise nothing is reserved, and short is how many bytes the file system
-// lacks; 0 or fewer: it is the pool that is full. The error is that of a look at
-// the file system.
+// Otherwise nothing is reserved, and short is how many bytes are missing on the
+// file system; 0 or fewer: the pool is full. The error is that of a look at the
+// file system.
 func (r *Reservation) Grow(n int64) (ok bool, short int64, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -63,8 +63,8 @@ func (r *Reservation) Grow(n int64) (ok bool, short int64, err error) {
 	return true, 0, nil
 }
 
-// Adopt makes n bytes that are charged to the pool, and on disk, part of the
-// reservation.
+// Adopt adds n bytes to the reservation that are already charged to the pool and
+// on disk.
 func (r *Reservation) Adopt(n int64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -79,8 +79,8 @@ func (r *Reservation) OnDisk(written, used int64) {
 	r.claim.used.Store(used)
 }
 
-// Written says that nothing more will be written: what was reserved beyond the
-// bytes of the file is given back, to the file system too.
+// Written says that nothing more will be written. It returns the bytes that are
+// reserved but not in the file to the pool, and ends the claim on the file system.
 func (r *Reservation) Written() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -94,7 +94,7 @@ func (r *Reservation) Written() {
 	}
 }
 
-// unwritten is how many bytes are reserved and not in the file.
+// unwritten returns how many bytes are reserved and not in the file.
 func (r *Reservation) unwritten() int64 {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -123,7 +123,8 @@ func (r *Reservation) end(kept int64) {
 	r.pool.Release(r.bytes - kept)
 }
 
-// take adds n bytes to a claim if none is short, and returns how many are.
+// take adds n bytes to a claim if there are enough, and returns how many are
+// missing.
 func (f *Free) take(c *claim, n int64) (short int64, err error) {
 	if f.least <= 0 {
 		return 0, nil
@@ -145,7 +146,7 @@ func (f *Free) take(c *claim, n int64) (short int64, err error) {
 	return 0, nil
 }
 
-// giveBack takes n bytes, or all, off a claim.
+// giveBack removes n bytes from a claim.
 func (f *Free) giveBack(c *claim, n int64) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -155,7 +156,7 @@ func (f *Free) giveBack(c *claim, n int64) {
 	f.at = time.Time{}
 }
 
-// end takes all bytes off a claim.
+// end removes all bytes from a claim.
 func (f *Free) end(c *claim) {
 	f.mu.Lock()
 	n := c.bytes
