@@ -566,7 +566,7 @@ func TestAdoptAsOrdinaryUser(t *testing.T) {
 	}
 	a.waitState("interrupted", cache.StateCached)
 	log := a.logs[0].String()
-	for _, want := range []string{`"images without block tables`, `"images that this process may not read`, `"first":"idle"`} {
+	for _, want := range []string{`"some images have no block tables`, `"some images cannot be read by this process`, `"first":"idle"`} {
 		if !strings.Contains(log, want) {
 			t.Errorf("the log lacks %s", want)
 		}

@@ -39,8 +39,8 @@ func TestOrdinaryUser(t *testing.T) {
 		d.get(id)
 		d.eventually("it is cached", func() bool { return strings.HasPrefix(d.get(id).cacheStatus(), "imgcache; hit") })
 	}
-	if log := d.logs[0].String(); strings.Count(log, "images that this process may not read") != 1 {
-		t.Error("the log does not say once that an image may not be read")
+	if log := d.logs[0].String(); strings.Count(log, "some images cannot be read by this process") != 1 {
+		t.Error("the log does not say once that an image cannot be read")
 	}
 	d.stop()
 	d.wantOwn("other")

@@ -8,12 +8,12 @@ import (
 	"github.com/imgcache/imgcache-host/host/store"
 )
 
-// adopted counts the images in the directory that another program stored, as
-// far as a block table tells.
+// adopted counts the images in the directory that have no block table, since
+// another program stored them.
 type adopted struct {
 	images     int
 	unreadable int
-	first      store.Info // the first unreadable one
+	first      store.Info // of the unreadable ones
 }
 
 func (a *adopted) count(info store.Info) {
@@ -30,24 +30,24 @@ func (a *adopted) count(info store.Info) {
 	a.unreadable++
 }
 
-// report tells the operator what was adopted. Nothing of it is changed: the
-// files keep their owners and modes.
+// report logs what was adopted. The files are not changed: they keep their owners
+// and modes.
 func (a *adopted) report(log *slog.Logger) {
 	if a.images > 0 {
-		log.Info("images without block tables are served as unverified", "images", a.images)
+		log.Info("some images have no block tables and are served unverified", "images", a.images)
 	}
 	if a.unreadable > 0 {
-		log.Warn("images that this process may not read are fetched anew when they are asked for; give it their files, or delete them",
+		log.Warn("some images cannot be read by this process and are fetched again when they are requested; change the owner of their files, or delete them",
 			"images", a.unreadable, "first", a.first.ID, "error", a.first.Unreadable)
 	}
 }
 
-// unopened deals with a cached image whose file cannot be opened. One that
-// belongs to somebody else is no sign of a bad disk: it is fetched anew and
-// replaced.
+// unopened notes that the file of a cached image cannot be opened. If this process
+// lacks the permission, that is not a failure of the disk; the image is fetched again
+// and replaced.
 func (c *Cache) unopened(id string, err error) {
 	if errors.Is(err, fs.ErrPermission) {
-		c.log.Warn("the file of a cached image may not be read; it is fetched anew", "image", id, "error", err)
+		c.log.Warn("the file of a cached image cannot be read by this process; the image is fetched again", "image", id, "error", err)
 		return
 	}
 	c.disk.fail(err)

@@ -167,7 +167,7 @@ type Usage struct {
 	PinnedBytes  int64           `json:"pinned_bytes"` // of these images
 	PinsFull     bool            `json:"pins_full"`    // pinned images leave no room: others are passed through
 	Fills        int             `json:"fills"`
-	Writes       int             `json:"writes"` // images that clients bring
+	Writes       int             `json:"writes"` // number of images that clients are writing
 	Queued       int             `json:"queued"`
 	Records      string          `json:"records"`                 // "loading", "ready" or, without a driver, "absent"
 	RecordsError string          `json:"records_error,omitempty"` // why the driver is behind
@@ -190,7 +190,7 @@ type Usage struct {
 type FillInfo struct {
 	ID      string    `json:"id"`
 	Name    string    `json:"name,omitempty"` // as in [ImageInfo]
-	Phase   string    `json:"phase"`          // "waiting" for its turn or the origin, "reserving", "streaming", "verifying", "committing", "detached", "failed", [Interrupted]: it goes on with the next request, or [Writing]: a client brings it
+	Phase   string    `json:"phase"`          // "waiting" for its turn or the origin, "reserving", "streaming", "verifying", "committing", "detached", "failed", [Interrupted]: it goes on with the next request, or [Writing]: a client writes it
 	Size    int64     `json:"size"`           // bytes; -1: unknown
 	Written int64     `json:"written"`
 	Resumed int64     `json:"resumed,omitempty"` // of Written, taken over from an interrupted fill
@@ -198,10 +198,10 @@ type FillInfo struct {
 	Clients int       `json:"clients"`           // number that follow it; 0: none, or the queue
 	Started time.Time `json:"started,omitzero"`
 	URL     string    `json:"url,omitempty"`
-	Write   string    `json:"write,omitempty"` // the name of the write, where a client brings the image
+	Write   string    `json:"write,omitempty"` // name of the write, if a client writes the image
 }
 
-// Writing is the phase of an image that a client brings, see [Cache.BeginWrite].
+// Writing is the phase of an image that a client writes: see [Cache.BeginWrite].
 const Writing = "writing"
 
 // WriteOptions begins a write. Digests are hex and optional; Size < 0 means

@@ -11,13 +11,13 @@ import (
 	"github.com/imgcache/imgcache-host/host/store"
 )
 
-// strays is the number of bytes, charged to the pool, of files that belong to
-// nobody: invalid ones and partial ones that nobody writes.
+// strays counts the bytes of files that are not images and are not being written:
+// invalid files and partial ones. They are charged to the pool.
 type strays struct {
 	mu      sync.Mutex
 	bytes   int64
 	invalid int64 // of bytes
-	counts  int   // how often all were counted
+	counts  int   // how often recount has counted all files
 }
 
 func (o *strays) counted() int {
@@ -32,8 +32,9 @@ func (o *strays) sizes() (all, invalid int64) {
 	return o.bytes, o.invalid
 }
 
-// countLocked notes strays that come, or as negative numbers go. The caller holds
-// the mutex, and has held it while the files did, so that no recount saw half of it.
+// countLocked notes bytes of strays that have come or, as negative numbers, gone. The
+// caller holds the mutex, and has held it while the files came or went, so that no
+// recount sees half of that.
 func (o *strays) countLocked(p *space.Pool, partial, invalid int64) {
 	o.bytes += partial + invalid
 	o.invalid += invalid
@@ -44,8 +45,8 @@ func (o *strays) countLocked(p *space.Pool, partial, invalid int64) {
 	}
 }
 
-// moveToInvalid calls move, which gives a file the name of an image in invalid/, and
-// counts what that changes. It costs as much whatever else is there.
+// moveToInvalid calls move, which moves a file of an image to invalid/, and counts
+// what that changes. Its cost does not depend on the number of other files.
 func (c *Cache) moveToInvalid(id string, move func() error) error {
 	c.others.mu.Lock()
 	defer c.others.mu.Unlock()
@@ -55,9 +56,9 @@ func (c *Cache) moveToInvalid(id string, move func() error) error {
 	return err
 }
 
-// recount looks at invalid/ and incomplete/ and corrects the pool. It is called
-// now and then, as Glance or an operator may put files there too; what the engine
-// does is counted as it happens.
+// recount reads invalid/ and incomplete/ and corrects the pool. It is called from
+// time to time, since Glance or an operator may put files there too. What the engine
+// does itself is counted at once.
 func (c *Cache) recount() {
 	c.others.mu.Lock()
 	defer c.others.mu.Unlock()
@@ -85,9 +86,9 @@ func (c *Cache) recount() {
 	c.others.counts++
 }
 
-// dropInvalid removes invalid files, the oldest first, until n bytes are free or
-// none is left, to make room: images serve more than what is kept for inspection.
-// It reports whether there was one.
+// dropInvalid removes invalid files, the oldest first, until n bytes are free or none
+// is left, because room for images is worth more than files kept for inspection. It
+// reports whether it removed one.
 func (c *Cache) dropInvalid(n int64) bool {
 	if _, invalid := c.others.sizes(); invalid == 0 {
 		return false
@@ -104,47 +105,46 @@ func (c *Cache) dropInvalid(n int64) bool {
 			break
 		}
 		if err := c.store.RemoveInvalid(p.Name); err != nil {
-			c.log.Warn("remove invalid file", "file", p.Name, "error", err)
+			c.log.Warn("could not remove an invalid file", "file", p.Name, "error", err)
 			continue
 		}
-		c.log.Info("an invalid file leaves to make room", "file", p.Name, "bytes", p.Size)
+		c.log.Info("an invalid file was removed to make room", "file", p.Name, "bytes", p.Size)
 		freed, any = freed+p.Size, true
 	}
 	c.recount()
 	return any
 }
 
-// removeStaged takes the name of a staged file away. Its bytes stay charged
-// until it is released.
+// removeStaged removes a staged file. Its bytes stay charged until it is released.
 func (c *Cache) removeStaged(st *store.Staged) {
 	if err := st.Remove(); err != nil {
-		c.log.Warn("remove staged file", "error", err)
+		c.log.Warn("could not remove a partial file", "image", st.ID(), "error", err)
 	}
 }
 
-// keepStaged moves a staged file to invalid/ for inspection. In an empty one there
-// is nothing to see.
+// keepStaged moves a staged file to invalid/ for inspection. It removes an empty one,
+// in which there is nothing to inspect.
 func (c *Cache) keepStaged(st *store.Staged) {
 	if st.Size() > 0 {
 		err := c.moveToInvalid(st.ID(), st.Keep)
 		if err == nil {
 			return
 		}
-		c.log.Warn("keep staged file for inspection", "error", err)
+		c.log.Warn("could not move a partial file to invalid/ for inspection", "image", st.ID(), "error", err)
 	}
 	c.removeStaged(st)
 }
 
-// Clean removes all invalid files and those incomplete ones that nothing was
-// written to for the stall time, see [Cache.age]; nil means the configured one.
-// Files that this process writes are never stalled. It goes on after an error and
-// returns the first.
+// Clean removes all invalid files, and the incomplete ones to which nothing was
+// written for the stall time: see [Cache.age]. nil means the configured stall time.
+// Files that this process is writing are never stalled. Clean continues after an
+// error and returns the first one.
 func (c *Cache) Clean(ctx context.Context, stall *time.Duration) (Result, error) {
 	if stall == nil {
 		stall = &c.cfg.StallTime
 	}
 	if *stall < 0 {
-		return Result{}, fmt.Errorf("stall time is %v, want 0 or more", *stall)
+		return Result{}, fmt.Errorf("the stall time is %v; expected 0 or more", *stall)
 	}
 	defer c.recount()
 	var done Result
@@ -179,12 +179,12 @@ func (c *Cache) Clean(ctx context.Context, stall *time.Duration) (Result, error)
 	return done, first
 }
 
-// age is how long ago a file got its time. The clock that gave it may have been
-// set since, which the engine's own clock does not follow, or have been set
-// before, which that on the wall has followed: one of the two is right, and the
-// other off by as much as the clock was set. A file that is ahead of both is as
-// old as it is ahead, so that none stays for ever, and one that is ahead by
-// little, as on a file server, is new.
+// age returns how old a file with the modification time at is. The file's time is
+// from the wall clock, which may have been set; the engine's own clock does not
+// follow that. Compared with one of the two clocks the age is right, and with the
+// other it is off by as much as the clock was set, so the smaller one is used. If
+// the time is ahead of both clocks, the difference counts as the age: so no file
+// stays for ever, and a file that is slightly ahead, as on a file server, is new.
 func (c *Cache) age(at time.Time) time.Duration {
 	return min(c.cfg.Now().Sub(at).Abs(), c.store.Now().Sub(at).Abs())
 }

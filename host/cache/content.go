@@ -140,7 +140,7 @@ func (k *fillContent) follow(ctx context.Context, w io.Writer, off, n int64) (in
 }
 
 // ahead copies the first part of [pos, end), which is far ahead of the fill, and
-// stores it if possible. Alone is as for direct.
+// stores it if possible. alone is as in direct.
 func (k *fillContent) ahead(ctx context.Context, w io.Writer, pos, end int64, alone bool, buf []byte) (int64, error) {
 	if s := k.f.claimSegment(pos, end); s != nil {
 		return k.fetchSegment(ctx, w, s, buf)
@@ -151,7 +151,7 @@ func (k *fillContent) ahead(ctx context.Context, w io.Writer, pos, end int64, al
 	return k.direct(ctx, w, pos, end, alone)
 }
 
-// direct copies [pos, end) from the origin. Alone says that the client gets no
+// direct copies [pos, end) from the origin. alone says that the client gets no
 // other bytes.
 func (k *fillContent) direct(ctx context.Context, w io.Writer, pos, end int64, alone bool) (int64, error) {
 	r := part(k.f.name, k.f.obj, pos, end-pos)

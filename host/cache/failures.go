@@ -16,22 +16,23 @@ import (
 type failure struct {
 	word string
 
-	// first and most bound the pause before the next try, which doubles with
-	// each. What will fail in the same way is tried once a day in the end.
+	// first and most bound the pause before the next try, which doubles with each
+	// try. An image that keeps failing is tried once a day in the end.
 	first, most time.Duration
 }
 
 const (
-	// firstRetryOfQueued is short, as most of what fails is mended soon.
+	// firstRetryOfQueued is short, since most failures are over soon.
 	firstRetryOfQueued = time.Second
-	// firstRetryOfWhole is for what costs a transfer, or a worker for a minute.
+	// firstRetryOfWhole is for tries that cost a whole transfer, or occupy a
+	// worker for a minute.
 	firstRetryOfWhole = time.Minute
-	// mostRetryOfAway is for an origin that will be back: a request in five
-	// minutes for each image.
+	// mostRetryOfAway is for an origin that will be back: each image causes one
+	// request in five minutes.
 	mostRetryOfAway = 5 * time.Minute
-	// mostRetryOfRoom is for a cache that is full of what may not leave.
+	// mostRetryOfRoom is for a cache that is full of images that may not leave.
 	mostRetryOfRoom = time.Hour
-	// mostRetryOfAll is for what will fail in the same way.
+	// mostRetryOfAll is for failures that will probably repeat.
 	mostRetryOfAll = 24 * time.Hour
 )
 
@@ -62,22 +63,22 @@ func kindOf(err error) failure {
 	return failure{"other", firstRetryOfQueued, mostRetryOfAway}
 }
 
-// pause is how long to wait after so many tries that failed before this one.
+// pause returns how long to wait after a failure. tries is how many tries had failed
+// before it.
 func (f failure) pause(tries int) time.Duration {
 	const doublings = 20 // of a second: more than a day
 	return min(f.first<<min(tries, doublings), f.most)
 }
 
-// tally counts failures, so that the log has one line in a minute for them and
-// not one for each.
+// tally counts failures, so that the log has one line a minute for all of them.
 type tally struct {
-	since  time.Time // of the first that was not told; zero: there is none
+	since  time.Time // of the first that was not logged; zero: there is none
 	counts map[string]int
 	id     string // of the last
 	err    error
 }
 
-// tallyTime is for how long failures are counted before they are told.
+// tallyTime is how long failures are counted before they are logged.
 const tallyTime = time.Minute
 
 // add counts the failure of an image.
@@ -89,7 +90,7 @@ func (t *tally) add(now time.Time, kind failure, id string, err error) {
 	t.id, t.err = id, err
 }
 
-// due is when the failures are to be told; zero: there are none.
+// due returns when the failures are to be logged; zero: there are none.
 func (t *tally) due() time.Time {
 	if t.since.IsZero() {
 		return time.Time{}
@@ -97,7 +98,7 @@ func (t *tally) due() time.Time {
 	return t.since.Add(tallyTime)
 }
 
-// tell logs what was counted, and begins anew.
+// tell logs what was counted, and starts to count again.
 func (t *tally) tell(log *slog.Logger, queued int) {
 	if t.since.IsZero() {
 		return
@@ -107,7 +108,7 @@ func (t *tally) tell(log *slog.Logger, queued int) {
 		sum += t.counts[word]
 		words = append(words, fmt.Sprintf("%s: %d", word, t.counts[word]))
 	}
-	log.Warn("queued images could not be fetched and are tried again", "failures", sum,
+	log.Warn("some queued images could not be fetched; they are tried again", "failures", sum,
 		"reasons", strings.Join(words, ", "), "queued", queued, "last", t.id, "error", t.err)
 	*t = tally{}
 }

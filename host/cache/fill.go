@@ -20,7 +20,7 @@ import (
 	"github.com/imgcache/imgcache-host/sdk"
 )
 
-// blockSize is the unit of verification and of copying.
+// blockSize is the unit in which images are verified and copied.
 const blockSize = store.BlockSize
 
 const (
@@ -32,22 +32,22 @@ const (
 	roomPatience = 2 * time.Second
 )
 
-// errDeleted bars a fill or write whose image was deleted meanwhile.
+// errDeleted says why a fill or write is not committed: its image was deleted.
 var errDeleted = errors.New("the image was deleted while it was fetched")
 
-// fill is one transfer of an image from its origin into the store, with any
-// number of clients that read behind the write position. It belongs to the
-// service: no client's leaving ends it. One goroutine, run, drives it.
+// fill is one transfer of an image from its origin into the store. Any number of
+// clients read behind the write position. It belongs to the service, and goes on
+// when clients leave. One goroutine, in run, drives it.
 type fill struct {
 	c        *Cache
 	id       string
 	name     string // the origin's name of the image
-	replaces bool   // an image is cached that it takes the place of
+	replaces bool   // it replaces a cached image
 	origin   origin.Origin
 	started  time.Time
 	cancel   context.CancelCauseFunc
 
-	// mu guards what follows. It is held for no I/O.
+	// mu guards what follows. It is not held during I/O.
 	mu       sync.Mutex
 	state    fillState
 	changed  chan struct{} // closed and replaced at each change
@@ -56,23 +56,23 @@ type fill struct {
 	memory   []byte        // the readable bytes while reserving, and after a refusal
 	staged   *store.Staged // the readable bytes afterwards
 	clients  int
-	segments []*segment       // parts that are ahead of state.have, or were
-	suspects []origin.Suspect // who sent them
-	sums     *digester        // of the readable bytes; run's own until the fill is over
-	rest     *fetch           // detached: the origin's stream from state.have on, for the first taker
-	image    *index.Image     // done: what was stored, held open; nil: nothing
-	wanted   bool             // the queue wants the image, whether clients stay or not
+	segments []*segment       // parts that are, or were, ahead of state.have
+	suspects []origin.Suspect // those who sent them
+	sums     *digester        // of the readable bytes; only run uses it until the fill is over
+	rest     *fetch           // detached: the origin's stream from state.have on; the first client that needs it takes it
+	image    *index.Image     // done: what was stored, with the fill as a reader; nil: nothing
+	wanted   bool             // the queue wants the image, even if all clients leave
 	queued   bool             // the queue began it
-	asked    int              // requests that reportRequests has still to tell of
-	askedFor bool             // the one that began the fill is among them
+	asked    int              // number of requests that reportRequests has still to report
+	askedFor bool             // the request that began the fill is among them
 	finished bool             // run has ended
 
-	ended        func() // called when the fill is over; run's own
-	refused      error  // why the image is not to be stored, however much room there is; known when it began
+	ended        func() // called when the fill is over; only run uses it
+	refused      error  // why the image is not to be stored even if there is room; known when began is set
 	room         *space.Reservation
-	parked       *parkedFill // what an earlier fill left of the image; run's own
-	resumedBytes int64       // bytes of it that were right
-	answered     time.Time   // when the origin said that it has what is fetched; run's own
+	parked       *parkedFill // what an earlier fill left of the image; only run uses it
+	resumedBytes int64       // number of bytes taken over from parked
+	answered     time.Time   // when the origin answered with the version that is fetched; only run uses it
 }
 
 func newFill(c *Cache, id string, o origin.Origin, name string, cancel context.CancelCauseFunc) *fill {
@@ -85,7 +85,7 @@ func newFill(c *Cache, id string, o origin.Origin, name string, cancel context.C
 	}
 }
 
-// update changes the state under the mutex and tells everybody who waits.
+// update changes the state under the mutex and wakes everybody who waits.
 func (f *fill) update(change func()) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -94,7 +94,7 @@ func (f *fill) update(change func()) {
 	f.changed = make(chan struct{})
 }
 
-// run carries the fill from the first request to the origin to its end.
+// run does the whole work of the fill, from the request to the origin to the end.
 func (f *fill) run(ctx context.Context) {
 	defer f.ended()
 	leave, err := f.c.enterFill(ctx)
@@ -109,7 +109,7 @@ func (f *fill) run(ctx context.Context) {
 		return
 	}
 	src.onBreak = func(err error, offset int64) {
-		f.c.log.Log(ctx, f.level(slog.LevelWarn), "origin transfer broke off; resuming", "image", f.id, "offset", offset, "error", err)
+		f.c.log.Log(ctx, f.level(slog.LevelWarn), "the transfer from the origin broke off; it is continued", "image", f.id, "offset", offset, "error", err)
 	}
 	err = f.transfer(ctx, src)
 	f.mu.Lock()
@@ -128,8 +128,8 @@ func (f *fill) run(ctx context.Context) {
 	}
 }
 
-// level is at which level the log has what goes wrong: the queue counts failures
-// for which nobody else waits.
+// level returns the level at which a failure is logged. It is l, or lower if only
+// the queue waits for the image: the queue logs a count of its failures.
 func (f *fill) level(l slog.Level) slog.Level {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -139,12 +139,12 @@ func (f *fill) level(l slog.Level) slog.Level {
 	return l
 }
 
-// errDetached is how the steps of a fill say that it cannot be stored; what
-// it wraps says why.
+// errDetached is the error of a step of a fill when the image cannot be stored. It
+// is wrapped together with the reason.
 var errDetached = errors.New("not stored")
 
-// start opens the origin's stream: behind what an earlier fill left, if the
-// origin still has that version, or at the beginning.
+// start opens the origin's stream: after the bytes that an earlier fill left, if
+// the origin still has that version, or else at the beginning.
 func (f *fill) start(ctx context.Context) (*fetch, error) {
 	if f.parked != nil {
 		src, err := f.resume(ctx, *f.parked)
@@ -154,7 +154,7 @@ func (f *fill) start(ctx context.Context) (*fetch, error) {
 	}
 	retries := f.c.cfg.Fill.Retries
 	if f.replaces {
-		retries = 0 // whoever waits is served what is stored
+		retries = 0 // clients that wait can be served the cached image
 	}
 	src, err := openFetch(ctx, f.origin, f.name, retries)
 	if err != nil {
@@ -169,7 +169,7 @@ func (f *fill) start(ctx context.Context) (*fetch, error) {
 	return src, nil
 }
 
-// transfer brings every byte to the disk and checks size and digest.
+// transfer copies every byte to the disk and checks size and digest.
 func (f *fill) transfer(ctx context.Context, src *fetch) error {
 	if f.refused != nil {
 		return notStored(ctx, f.refused)
@@ -182,8 +182,8 @@ func (f *fill) transfer(ctx context.Context, src *fetch) error {
 	return f.verify()
 }
 
-// copy brings every byte to the disk. The digester has seen them all when it
-// returns.
+// copy copies every byte to the disk. When it returns, the digester has seen them
+// all.
 func (f *fill) copy(ctx context.Context, src *fetch, r *roomSearch) error {
 	h := newHasher(f.sums)
 	in := inflow{f, src}
@@ -220,12 +220,12 @@ func (f *fill) copy(ctx context.Context, src *fetch, r *roomSearch) error {
 	return nil
 }
 
-// leastRead is how much of a buffer must be free for another read to be worth
-// its call.
+// leastRead is how many bytes of a buffer must be free for another read into it.
+// For fewer a call is not worth its cost.
 const leastRead = 64 << 10
 
-// store makes p readable, in memory while room is sought and on disk
-// afterwards. After an error none of p is readable.
+// store makes p readable: in memory while room is sought, and on disk afterwards.
+// After an error nothing of p is readable.
 func (f *fill) store(ctx context.Context, p []byte, last bool, r *roomSearch) error {
 	if err := f.c.admits(f.state.have + int64(len(p))); err != nil {
 		return notStored(ctx, err)
@@ -262,7 +262,7 @@ func (f *fill) store(ctx context.Context, p []byte, last bool, r *roomSearch) er
 	return f.publish(p, func() {})
 }
 
-// notStored makes err a reason to detach, unless the service is stopping.
+// notStored makes err a reason to detach the fill, unless the service is stopping.
 func notStored(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
@@ -270,7 +270,7 @@ func notStored(ctx context.Context, err error) error {
 	return fmt.Errorf("%w: %w", errDetached, err)
 }
 
-// publish lets clients read p, which keep has put where they find it.
+// publish lets clients read p. It calls keep, which puts p where they find it.
 func (f *fill) publish(p []byte, keep func()) (err error) {
 	f.update(func() {
 		keep()
@@ -282,7 +282,7 @@ func (f *fill) publish(p []byte, keep func()) (err error) {
 	return err
 }
 
-// taken tells how much of the reservation the file system counts.
+// taken tells the reservation how many of its bytes the file system counts as used.
 func (f *fill) taken() {
 	if f.staged != nil {
 		f.room.OnDisk(f.staged.Size(), max(f.state.have, f.staged.Allocated())-f.resumedBytes)
@@ -313,7 +313,7 @@ func (f *fill) toDisk() error {
 	return nil
 }
 
-// grow reserves more when n more bytes would pass what is reserved.
+// grow reserves more bytes if n more bytes do not fit into the reservation.
 func (f *fill) grow(ctx context.Context, n int64) error {
 	f.mu.Lock()
 	short, have := f.neededLocked()+n-f.room.Bytes(), f.state.have
@@ -334,8 +334,8 @@ func (f *fill) grow(ctx context.Context, n int64) error {
 	return nil
 }
 
-// neededLocked returns how many bytes there are, in order and ahead. The caller
-// holds f.mu.
+// neededLocked returns how many bytes have come, in order and in segments. The
+// caller holds f.mu.
 func (f *fill) neededLocked() int64 {
 	n := f.state.have
 	for _, s := range f.segments {
@@ -344,8 +344,8 @@ func (f *fill) neededLocked() int64 {
 	return n
 }
 
-// verify checks length and digest, and that an image whose size nobody announced
-// is not too small for one.
+// verify checks size and digest, and that the image has the least size that is
+// configured for its origin.
 func (f *fill) verify() (err error) {
 	f.update(func() {
 		if !f.state.ended() {
@@ -356,13 +356,13 @@ func (f *fill) verify() (err error) {
 		return err
 	}
 	if least := f.origin.Terms().Expect.MinSize; f.state.have < least {
-		return fmt.Errorf("%w: it has %d bytes, an image of this origin has at least %d", ErrVerify, f.state.have, least)
+		return fmt.Errorf("%w: it has %d bytes; expected at least the %d of min_size", ErrVerify, f.state.have, least)
 	}
 	return f.sums.verify()
 }
 
-// commit publishes the verified image in the cache. A failure costs the
-// cache, not the clients.
+// commit makes the verified image part of the cache. If that fails, the clients get
+// the image all the same.
 func (f *fill) commit() {
 	var bar error
 	f.update(func() {
@@ -387,7 +387,7 @@ func (f *fill) commit() {
 	f.finish()
 }
 
-// refusal says why what comes is not to be stored, by the word of the origin.
+// refusal says why the origin's answer is not to be stored.
 func (f *fill) refusal() origin.Refusal {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -406,8 +406,8 @@ func (f *fill) meta() store.Meta {
 	}
 }
 
-// detach lets the clients go on by themselves; one of them takes the
-// transfer over where it stands.
+// detach lets the clients continue by themselves. One of them takes over the
+// transfer at its current offset.
 func (f *fill) detach(src *fetch, err error) {
 	f.c.forget(f)
 	f.c.storeFailed(f.id, err, f.level)
@@ -441,8 +441,8 @@ func (f *fill) fail(err error) {
 	f.finish()
 }
 
-// finish takes the name of a file that was not committed away, and leaves the
-// rest to the last client.
+// finish puts away a file that was not committed. The last client to leave does the
+// rest.
 func (f *fill) finish() {
 	f.c.forget(f)
 	f.room.Written()
@@ -461,8 +461,8 @@ func (f *fill) finish() {
 	}
 }
 
-// putAway finds the place for a file that is not stored: where it can be
-// looked at, where the next fill goes on with it, or none.
+// putAway moves a file that is not stored to where somebody can examine it, parks
+// it for the next fill, or removes it.
 func (f *fill) putAway() {
 	f.mu.Lock()
 	ended, err := f.state.phase, f.state.err
@@ -500,11 +500,11 @@ func (f *fill) leave() {
 	}
 }
 
-// errAbandoned ends a fill that nobody follows where the configuration does
-// not let it go on.
+// errAbandoned ends a fill that nobody follows any more, if keep_filling is off.
 var errAbandoned = fmt.Errorf("every client left, and keep_filling is off: %w", sdk.ErrUnavailable)
 
-// release is called once, when the fill is over and nobody reads it.
+// release frees what the fill holds. It is called once, when the fill is over and
+// nobody reads it.
 func (f *fill) release() {
 	if f.rest != nil {
 		f.rest.Close()
@@ -519,9 +519,9 @@ func (f *fill) release() {
 	f.room.Release()
 }
 
-// reportRequests tells of the requests that have come to the fill so far. The one that
-// began it missed; for those that followed it the origin was not asked again, so
-// that they are hits if the image is stored.
+// reportRequests reports the requests that have come to the fill since the last
+// call. The one that began it was a miss. For the others the origin was not asked
+// again, so they are hits if the image is stored.
 func (f *fill) reportRequests(stored bool) {
 	f.mu.Lock()
 	n, began, size := f.asked, f.askedFor, f.state.size
@@ -541,10 +541,10 @@ func (f *fill) reportRequests(stored bool) {
 	}
 }
 
-// storeFailed tells that an image could not be stored. Its clients do not
-// notice. The log has it at the level that is made of the usual one.
+// storeFailed logs and remembers that an image could not be stored, which its
+// clients do not notice. of returns the level to log at for the usual one.
 func (c *Cache) storeFailed(id string, err error, of func(slog.Level) slog.Level) {
-	refused := errors.Is(err, errNotAdmitted) // which is as it should be
+	refused := errors.Is(err, errNotAdmitted) // nothing is wrong then
 	level := slog.LevelWarn
 	if refused {
 		level = slog.LevelInfo
@@ -556,12 +556,13 @@ func (c *Cache) storeFailed(id string, err error, of func(slog.Level) slog.Level
 	}
 }
 
-// fetchFailed tells that an image could not be fetched, as storeFailed does.
+// fetchFailed logs and remembers that an image could not be fetched, as storeFailed
+// does.
 func (c *Cache) fetchFailed(id string, err error, of func(slog.Level) slog.Level) {
 	switch {
 	case errors.Is(err, errStopped):
 		c.history.Happened(slog.LevelInfo, id, Interrupted, "the service stopped while the image was fetched")
-	case errors.Is(err, ErrNotFound): // an answer like any other
+	case errors.Is(err, ErrNotFound): // nothing is wrong then
 		c.history.Happened(of(slog.LevelInfo), id, NotFetched, err.Error())
 	default:
 		c.history.Happened(of(slog.LevelWarn), id, NotFetched, err.Error())

@@ -52,7 +52,7 @@ func (c *Cache) Open(ctx context.Context, id string) (Content, error) {
 		}
 		content, err := f.open(ctx, collapsed)
 		if errors.Is(err, errAlone) && f.refusal().NotAnImage() {
-			continue // what comes next may well be the image
+			continue // the next answer may be the image
 		}
 		if errors.Is(err, errAlone) {
 			content, err = c.passThrough(id, o, name, notAdmitted{DetailNotShared, errAlone.Error()}).open(ctx, false)

@@ -10,17 +10,18 @@ import (
 	"github.com/imgcache/imgcache-host/host/origin"
 )
 
-// paceWindow is the time over which a prefetch must bring its least number of
-// bytes: longer than an origin takes to fetch an image from a tape or a bucket of
-// its own, and what a worker can lose to a dead transfer.
+// paceWindow is the time in which a prefetch must bring its least number of bytes. An
+// origin gets an image from a tape or a bucket of its own in less time, and a dead
+// transfer occupies a worker for no longer.
 const paceWindow = time.Minute
 
-// errNotStored says that the image was fetched whole but is not in the cache.
+// errNotStored says that the whole image was fetched, but is not in the cache.
 var errNotStored = errors.New("the image could not be stored")
 
-// wait returns when the fill is over: nil when the image is stored. A transfer that
-// brings fewer than least bytes a second is given up with an error that wraps
-// [origin.ErrSlow]: it ends, keeping what came, unless others follow it.
+// wait waits until the fill is over. It returns nil if the image is stored. If the
+// transfer brings fewer than least bytes a second, wait returns an error that wraps
+// [origin.ErrSlow], and the transfer ends unless others follow it. What has come is
+// kept.
 func (f *fill) wait(ctx context.Context, least int64) error {
 	const seconds = int64(paceWindow / time.Second)
 	p := pace{least: min(least, math.MaxInt64/seconds) * seconds}
@@ -51,14 +52,14 @@ func (f *fill) wait(ctx context.Context, least int64) error {
 	}
 }
 
-// giveUp ends a fill that the queue wants no more, unless others follow it.
+// giveUp ends a fill that the queue no longer wants, unless others follow it.
 func (f *fill) giveUp(why error) {
 	f.c.mu.Lock()
 	f.mu.Lock()
 	f.wanted = false
 	alone := f.clients == 1
 	if alone && f.c.fills[f.id] == f {
-		delete(f.c.fills, f.id) // so that nobody joins it any more
+		delete(f.c.fills, f.id) // so that no other request follows it
 	}
 	f.mu.Unlock()
 	f.c.mu.Unlock()
@@ -67,15 +68,15 @@ func (f *fill) giveUp(why error) {
 	}
 }
 
-// pace looks once in a window whether enough has come.
+// pace checks at the end of each window whether enough bytes have come.
 type pace struct {
 	least int64 // bytes in a window; 0: no bound
 	had   int64 // at the beginning of the window
 	timer *time.Timer
 }
 
-// at returns what ends the window, which begins when bytes are expected for the
-// first time; while none are, there is none.
+// at returns the channel that ends the window, or nil while no bytes are expected. A
+// window begins when bytes are expected.
 func (p *pace) at(have int64, moving bool) <-chan time.Time {
 	switch {
 	case p.least <= 0:
@@ -93,7 +94,7 @@ func (p *pace) at(have int64, moving bool) <-chan time.Time {
 func (p *pace) check(have int64) error {
 	p.timer = nil
 	if came := have - p.had; came < p.least {
-		return fmt.Errorf("%w of prefetch: %d bytes came in %v, expected at least %d", origin.ErrSlow, came, paceWindow, p.least)
+		return fmt.Errorf("%w of prefetch: %d bytes came in %v; expected at least %d", origin.ErrSlow, came, paceWindow, p.least)
 	}
 	return nil
 }

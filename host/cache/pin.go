@@ -9,11 +9,11 @@ import (
 	"github.com/imgcache/imgcache-host/sdk"
 )
 
-// pinsTick is how often pins that have ended are dropped. They have no effect
-// from their end on, so that this is mere tidiness.
+// pinsTick is how often pins that have ended are dropped. They have no effect any
+// more, so this need not be soon.
 const pinsTick = 10 * time.Second
 
-// Pins returns the pins that hold, ordered by id.
+// Pins returns the pins that are in force, ordered by id.
 func (c *Cache) Pins() []PinInfo {
 	list := []PinInfo{}
 	for _, pin := range c.pins.All(c.cfg.Now()) {
@@ -27,18 +27,18 @@ func (c *Cache) pinInfo(pin Pin) PinInfo {
 	return PinInfo{Pin: pin, Cached: c.index.Get(pin.ID) != nil}
 }
 
-// Pin keeps an image from being evicted until a time; zero is for ever. It
-// replaces the pin of an earlier request, and returns the one that lasts
-// longest, which may be the configuration's. An id may be pinned before its
-// image is cached. The error wraps [sdk.ErrInvalid] when the time has passed.
-// After an error nothing has changed.
+// Pin keeps an image from being evicted until a time; zero: for ever. It replaces
+// the pin of an earlier request. It returns the pin of the image that lasts longest,
+// which may be one of the configuration. An id may be pinned before its image is
+// cached. The error wraps [sdk.ErrInvalid] if the time has passed. After an error
+// nothing has changed.
 func (c *Cache) Pin(id string, until time.Time) (PinInfo, error) {
 	if !sdk.ValidID(id) {
 		return PinInfo{}, badID(id)
 	}
 	pin := Pin{ID: id, Name: c.nameToKeep(id), Until: until.UTC(), From: pins.FromRequest}
 	if now := c.cfg.Now(); !pin.Lasts(now) {
-		return PinInfo{}, fmt.Errorf("%w: a pin until %s would have ended, as it is %s",
+		return PinInfo{}, fmt.Errorf("%w: the pin would have ended at %s; expected a time after now, %s",
 			sdk.ErrInvalid, pin.End(), now.UTC().Format(time.RFC3339))
 	}
 	if err := c.pins.Set(pin); err != nil {
@@ -49,9 +49,9 @@ func (c *Cache) Pin(id string, until time.Time) (PinInfo, error) {
 	return c.pinInfo(pin), nil
 }
 
-// Unpin removes the pin that was asked for; an absent one is no error. The error
-// wraps [ErrConflict] when the configuration pins the image, which then stays
-// pinned.
+// Unpin removes the pin that a request has set. An absent one is not an error. If
+// the configuration pins the image, it stays pinned, and the error wraps
+// [ErrConflict].
 func (c *Cache) Unpin(id string) error {
 	if !sdk.ValidID(id) {
 		return badID(id)
@@ -70,7 +70,7 @@ func (c *Cache) Unpin(id string) error {
 
 // pinned returns how many cached images are pinned, and their bytes.
 func (c *Cache) pinned() (n int, bytes int64) {
-	var held []string // the mutex of the index is never taken under that of the pins
+	var held []string // collected first, since the index's mutex is never taken under that of the pins
 	c.pins.Each(c.cfg.Now(), func(pin Pin) { held = append(held, pin.ID) })
 	for _, id := range held {
 		if im := c.index.Get(id); im != nil {
@@ -81,15 +81,15 @@ func (c *Cache) pinned() (n int, bytes int64) {
 	return n, bytes
 }
 
-// full reports whether pinned images alone take the cache up: no prune can
-// come down to the low watermark, or not even the first part of an image of
-// unknown size fits beside them.
+// full reports whether pinned images alone fill the cache: a prune cannot come down
+// to the low watermark, or even the first part of an image of unknown size does not
+// fit beside them.
 func (c *Cache) full(pinned int64) bool {
 	return pinned > 0 && pinned > min(c.cfg.lowMark(), c.cfg.MaxSize-c.growth())
 }
 
-// watchPins drops pins that have ended, and says once when pinned images fill
-// the cache, until the context ends.
+// watchPins drops pins that have ended, and logs when pinned images begin and cease
+// to fill the cache, until the context ends.
 func (c *Cache) watchPins(ctx context.Context) {
 	tick := time.NewTicker(pinsTick)
 	defer tick.Stop()
@@ -99,7 +99,7 @@ func (c *Cache) watchPins(ctx context.Context) {
 		if now := c.full(bytes); now != full {
 			full = now
 			if full {
-				c.log.Warn("pinned images fill the cache; others find no room and are passed through", "pinned", n, "bytes", bytes, "max_size", c.cfg.MaxSize)
+				c.log.Warn("pinned images fill the cache; there is no room for others, which are passed through", "pinned", n, "bytes", bytes, "max_size", c.cfg.MaxSize)
 			} else {
 				c.log.Info("there is room beside the pinned images again", "pinned", n, "bytes", bytes, "max_size", c.cfg.MaxSize)
 			}

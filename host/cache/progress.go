@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// Fills returns how far the running fills and the writes of clients are, ordered by
-// their start; after them stand the fills that were interrupted.
+// Fills returns how far the running fills and the writes of clients are, in the
+// order of their start, and after them the fills that were interrupted.
 func (c *Cache) Fills() []FillInfo {
 	c.mu.Lock()
 	list := make([]FillInfo, 0, len(c.fills))
@@ -25,7 +25,7 @@ func (c *Cache) Fills() []FillInfo {
 	return list
 }
 
-// progress is called under the cache's mutex.
+// progress returns how far the fill is. The caller holds the cache's mutex.
 func (f *fill) progress() FillInfo {
 	f.mu.Lock()
 	defer f.mu.Unlock()

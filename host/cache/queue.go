@@ -10,8 +10,9 @@ import (
 	"github.com/imgcache/imgcache-host/sdk"
 )
 
-// queue fetches queued images. The queue itself is the files of queue/, so it
-// outlives the process; what is in them is known here, so that nobody has to look.
+// queue fetches queued images. The queue itself consists of the markers, the files
+// in queue/, so it outlives the process. What is in them is remembered here, so that
+// they need not be read again.
 type queue struct {
 	c       *Cache
 	wake    chan struct{}
@@ -19,23 +20,23 @@ type queue struct {
 	results chan fetched
 
 	// reading is held while the directory is read and while markers are made and
-	// removed, so that what is known agrees with it. It is taken before mu.
+	// removed, so that turns agrees with the directory. It is taken before mu.
 	reading sync.Mutex
 
-	mu    sync.Mutex // guards what follows; held for no I/O
+	mu    sync.Mutex // guards what follows; not held during I/O
 	turns turns
 	known bool // the directory was read
 	tally tally
 }
 
-// fetched is the end of a prefetch.
+// fetched is the result of a prefetch.
 type fetched struct {
 	image *queued
 	err   error
 }
 
-// queuePoll is how often the directory is looked at, as others may add and remove
-// markers.
+// queuePoll is how often the directory is read, since other programs may add and
+// remove markers.
 const queuePoll = 5 * time.Second
 
 func newQueue(c *Cache) *queue {
@@ -45,9 +46,9 @@ func newQueue(c *Cache) *queue {
 	}
 }
 
-// Queue asks for an image to be fetched ahead of its use. It reports false
-// when the image is cached, filling or queued already; one that is queued and
-// could not be fetched is tried at once.
+// Queue adds an image to the queue, to be fetched ahead of its use. It returns false
+// if the image is cached, filling or queued already. If it is queued and could not
+// be fetched, it is tried again at once.
 func (c *Cache) Queue(id string) (bool, error) {
 	if !sdk.ValidID(id) {
 		return false, badID(id)
@@ -67,7 +68,7 @@ func (c *Cache) Queue(id string) (bool, error) {
 	return added, nil
 }
 
-// Queued returns what is queued, in the order of queueing.
+// Queued returns the queued images in the order in which they were queued.
 func (c *Cache) Queued() ([]QueueEntry, error) {
 	if err := c.queue.refresh(); err != nil {
 		return nil, err
@@ -81,9 +82,9 @@ func (c *Cache) Queued() ([]QueueEntry, error) {
 	return entries, nil
 }
 
-// RetryQueued begins to fetch what is queued without waiting for the pauses
-// after failed attempts, and returns how many images are queued. How long the
-// pause is after the next failure still depends on all that came before.
+// RetryQueued ends the pauses after failed tries, so that all queued images are
+// tried again, and returns how many there are. The pause after the next failure
+// still depends on all tries before.
 func (c *Cache) RetryQueued() (int, error) {
 	if err := c.queue.refresh(); err != nil {
 		return 0, err
@@ -91,8 +92,8 @@ func (c *Cache) RetryQueued() (int, error) {
 	return c.queue.hurry(), nil
 }
 
-// Unqueue takes an id out of the queue. An absent one is no error; a fetch
-// that runs already goes on.
+// Unqueue removes an id from the queue. An absent one is not an error. A fetch that
+// is already running goes on.
 func (c *Cache) Unqueue(id string) error {
 	if !sdk.ValidID(id) {
 		return badID(id)
@@ -103,8 +104,8 @@ func (c *Cache) Unqueue(id string) error {
 // UnqueueAll empties the queue and returns how many ids were in it.
 func (c *Cache) UnqueueAll() (int, error) { return c.queue.clear() }
 
-// add makes a marker, unless there is one: then its image is as if it had been
-// queued now, but for its place. It reports whether it made one.
+// add makes a marker and reports whether it did. If there was one already, the failed
+// tries of its image are forgotten, and it keeps its place.
 func (q *queue) add(id, note string) (bool, error) {
 	q.reading.Lock()
 	defer q.reading.Unlock()
@@ -132,7 +133,7 @@ func (q *queue) remove(id string) error {
 	return nil
 }
 
-// removed says that the marker of an image is gone.
+// removed forgets an image whose marker is gone.
 func (q *queue) removed(id string) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -150,7 +151,7 @@ func (q *queue) clear() (int, error) {
 	return n, err
 }
 
-// refresh reads which markers there are. It looks only at those that are new.
+// refresh reads which markers there are. It opens only new ones.
 func (q *queue) refresh() error {
 	q.reading.Lock()
 	defer q.reading.Unlock()
@@ -171,7 +172,7 @@ func (q *queue) knows(id string) bool {
 	return q.turns.byID[id] != nil
 }
 
-// count returns how many images are queued; 0 while that is not known.
+// count returns how many images are queued; 0 if the directory cannot be read.
 func (q *queue) count() int {
 	q.mu.Lock()
 	n, known := len(q.turns.byID), q.known
@@ -184,7 +185,7 @@ func (q *queue) count() int {
 	return len(q.turns.byID)
 }
 
-// entries returns what is queued, in the order of queueing.
+// entries returns the queued images in the order in which they were queued.
 func (q *queue) entries() []QueueEntry {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -196,7 +197,7 @@ func (q *queue) entries() []QueueEntry {
 	return entries
 }
 
-// entry says how the fetching of an image goes.
+// entry returns what is known about an image in the queue.
 func (q *queue) entry(id string) QueueEntry {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -234,7 +235,7 @@ func (q *queue) nudge() {
 	}
 }
 
-// run fetches what is queued until the context ends.
+// run fetches the queued images until the context ends.
 func (q *queue) run(ctx context.Context) {
 	tick := time.NewTicker(queuePoll)
 	defer tick.Stop()
@@ -263,9 +264,9 @@ func (q *queue) poll() {
 	}
 }
 
-// startAll begins as many prefetches as there are free slots and returns for how
-// long nothing else is to be done. Each of them would fail while nothing can be
-// stored.
+// startAll begins as many prefetches as there are free slots, and returns how long
+// to wait before it is called again. While nothing can be stored it begins none,
+// since all would fail.
 func (q *queue) startAll(ctx context.Context) time.Duration {
 	if q.c.disk.broken() != nil {
 		return queuePoll
@@ -274,7 +275,7 @@ func (q *queue) startAll(ctx context.Context) time.Duration {
 		select {
 		case q.slots <- struct{}{}:
 		default:
-			return queuePoll // the end of one will wake us
+			return queuePoll // the end of a prefetch comes before
 		}
 		now := q.c.cfg.Now()
 		q.mu.Lock()
@@ -295,7 +296,8 @@ func (q *queue) startAll(ctx context.Context) time.Duration {
 	}
 }
 
-// until is how long to wait for a time, at most queuePoll; zero: there is none.
+// until returns how long to wait for the time at, but at most queuePoll. A zero time
+// never comes.
 func until(now, at time.Time) time.Duration {
 	if at.IsZero() {
 		return queuePoll
@@ -303,8 +305,8 @@ func until(now, at time.Time) time.Duration {
 	return max(0, min(at.Sub(now), queuePoll))
 }
 
-// ended takes in how a prefetch went. A marker of an image that is cached was
-// removed by the commit.
+// ended notes the result of a prefetch. If the image was stored, the commit has
+// removed its marker.
 func (q *queue) ended(r fetched) {
 	now := q.c.cfg.Now()
 	q.mu.Lock()
@@ -321,8 +323,8 @@ func (q *queue) ended(r fetched) {
 	}
 }
 
-// tell logs the failures of the last minute when it is over, or at once, and
-// returns how long that will be.
+// tell logs the counted failures if their minute is over or atOnce is set. It
+// returns how long to wait before it is called again.
 func (q *queue) tell(atOnce bool) time.Duration {
 	now := q.c.cfg.Now()
 	q.mu.Lock()
@@ -333,9 +335,9 @@ func (q *queue) tell(atOnce bool) time.Duration {
 	return until(now, q.tally.due())
 }
 
-// prefetch brings an image into the cache, by the fill that runs or by a new
-// one, and returns when it is there, or nobody wants it any more. The marker of an
-// image that is cached already is removed.
+// prefetch brings an image into the cache, with the running fill or a new one, and
+// returns when it is stored or no longer queued. If it is cached already, its marker
+// is removed.
 func (c *Cache) prefetch(ctx context.Context, id string) error {
 	if !c.store.Queued(id) {
 		return nil

@@ -14,15 +14,16 @@ import (
 	"github.com/imgcache/imgcache-host/host/store"
 )
 
-// parked are the partial files of fills that were interrupted, by id: by the
-// end of a run, or by an origin that went away. The next fill of the image
-// goes on with them. Their bytes are among the others of the pool.
+// parked holds, by id, the partial files of fills that were interrupted by the end
+// of a run or by an origin that went away. The next fill of the image continues
+// them. Their bytes are counted with those of other files that are not images: see
+// strays.
 type parked struct {
 	mu   sync.Mutex
 	byID map[string]parkedFill
 }
 
-// parkedFill is a partial file and what the origin said of the image.
+// parkedFill is a partial file, and what the origin said about the image.
 type parkedFill struct {
 	store.Unfinished
 	obj origin.Object
@@ -82,8 +83,8 @@ func (p *parked) list() []parkedFill {
 	return slices.SortedFunc(maps.Values(p.byID), func(a, b parkedFill) int { return a.ModTime.Compare(b.ModTime) })
 }
 
-// checkpoint lets a later fill go on with a file, if the origin says by which
-// version that could be told to be right.
+// checkpoint lets a later fill continue a file. This needs a version of the origin
+// that proves that the two parts belong together.
 func (f *fill) checkpoint(staged *store.Staged) {
 	if !origin.Joins(f.obj.Version) || f.c.cfg.Fills == options.FillsAbort {
 		return
@@ -93,14 +94,14 @@ func (f *fill) checkpoint(staged *store.Staged) {
 		err = staged.Checkpoint(label)
 	}
 	if err != nil {
-		f.c.log.Warn("the transfer could not be resumed after a restart", "image", f.id, "error", err)
+		f.c.log.Warn("could not write a checkpoint; a restart would begin this transfer again", "image", f.id, "error", err)
 	}
 }
 
 // park leaves a staged file for the next fill. Its bytes are charged twice
 // until the last client of this one has gone.
 func (c *Cache) park(st *store.Staged, obj origin.Object) {
-	c.log.Info("the transfer goes on when the image is asked for again", "image", st.ID(), "bytes", st.Size())
+	c.log.Info("the transfer was interrupted; it is continued when the image is requested again", "image", st.ID(), "bytes", st.Size())
 	c.others.mu.Lock()
 	u := st.Park()
 	c.others.countLocked(c.pool, u.Size, 0)
@@ -108,11 +109,11 @@ func (c *Cache) park(st *store.Staged, obj origin.Object) {
 	c.addParked(parkedFill{u, obj})
 }
 
-// parkAgain takes over what an earlier run of the service left.
+// parkAgain takes over a partial file that an earlier run of the service left.
 func (c *Cache) parkAgain(u store.Unfinished) {
 	var saved checkpoint
 	if err := json.Unmarshal(u.Label, &saved); err != nil || saved.Object.Version == "" {
-		c.log.Warn("a partial file cannot be resumed, and is removed", "image", u.ID, "error", err)
+		c.log.Warn("a partial file cannot be continued and is removed", "image", u.ID, "error", err)
 		c.dropPartial(u)
 		return
 	}
@@ -120,7 +121,8 @@ func (c *Cache) parkAgain(u store.Unfinished) {
 	c.addParked(parkedFill{u, saved.Object})
 }
 
-// addParked keeps the larger one of two of the same image.
+// addParked adds a partial file. Of two files of the same image it keeps the
+// larger.
 func (c *Cache) addParked(f parkedFill) {
 	old, replaced := c.parked.put(f)
 	if !replaced || old.Name == f.Name {
@@ -136,12 +138,12 @@ func (c *Cache) addParked(f parkedFill) {
 // dropPartial removes a partial file that is counted among the strays.
 func (c *Cache) dropPartial(u store.Unfinished) {
 	counts := c.others.counted()
-	if err := c.store.RemoveIncomplete(u.Name); err != nil { // which takes its time
-		c.log.Warn("remove partial file", "image", u.ID, "error", err)
+	if err := c.store.RemoveIncomplete(u.Name); err != nil { // this may take long
+		c.log.Warn("could not remove a partial file", "image", u.ID, "error", err)
 		return
 	}
 	c.others.mu.Lock()
-	missed := c.others.counts != counts // that count may have been without it
+	missed := c.others.counts != counts // a recount in between may have been without the file
 	if !missed {
 		c.others.countLocked(c.pool, -u.Size, 0)
 	}
@@ -151,19 +153,19 @@ func (c *Cache) dropPartial(u store.Unfinished) {
 	}
 }
 
-// unpark removes the partial file of an image that nobody will go on with.
+// unpark removes the partial file of an image, which will not be continued.
 func (c *Cache) unpark(id string) {
 	if f := c.parked.take(id); f != nil {
 		c.dropPartial(f.Unfinished)
 	}
 }
 
-// dropParked removes the oldest partial file that waits, to make room: what
-// is whole serves more than what may never be.
+// dropParked removes the oldest parked file to make room: a whole image is worth
+// more than a file that may never be continued. It reports whether there was one.
 func (c *Cache) dropParked() bool {
 	for _, f := range c.parked.list() {
 		if f := c.parked.take(f.ID); f != nil {
-			c.log.Info("a partial file leaves to make room", "image", f.ID, "bytes", f.Size)
+			c.log.Info("a partial file is removed to make room", "image", f.ID, "bytes", f.Size)
 			c.dropPartial(f.Unfinished)
 			return true
 		}
@@ -171,8 +173,8 @@ func (c *Cache) dropParked() bool {
 	return false
 }
 
-// resumeParked goes on with the fills that the end of the last run
-// interrupted. Without keep_filling they wait until a client comes back.
+// resumeParked continues the fills that the end of the last run interrupted.
+// Without keep_filling they wait until a client asks for the image.
 func (c *Cache) resumeParked() {
 	if !c.cfg.Fill.KeepFilling {
 		return
@@ -180,7 +182,7 @@ func (c *Cache) resumeParked() {
 	for _, p := range c.parked.list() {
 		o, name, err := c.cfg.Origins.ByID(p.ID)
 		if err != nil {
-			continue // a request will say where it comes from
+			continue // its origin is not known before a request for it
 		}
 		c.mu.Lock()
 		if c.fills[p.ID] == nil && c.ctx.Err() == nil {
@@ -190,24 +192,24 @@ func (c *Cache) resumeParked() {
 	}
 }
 
-// resume takes up what an earlier fill left. It returns neither a stream nor
-// an error when the fill has to begin anew.
+// resume continues what an earlier fill left. It returns neither a stream nor an
+// error if the fill has to begin from the start.
 func (f *fill) resume(ctx context.Context, p parkedFill) (*fetch, error) {
 	f.parked = nil
 	sums := newDigester(p.obj.Digests)
-	f.c.pool.Charge(p.Size) // until the count of others knows that the file is ours
+	f.c.pool.Charge(p.Size) // until recount has noticed that the file is in use
 	staged, err := f.c.store.Resume(p.Name, func(b []byte) error {
 		sums.write(b)
 		return ctx.Err()
 	})
 	if err != nil {
-		defer f.c.recount() // one that came meanwhile took the file for ours
+		defer f.c.recount() // a recount in between did not count the file, which was in use
 		f.c.pool.Release(p.Size)
 		if ctx.Err() != nil {
 			f.c.addParked(p)
 			return nil, context.Cause(ctx)
 		}
-		f.c.log.Warn("a partial file cannot be resumed; the transfer begins anew", "image", f.id, "error", err)
+		f.c.log.Warn("a partial file cannot be continued; the transfer begins from the start", "image", f.id, "error", err)
 		f.c.dropPartial(p.Unfinished)
 		return nil, nil
 	}
@@ -225,12 +227,12 @@ func (f *fill) resume(ctx context.Context, p parkedFill) (*fetch, error) {
 			f.state.resumed(have)
 			f.refused = f.c.admits(p.obj.Size)
 		})
-		f.c.log.Info("an interrupted transfer goes on", "image", f.id, "offset", have, "size", p.obj.Size)
+		f.c.log.Info("an interrupted transfer is continued", "image", f.id, "offset", have, "size", p.obj.Size)
 		return src, nil
 	case errors.Is(err, origin.ErrUnavailable), ctx.Err() != nil:
 		f.c.park(staged, p.obj)
 	default:
-		f.c.log.Info("an interrupted transfer begins anew", "image", f.id, "reason", err)
+		f.c.log.Info("an interrupted transfer cannot be continued and begins from the start", "image", f.id, "reason", err)
 		f.c.removeStaged(staged)
 		err = nil
 	}
@@ -239,18 +241,19 @@ func (f *fill) resume(ctx context.Context, p parkedFill) (*fetch, error) {
 	return nil, err
 }
 
-// continueBehind opens the rest of the image, of which nothing may be left.
+// continueBehind opens the rest of the image after have bytes. The rest may be
+// empty.
 func (f *fill) continueBehind(ctx context.Context, obj origin.Object, have int64) (*fetch, error) {
 	switch {
 	case obj.Size >= 0 && have > obj.Size:
-		return nil, fmt.Errorf("%w: it has %d bytes, %d were fetched", origin.ErrChanged, obj.Size, have)
+		return nil, fmt.Errorf("%w: it has %d bytes, but %d were fetched", origin.ErrChanged, obj.Size, have)
 	case obj.Size != have:
 		return resumeFetch(ctx, f.origin, f.name, obj, have, f.c.cfg.Fill.Retries)
 	}
 	now, err := f.origin.Stat(ctx, f.name)
 	if err == nil {
 		if verdict, why := origin.Judge(obj.Validators(), now.Validators(), f.origin.Terms()); verdict != origin.Same {
-			err = fmt.Errorf("%w: %s became %s (%s)", origin.ErrChanged, obj.Version, now.Version, why)
+			err = fmt.Errorf("%w: version %s became %s (%s)", origin.ErrChanged, obj.Version, now.Version, why)
 		}
 	}
 	if err != nil {

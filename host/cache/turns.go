@@ -8,29 +8,30 @@ import (
 	"github.com/imgcache/imgcache-host/host/store"
 )
 
-// turns are the queued images in the order in which each has its turn: those that
-// were never tried first, so that no number of dead names keeps a good one
-// waiting, then those that are due, and of these the one that was queued first. A
-// step costs what one image costs. The owner serialises the calls.
+// turns holds the queued images in the order in which they are fetched. Images that
+// were never tried come first, so that any number of bad names does not delay a good
+// one; then the others in the order in which they are due. Of equal ones, the image
+// that was queued first comes first. The cost of a step does not grow with the length
+// of the queue, or hardly. The caller serialises the calls.
 type turns struct {
 	byID    map[string]*queued
-	waiting waiting // those that are not being fetched
+	waiting waiting // the images that are not being fetched
 }
 
-// queued is an image of the queue. What failed is kept in memory alone: after a
+// queued is an image in the queue. Failures are only remembered in memory: after a
 // restart every image is new.
 type queued struct {
 	store.Marker
-	tries int // that failed
+	tries int // number of failed ones
 	err   error
-	next  time.Time // not before; zero: as soon as its turn comes
+	next  time.Time // it is not tried before; zero: as soon as its turn comes
 	busy  bool      // it is being fetched
-	at    int       // in waiting
+	at    int       // its position in waiting
 }
 
 func newTurns() turns { return turns{byID: map[string]*queued{}} }
 
-// add puts an image in its place, unless it is there.
+// add adds an image, unless it is there already.
 func (t *turns) add(m store.Marker) {
 	if t.byID[m.ID] == nil {
 		q := &queued{Marker: m}
@@ -39,7 +40,7 @@ func (t *turns) add(m store.Marker) {
 	}
 }
 
-// remove takes an image out. If it is being fetched, its end is of no interest.
+// remove removes an image. If it is being fetched, the result will be ignored.
 func (t *turns) remove(id string) {
 	if q := t.byID[id]; q != nil {
 		delete(t.byID, id)
@@ -49,8 +50,8 @@ func (t *turns) remove(id string) {
 	}
 }
 
-// begin returns the image whose turn it is, for end to be told how it went, or nil
-// and when the next one is due; zero: there is none.
+// begin returns the image whose turn it is. The caller must call end for it. If no
+// image is due, begin returns nil and when the next one is; zero: there is none.
 func (t *turns) begin(now time.Time) (q *queued, next time.Time) {
 	if len(t.waiting) == 0 {
 		return nil, time.Time{}
@@ -63,8 +64,8 @@ func (t *turns) begin(now time.Time) (q *queued, next time.Time) {
 	return q, time.Time{}
 }
 
-// end says that an image was tried: without an error it leaves, else it has another
-// turn at next. It reports whether the image was still queued.
+// end says that an image was tried. Without an error it leaves; otherwise it is tried
+// again at next. end reports whether the image was still queued.
 func (t *turns) end(q *queued, err error, next time.Time) bool {
 	if t.byID[q.ID] != q {
 		return false
@@ -79,7 +80,7 @@ func (t *turns) end(q *queued, err error, next time.Time) bool {
 	return true
 }
 
-// renew makes an image as it was when it was queued.
+// renew forgets the failed tries of an image.
 func (t *turns) renew(id string) {
 	q := t.byID[id]
 	if q == nil {
@@ -99,8 +100,8 @@ func (t *turns) hurry() {
 	heap.Init(&t.waiting)
 }
 
-// agree brings the queue into step with a list of the markers, of which those of
-// known images have no time.
+// agree adds and removes images to fit a list of the markers. Markers without a time
+// belong to images that are known already.
 func (t *turns) agree(list []store.Marker) {
 	there := make(map[string]bool, len(list))
 	for _, m := range list {

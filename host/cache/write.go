@@ -23,9 +23,9 @@ import (
 	"github.com/imgcache/imgcache-host/sdk"
 )
 
-//nolint:gosec // checked because a client may know nothing stronger
+//nolint:gosec // MD5 is checked because a client may know nothing stronger
 
-// writes are the images that clients bring by themselves. No GET follows one.
+// writes holds the images that clients are writing. A GET cannot follow a write.
 type writes struct {
 	c      *Cache
 	mu     sync.Mutex // guards what follows; a write's own mutex is never taken under it
@@ -33,37 +33,37 @@ type writes struct {
 	byID   map[string]*write
 }
 
-// write is an image on its way in.
+// write is an image that a client is writing.
 type write struct {
 	name    string
 	opts    WriteOptions
 	size    int64 // -1: unknown
 	started time.Time
 
-	// turn is held by who brings bytes or commits: a write has one client, who may
-	// take his time. It is taken before mu.
+	// turn is held by the call that appends bytes or commits, also while it waits
+	// for its client. It is taken before mu.
 	turn chan struct{}
 
-	// mu guards what follows. It is held while bytes are stored, and while nobody
-	// is waited for.
+	// mu guards what follows. It is held while bytes are stored, but not while a
+	// client is waited for.
 	mu      sync.Mutex
 	staged  *store.Staged // set under the mutex of all writes too; nil: not begun
 	sums    map[string]hash.Hash
 	room    *space.Reservation
 	expires time.Time
-	ended   error // committed, aborted, deleted
+	ended   error // why it takes no more: it was committed, aborted or deleted; nil: it goes on
 }
 
-// maxWrites is how many images are taken in at once. Each holds a file open, of the
-// 1024 that a process may have where nobody has allowed more, and downloads need
-// two each; nobody brings so many images at the same time by intent.
+// maxWrites is how many writes there may be at once. Each has a file open, and by
+// default a process may have 1024, of which a download needs two. No client writes so
+// many images at the same time on purpose.
 const maxWrites = 256
 
 func newWrites(c *Cache) *writes {
 	return &writes{c: c, byName: map[string]*write{}, byID: map[string]*write{}}
 }
 
-// errWriteEnded is why a write takes no more.
+// errWriteEnded says that a write takes no more bytes.
 var errWriteEnded = fmt.Errorf("the write has ended: %w", ErrNotFound)
 
 // has reports whether an image is being written.
@@ -89,7 +89,7 @@ func (ws *writes) list() []*write {
 	return slices.Collect(maps.Values(ws.byName))
 }
 
-// progress says how far the writes are.
+// progress returns how far the writes are.
 func (ws *writes) progress() []FillInfo {
 	ws.mu.Lock()
 	defer ws.mu.Unlock()
@@ -106,14 +106,15 @@ func (ws *writes) progress() []FillInfo {
 	return list
 }
 
-// written is how many bytes of a write have come.
+// written returns how many bytes of a write have come.
 func (ws *writes) written(w *write) int64 {
 	ws.mu.Lock()
 	defer ws.mu.Unlock()
 	return w.writtenLocked()
 }
 
-// writtenLocked is called under the mutex of all writes.
+// writtenLocked returns how many bytes have come. The caller holds the mutex of all
+// writes.
 func (w *write) writtenLocked() int64 {
 	if w.staged == nil {
 		return 0
@@ -130,7 +131,7 @@ func (ws *writes) named(name string) (*write, error) {
 	return nil, fmt.Errorf("write %.40q: %w", name, ErrNotFound)
 }
 
-// use calls f with a write that takes more, under the write's mutex.
+// use calls f with a write that has not ended, under the write's mutex.
 func (ws *writes) use(name string, f func(*write) error) error {
 	w, err := ws.named(name)
 	if err != nil {
@@ -148,7 +149,7 @@ func (w *write) use(f func() error) error {
 	return f()
 }
 
-// inTurn calls f with a write whose turn it is to take bytes, or to be committed.
+// inTurn calls f with a write when no other call appends bytes to it or commits it.
 func (ws *writes) inTurn(ctx context.Context, name string, f func(*write) error) error {
 	w, err := ws.named(name)
 	if err != nil {
@@ -163,7 +164,8 @@ func (ws *writes) inTurn(ctx context.Context, name string, f func(*write) error)
 	}
 }
 
-// add registers a write unless its image is being written already, or too many are.
+// add registers a write, unless its image is being written already or there are too
+// many writes.
 func (ws *writes) add(w *write) error {
 	ws.mu.Lock()
 	defer ws.mu.Unlock()
@@ -171,13 +173,13 @@ func (ws *writes) add(w *write) error {
 		return fmt.Errorf("%w: image %q is being written", ErrConflict, w.opts.ID)
 	}
 	if len(ws.byName) >= maxWrites {
-		return fmt.Errorf("%w: %d images are being written, which is as many as can be; commit or abort one, or wait until idle ones end", sdk.ErrUnavailable, maxWrites)
+		return fmt.Errorf("%w: %d images are being written, which is the most; commit or abort one, or wait until idle ones end", sdk.ErrUnavailable, maxWrites)
 	}
 	ws.byName[w.name], ws.byID[w.opts.ID] = w, w
 	return nil
 }
 
-// begun notes the file of a write.
+// begun sets the file of a write.
 func (ws *writes) begun(w *write, staged *store.Staged) {
 	ws.mu.Lock()
 	defer ws.mu.Unlock()
@@ -191,12 +193,11 @@ func (ws *writes) forget(w *write) {
 	delete(ws.byID, w.opts.ID)
 }
 
-// BeginWrite starts to take an image in from a client. Room for it is made as its
-// bytes come, whatever size is declared. The error wraps [ErrBadID], [ErrConflict]
-// when the image is cached, filling or being written, [ErrNoSpace] when there can
-// be no room, [ErrVerify] for a digest that can be none, and [sdk.ErrUnavailable]
-// while too many are being written. A write to which no bytes come for WriteTimeout
-// is aborted.
+// BeginWrite begins a write of an image by a client. Room for it is made as its bytes
+// come, and not by the declared size. The error wraps [ErrBadID]; [ErrConflict] if the
+// image is cached, filling or being written; [ErrNoSpace] if there can never be room;
+// [ErrVerify] for a malformed digest; and [sdk.ErrUnavailable] while there are too
+// many writes. A write to which no bytes come for WriteTimeout is aborted.
 func (c *Cache) BeginWrite(_ context.Context, o WriteOptions) (WriteStatus, error) {
 	if !sdk.ValidID(o.ID) {
 		return WriteStatus{}, badID(o.ID)
@@ -241,14 +242,14 @@ func (w *write) declare() error {
 			h = w.sums["sha256"]
 		}
 		if b, err := hex.DecodeString(want); err != nil || len(b) != h.Size() {
-			return fmt.Errorf("%w: %s is %.140q, want %d hex digits", ErrVerify, algorithm, want, 2*h.Size())
+			return fmt.Errorf("%w: %s is %.140q; expected %d hex digits", ErrVerify, algorithm, want, 2*h.Size())
 		}
 		w.sums[algorithm] = h
 	}
 	return nil
 }
 
-// declared returns the digests that the client knows, in lower-case hex.
+// declared returns the digests that the client declared, in lower-case hex.
 func (w *write) declared() map[string]string {
 	d := map[string]string{"md5": w.opts.MD5, "sha256": w.opts.SHA256, "sha512": w.opts.SHA512}
 	for algorithm, hex := range d {
@@ -279,19 +280,19 @@ func (c *Cache) openWrite(w *write) error {
 	return nil
 }
 
-// putOff puts the expiry off.
+// putOff postpones the expiry of a write.
 func (c *Cache) putOff(w *write) { w.expires = c.cfg.Now().Add(c.cfg.WriteTimeout) }
 
 func (w *write) status() WriteStatus {
 	return WriteStatus{Write: w.name, Offset: w.staged.Size(), Expires: w.expires.UTC()}
 }
 
-// WriteData appends what r yields, which must belong at offset; offset < 0 means
-// at the end. The status says how far the write is now, also after an error. The
-// error wraps [ErrNotFound] when there is no such write, or none any more,
-// [ErrConflict] when the write continues at another offset, [ErrVerify] for more
-// bytes than were declared, and [ErrNoSpace] when there is no room for them.
-// Only after ErrNotFound is there no write to go on with.
+// WriteData appends the bytes that r yields. offset is where they belong; offset < 0
+// means at the end. The status says how far the write is now, also after an error.
+// The error wraps [ErrNotFound] if there is no such write, or it has ended;
+// [ErrConflict] if the write continues at another offset; [ErrVerify] for more bytes
+// than were declared; and [ErrNoSpace] if there is no room for them. After all errors
+// but ErrNotFound the write can be continued.
 func (c *Cache) WriteData(ctx context.Context, name string, offset int64, r io.Reader) (status WriteStatus, err error) {
 	err = c.writes.inTurn(ctx, name, func(w *write) error {
 		err := w.use(func() error {
@@ -333,8 +334,8 @@ func (c *Cache) copyWrite(ctx context.Context, w *write, r io.Reader) error {
 	}
 }
 
-// appendWrite stores bytes. Room is made for these and no others: what a client
-// will bring nobody knows, and many that begin must not hold what they do not use.
+// appendWrite stores bytes. It makes room only for these: nobody knows how many bytes
+// a client will send, and writes must not reserve room that they do not use.
 func (c *Cache) appendWrite(ctx context.Context, w *write, p []byte) error {
 	after := w.staged.Size() + int64(len(p))
 	if w.size >= 0 && after > w.size {
@@ -356,8 +357,8 @@ func (c *Cache) appendWrite(ctx context.Context, w *write, p []byte) error {
 	return nil
 }
 
-// WriteState returns how far a write is. The error wraps [ErrNotFound] when
-// there is no such write, or none any more.
+// WriteState returns how far a write is. The error wraps [ErrNotFound] if there is no
+// such write, or it has ended.
 func (c *Cache) WriteState(name string) (status WriteStatus, err error) {
 	err = c.writes.use(name, func(w *write) error {
 		status = w.status()
@@ -366,11 +367,10 @@ func (c *Cache) WriteState(name string) (status WriteStatus, err error) {
 	return status, err
 }
 
-// CommitWrite publishes the image. The error wraps [ErrVerify] when size or
-// digests are not those declared, [ErrConflict] when the image was cached
-// meanwhile, and [ErrNotFound] when there is no such write. After a conflict the
-// write goes on; after any other error it has ended, and its file went to
-// invalid/.
+// CommitWrite makes a write an image of the cache. The error wraps [ErrVerify] if
+// size or digests are not the declared ones, [ErrConflict] if the image was cached
+// meanwhile, and [ErrNotFound] if there is no such write. After a conflict the write
+// can be continued; after any other error it has ended, and its file is in invalid/.
 func (c *Cache) CommitWrite(ctx context.Context, name string) (info ImageInfo, err error) {
 	err = c.writes.inTurn(ctx, name, func(w *write) error {
 		return w.use(func() (err error) {
@@ -409,18 +409,18 @@ func (c *Cache) commitWrite(w *write) (ImageInfo, error) {
 
 func (w *write) verify() error {
 	if at := w.staged.Size(); w.size >= 0 && at != w.size {
-		return fmt.Errorf("%w: %d bytes were written, %d declared", ErrVerify, at, w.size)
+		return fmt.Errorf("%w: %d bytes were written; expected the declared %d", ErrVerify, at, w.size)
 	}
 	for algorithm, want := range w.declared() {
 		if got := hex.EncodeToString(w.sums[algorithm].Sum(nil)); got != want {
-			return fmt.Errorf("%w: %s is %s, declared is %s", ErrVerify, algorithm, got, want)
+			return fmt.Errorf("%w: %s is %s; expected the declared %s", ErrVerify, algorithm, got, want)
 		}
 	}
 	return nil
 }
 
-// AbortWrite ends a write; what was written goes to invalid/. The error wraps
-// [ErrNotFound] when there is no such write, or none any more.
+// AbortWrite ends a write. What was written goes to invalid/. The error wraps
+// [ErrNotFound] if there is no such write, or it has ended.
 func (c *Cache) AbortWrite(_ context.Context, name string) error {
 	return c.writes.use(name, func(w *write) error {
 		c.endWrite(w, errWriteEnded)
@@ -428,8 +428,8 @@ func (c *Cache) AbortWrite(_ context.Context, name string) error {
 	})
 }
 
-// endWrite ends a write without a commit, keeping the file for inspection.
-// The caller holds w.mu.
+// endWrite ends a write without a commit and keeps its file for inspection. The
+// caller holds w.mu.
 func (c *Cache) endWrite(w *write, why error) {
 	w.ended = why
 	c.writes.forget(w)
@@ -444,7 +444,7 @@ func (ws *writes) bar(_ context.Context, id string) error {
 	if w == nil {
 		return nil
 	}
-	w.mu.Lock() // waits for a commit that runs
+	w.mu.Lock() // waits for a running commit
 	defer w.mu.Unlock()
 	if w.ended == nil {
 		ws.c.endWrite(w, fmt.Errorf("%w: %w", errDeleted, ErrNotFound))
