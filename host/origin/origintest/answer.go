@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// framing is by what a body ends.
+// framing is how the end of a body is marked.
 type framing int
 
 const (
@@ -30,15 +30,15 @@ type answer struct {
 	to      int64
 	framing framing
 	length  int64 // what Content-Length says
-	counts  bool  // all of the version was asked for
+	counts  bool  // the whole version was requested
 	wrong   bool
 
-	page  string // a body that is no image
+	page  string // a body that is not an image
 	reset bool   // the connection breaks off without an answer
 	hang  bool   // nothing comes
-	cut   int64  // of the body only so many bytes are sent; -1: all
-	stall int64  // nothing comes for a while behind so many bytes; -1: it does
-	flip  int64  // this byte is wrong; -1: none
+	cut   int64  // only so many bytes of the body are sent; -1: all
+	stall int64  // after so many bytes nothing comes for a while; -1: no pause
+	flip  int64  // the byte at this offset is wrong; -1: none
 	slow  time.Duration
 }
 
@@ -122,8 +122,7 @@ func (a *answer) describe() {
 	}
 }
 
-// pick decides which bytes are sent, by the conditions and the range of the
-// request.
+// pick decides by the conditions and the range of the request which bytes are sent.
 func (a *answer) pick(r *http.Request) {
 	tag := a.header.Get("ETag")
 	if match := r.Header.Get("If-Match"); match != "" && match != tag {
@@ -147,7 +146,7 @@ func (a *answer) pick(r *http.Request) {
 	a.header.Set("Content-Range", fmt.Sprintf("bytes %d-%d/%d", from, to-1, a.v.Size))
 }
 
-// parseRange reads "bytes=A-B" and "bytes=A-", of which to is -1.
+// parseRange reads "bytes=A-B" and "bytes=A-". For the latter to is -1.
 func parseRange(field string, size int64) (from, to int64, ok bool) {
 	spec, ok := strings.CutPrefix(field, "bytes=")
 	first, last, dash := strings.Cut(spec, "-")
@@ -165,8 +164,7 @@ func parseRange(field string, size int64) (from, to int64, ok bool) {
 	return from, to + 1, err == nil && to >= from
 }
 
-// send sends the answer. It breaks the connection off by a panic, as handlers
-// do.
+// send sends the answer. To break off the connection it panics, as handlers do.
 func (a *answer) send(rw http.ResponseWriter, r *http.Request) {
 	switch {
 	case a.reset:
@@ -202,7 +200,7 @@ func (a *answer) send(rw http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// sendToEnd sends an answer as HTTP/1.0 has it.
+// sendToEnd sends an answer that ends with its connection, as in HTTP/1.0.
 func (a *answer) sendToEnd(rw http.ResponseWriter, r *http.Request) {
 	conn, buf, err := http.NewResponseController(rw).Hijack()
 	if err != nil {
@@ -261,7 +259,7 @@ func (a *answer) note(change func(*Version)) {
 	change(&a.v.Version)
 }
 
-// wait waits, unless whoever asked goes away.
+// wait waits, unless the client goes away.
 func (a *answer) wait(r *http.Request, d time.Duration) {
 	timer := time.NewTimer(d)
 	defer timer.Stop()

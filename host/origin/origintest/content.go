@@ -6,9 +6,9 @@ import (
 	"slices"
 )
 
-// content makes the bytes of a version of an image, of which no eight are those
-// of another version: each word is a hash of the image, the version and its
-// place.
+// content makes the bytes of a version of an image. Each word of eight bytes is a
+// hash of the image, the version and its place, so it differs from every word of
+// another version.
 type content struct {
 	seed uint64
 	size int64
@@ -38,7 +38,7 @@ func (c content) part(from, to int64) []byte {
 	return b[from-8*first : to-8*first]
 }
 
-// has reports whether p are the bytes from off on.
+// has reports whether p has the bytes from off on.
 func (c content) has(p []byte, off int64) bool {
 	end := off + int64(len(p))
 	if end > c.size {

@@ -8,8 +8,8 @@ import (
 	"syscall"
 )
 
-// Pipe is a listener whose connections are in memory. Who waits for them waits
-// in a way that package synctest understands.
+// Pipe is a listener whose connections are in memory. Package synctest can tell when
+// goroutines wait for them.
 type Pipe struct {
 	conns chan net.Conn
 	done  chan struct{}
@@ -20,7 +20,7 @@ type Pipe struct {
 // NewPipe returns a listener.
 func NewPipe() *Pipe { return &Pipe{conns: make(chan net.Conn), done: make(chan struct{})} }
 
-// SetAway lets nobody connect, or everybody again.
+// SetAway says whether connections are refused.
 func (p *Pipe) SetAway(away bool) { p.away.Store(away) }
 
 // Dial connects to the listener, whatever the address.

@@ -5,7 +5,7 @@ import (
 	"strconv"
 )
 
-// spoil makes the answer wrong, in one of the ways that can be noticed.
+// spoil makes the answer wrong in a way that can be noticed.
 func (a *answer) spoil() {
 	rng := a.w.rng
 	image := a.page == ""
@@ -56,13 +56,13 @@ func (a *answer) spoil() {
 	}
 }
 
-// lie tells another length.
+// lie declares another length.
 func (a *answer) lie(length int64) {
 	a.framing, a.length = byLength, length
 	a.v.Excused = true
 }
 
-// fail makes it an error, as servers and what stands before them have it.
+// fail makes the answer an error that servers and proxies send.
 func (a *answer) fail() {
 	rng := a.w.rng
 	a.refuse([]int{401, 403, 408, 429, 500, 502, 503, 504}[rng.IntN(8)])

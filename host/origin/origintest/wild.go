@@ -1,7 +1,7 @@
-// Package origintest is an HTTP origin for tests that does, at random and by a
-// seed, all that origins do: it breaks off, stalls, redirects, refuses HEAD,
-// changes its validators and its images, and says lengths that are not true. It
-// knows afterwards which bytes were right, and when.
+// Package origintest is an HTTP origin for tests. At random, by a seed, it does
+// everything that origins do: it breaks off, stalls, redirects, refuses HEAD, changes
+// its validators and its images, and declares wrong lengths. It knows afterwards
+// which bytes were right, and when.
 package origintest
 
 import (
@@ -15,46 +15,47 @@ import (
 	"time"
 )
 
-// Style is by which validators the versions of an image can be told apart.
+// Style says which validators the versions of an image have.
 type Style int
 
 // The styles.
 const (
 	Strong  Style = iota // a strong ETag, and the time
-	Digest               // a declared digest, and an ETag that is another one in each answer
+	Digest               // a declared digest, and an ETag that may change with each answer
 	Weak                 // a weak ETag, and the time
 	Odd                  // an ETag without quotes
 	Time                 // the time of the last change
-	Moody                // a strong ETag and the time, of which one may be missing
+	Moody                // a strong ETag and the time; one of them may be missing
 	Nothing              // no validator at all
 	styles
 )
 
-// Exact reports whether two answers about one version always say so.
+// Exact reports whether two answers about the same version always show that.
 func (s Style) Exact() bool { return s == Strong || s == Digest }
 
-// Version is what became of a version of an image. Times are by the clock of the
-// origin.
+// Version says what happened to a version of an image. Times are those of the
+// origin's clock.
 type Version struct {
 	Number   int
 	Style    Style
 	Size     int64
 	ETag     string    // of the styles Strong and Moody, as in their answers
-	NoStore  bool      // each answer forbade to keep it
-	From     time.Time // it is the image since
-	Until    time.Time // it was the image until; zero: it still is
-	LastSent time.Time // bytes of it were last sent; zero: never
-	Sending  int       // answers under way with bytes of it
+	NoStore  bool      // each answer forbade storing it
+	From     time.Time // since when it is the image
+	Until    time.Time // until when it was the image; zero: it still is
+	LastSent time.Time // when bytes of it were last sent; zero: never
+	Sending  int       // number of answers that are sending bytes of it
 
-	// Whole counts the right answers to requests for all of it that sent its
-	// last byte.
+	// Whole counts the correct answers to requests for the whole version that
+	// have sent its last byte.
 	Whole int
-	// Excused says that an answer was such that fetching it again is right: it
-	// told another length, or nobody could know that it was whole.
+	// Excused says that it is right to fetch the version again because of an
+	// answer: that declared another length, or nobody could know whether it was
+	// complete.
 	Excused bool
 }
 
-// Twice reports whether it was fetched more often than is right.
+// Twice reports whether the version was fetched more often than is right.
 func (v Version) Twice() bool { return v.Style.Exact() && v.Whole > 1 && !v.NoStore && !v.Excused }
 
 // version is a Version and its bytes.
@@ -71,15 +72,15 @@ type offered struct {
 	style     Style
 	versions  []*version // the newest last
 	withdrawn bool
-	trouble   time.Time // when an answer was last wrong, or none
+	trouble   time.Time // when an answer was last wrong or missing
 }
 
 // Wild is the origin. It is an [http.Handler].
 type Wild struct {
 	Now       func() time.Time // its clock
-	Stall     time.Duration    // how long it is silent; longer than anybody's patience
-	Elsewhere string           // where it redirects to, with a slash behind; "": nowhere
-	MaxSize   int64            // bytes of an image
+	Stall     time.Duration    // how long a stall is; longer than any timeout
+	Elsewhere string           // where it redirects to, ending with a slash; "": it does not redirect
+	MaxSize   int64            // most bytes of an image
 
 	mu     sync.Mutex
 	rng    *rand.Rand
@@ -87,8 +88,7 @@ type Wild struct {
 	images map[string]*offered
 }
 
-// NewWild returns an origin that begins without images, and with answers that
-// are all right.
+// NewWild returns an origin without images, all of whose answers are right.
 func NewWild(seed uint64) *Wild {
 	return &Wild{
 		Now: time.Now, Stall: time.Hour, MaxSize: 3 << 20,
@@ -96,7 +96,7 @@ func NewWild(seed uint64) *Wild {
 	}
 }
 
-// SetOdds lets one answer in odds go wrong; 0: none.
+// SetOdds makes one of odds answers wrong; 0: none.
 func (w *Wild) SetOdds(odds int) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -120,7 +120,7 @@ func Styles() []Style {
 	return list
 }
 
-// Withdraw lets the image be absent until it is replaced.
+// Withdraw makes the image absent until it is replaced.
 func (w *Wild) Withdraw(name string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -136,7 +136,7 @@ func (img *offered) end(now time.Time) {
 	}
 }
 
-// Replace gives the image new bytes. The length stays the same now and then.
+// Replace gives the image new bytes. Sometimes the length stays the same.
 func (w *Wild) Replace(name string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -151,7 +151,7 @@ func (w *Wild) Replace(name string) {
 	v := &version{
 		Version: Version{Number: n, Style: img.style, Size: size, From: now, NoStore: w.rng.IntN(12) == 0},
 		content: newContent(name, n, size),
-		// Times have seconds; two versions of one second are none of our business.
+		// Last-Modified has only seconds, so each version gets a second of its own.
 		modified: time.Unix(1_000_000_000+int64(n), 0).UTC(),
 	}
 	switch img.style {
@@ -183,7 +183,7 @@ func (w *Wild) Versions(name string) []Version {
 	return list
 }
 
-// Trouble returns when an answer about an image was last wrong, or none; zero:
+// Trouble returns when an answer about an image was last wrong or missing; zero:
 // never.
 func (w *Wild) Trouble(name string) time.Time {
 	w.mu.Lock()
@@ -191,13 +191,13 @@ func (w *Wild) Trouble(name string) time.Time {
 	return w.images[name].trouble
 }
 
-// Whole returns the version of which p are all bytes.
+// Whole returns the version whose bytes are p.
 func (w *Wild) Whole(name string, p []byte) (Version, bool) {
 	return w.find(name, func(v *version) bool { return v.Size == int64(len(p)) && v.has(p, 0) })
 }
 
-// Part returns the version of which p are bytes from off on, which has to be of
-// a size where that is not -1.
+// Part returns the version that has the bytes p from off on. Its size must be size,
+// unless that is -1.
 func (w *Wild) Part(name string, p []byte, off, size int64) (Version, bool) {
 	return w.find(name, func(v *version) bool { return (size < 0 || v.Size == size) && v.has(p, off) })
 }
@@ -223,13 +223,13 @@ func (w *Wild) Prefix(name string, p []byte) bool {
 }
 
 // Endless reports whether p are the first bytes of a version of which an answer
-// was cut that only the end of its connection ended: nobody could know.
+// without a length was broken off, so that nobody could notice it.
 func (w *Wild) Endless(name string, p []byte) bool {
 	_, ok := w.find(name, func(v *version) bool { return v.endless.Load() && v.has(p, 0) })
 	return ok
 }
 
-// Page is what comes in place of an image when the origin wants a login.
+// Page is what the origin sends in place of an image to ask for a login.
 const Page = "<!DOCTYPE html><html><body>Please log in.</body></html>"
 
 // ServeHTTP implements [http.Handler].
