@@ -7,17 +7,18 @@ import (
 	"time"
 )
 
-// Caching is what the origin says about keeping its answer, to a cache that
-// many share (RFC 9111). The zero value says nothing.
+// Caching is what the origin's answer says about storing it in a shared cache
+// (RFC 9111). The zero value says nothing.
 type Caching struct {
-	NoStore        bool          `json:",omitempty"` // it must not be kept, or not by a shared cache
+	NoStore        bool          `json:",omitempty"` // it must not be stored, or not by a shared cache
 	NoCache        bool          `json:",omitempty"` // it may be served only when the origin has just confirmed it
 	MustRevalidate bool          `json:",omitempty"` // it must not be served stale
-	Known          bool          `json:",omitempty"` // For is said
-	For            time.Duration `json:",omitempty"` // how long it is fresh from now on; 0 when it is not
+	Known          bool          `json:",omitempty"` // For is set
+	For            time.Duration `json:",omitempty"` // how long it is fresh from now on; 0: it is not
 }
 
-// maxFresh bounds a time of freshness: RFC 9111 has a year as good as for ever.
+// maxFresh bounds how long an answer is fresh. No origin plans further ahead than a
+// year, which RFC 2616 had as the longest time.
 const maxFresh = 365 * 24 * time.Hour
 
 // TrustFor returns how long an image is served before the origin is asked about
@@ -34,8 +35,8 @@ func (t Terms) TrustFor(c Caching) time.Duration {
 	return t.RevalidateAfter
 }
 
-// caching reads what the fields of an answer say that came now. What is
-// malformed is taken for stale, as RFC 9111, section 4.2.1, encourages to.
+// caching reads the fields of an answer that came at the time now. A malformed
+// lifetime counts as stale, as RFC 9111, section 4.2.1, recommends.
 func caching(h http.Header, now time.Time) Caching {
 	d := directives(h.Values("Cache-Control"))
 	_, noStore := d["no-store"]
@@ -55,12 +56,12 @@ func caching(h http.Header, now time.Time) Caching {
 	return c
 }
 
-// freshFor is how long an answer is fresh from when it was made. What is said
-// to shared caches goes before what is said to all.
+// freshFor returns how long an answer is fresh after it was made. What it says to
+// shared caches counts more than what it says to all.
 func freshFor(h http.Header, d map[string]string, now time.Time) (time.Duration, bool) {
 	for _, name := range []string{"s-maxage", "max-age"} {
 		if v, ok := d[name]; ok {
-			n, _ := seconds(v) // 0 when it is none
+			n, _ := seconds(v) // 0 if it is not a number
 			return n, true
 		}
 	}
@@ -70,7 +71,7 @@ func freshFor(h http.Header, d map[string]string, now time.Time) (time.Duration,
 	}
 	at, err := http.ParseTime(expires[0])
 	if err != nil {
-		return 0, true // such as "0", which stands for the past
+		return 0, true // such as "0", which means the past
 	}
 	if date, err := http.ParseTime(h.Get("Date")); err == nil {
 		now = date
@@ -78,13 +79,13 @@ func freshFor(h http.Header, d map[string]string, now time.Time) (time.Duration,
 	return min(max(at.Sub(now), 0), maxFresh), true
 }
 
-// age is for how long other caches have had the answer.
+// age returns how long other caches have had the answer.
 func age(h http.Header) time.Duration {
 	n, _ := seconds(strings.TrimSpace(h.Get("Age")))
 	return n
 }
 
-// seconds reads a number of seconds, at most maxFresh.
+// seconds reads a number of seconds and returns at most maxFresh.
 func seconds(v string) (time.Duration, bool) {
 	if v == "" || strings.Trim(v, "0123456789") != "" {
 		return 0, false
@@ -96,9 +97,8 @@ func seconds(v string) (time.Duration, bool) {
 	return min(time.Duration(n)*time.Second, maxFresh), true
 }
 
-// directives reads the lines of Cache-Control. Names are in lower case; of one
-// that stands twice the first counts. A value may be in quotes, which then may
-// hold commas.
+// directives reads the lines of Cache-Control. Names are returned in lower case; if
+// a name occurs twice, the first one counts. A value in quotes may contain commas.
 func directives(lines []string) map[string]string {
 	found := map[string]string{}
 	for rest := strings.Join(lines, ","); rest != ""; {
@@ -134,7 +134,7 @@ func directiveValue(s string) (value, rest string) {
 	return b.String(), rest
 }
 
-// cutAny cuts s in front of the first of the bytes.
+// cutAny cuts s before the first occurrence of one of the bytes.
 func cutAny(s, bytes string) (before, rest string) {
 	if i := strings.IndexAny(s, bytes); i >= 0 {
 		return s[:i], s[i:]

@@ -18,22 +18,22 @@ const (
 	algMD5    = "md5"
 )
 
-// digestBytes is the length of a sum by algorithm.
+// digestBytes has the length of a sum of each algorithm.
 var digestBytes = map[string]int{algSHA512: 64, algSHA256: 32, algMD5: 16}
 
 func (d Digest) version() string { return d.Algorithm + ":" + hex.EncodeToString(d.Sum) }
 
-// digestOf returns the digest that a version is, if it is one.
+// digestOf returns the digest in a version, if the version is one.
 func digestOf(version string) (d Digest, ok bool) {
 	algorithm, digits, _ := strings.Cut(version, ":")
 	sum, err := hex.DecodeString(digits)
 	return Digest{Algorithm: algorithm, Sum: sum}, err == nil && len(sum) > 0 && len(sum) == digestBytes[algorithm]
 }
 
-// declared returns the digests of the whole image that a response declares,
-// strongest first. Repr-Digest and x-goog-hash speak of the whole image in
-// every response. Content-MD5 may be that of the part in a 206, so it counts
-// in a 200 alone.
+// declared returns the digests of the whole image that a response declares, the
+// strongest first. Repr-Digest and x-goog-hash are of the whole image in every
+// response. Content-MD5 in a 206 may be that of the part, so it counts only in a
+// 200.
 func declared(resp *http.Response) []Digest {
 	found := reprDigests(resp.Header)
 	if resp.StatusCode == http.StatusOK {
@@ -53,7 +53,7 @@ func declared(resp *http.Response) []Digest {
 }
 
 // reprDigests reads Repr-Digest (RFC 9530), a dictionary of byte sequences. A
-// malformed field declares nothing.
+// malformed field counts as none.
 func reprDigests(h http.Header) []Digest {
 	dict, err := httpsfv.UnmarshalDictionary(h.Values("Repr-Digest"))
 	if err != nil {
@@ -84,9 +84,9 @@ func contentMD5(h http.Header) Digest {
 	return Digest{Algorithm: algMD5, Sum: sum}
 }
 
-// googMD5 reads the MD5 in x-goog-hash, which Google Cloud Storage sends. It
-// is that of the stored bytes: those of an object that was stored compressed
-// and is decompressed on the way have another one.
+// googMD5 reads the MD5 in x-goog-hash, which Google Cloud Storage sends. It is the
+// MD5 of the stored bytes. If an object is stored compressed and decompressed when
+// it is sent, the sent bytes have another one.
 func googMD5(h http.Header) Digest {
 	if enc := h.Get("X-Goog-Stored-Content-Encoding"); enc != "" && enc != "identity" {
 		return Digest{}

@@ -17,20 +17,20 @@ import (
 type DirectoryConfig struct {
 	Name   string
 	Path   string
-	Settle time.Duration // a file is handed out when it has not been written to for so long; 0: at once
-	Terms  Terms         // need no RevalidateAfter
+	Settle time.Duration // a file must not have been written to for so long; 0: no wait
+	Terms  Terms         // RevalidateAfter is not used
 }
 
-// Directory is an origin whose images are the regular files of a directory. A
-// name may lead into directories below it and through symbolic links that stay
-// inside. The version is made of what the file system says of the file: device,
-// inode, size and the times of its last changes. A file that somebody still
-// writes is no image yet, which only time tells: see DirectoryConfig.Settle.
+// Directory is an origin whose images are the regular files of a directory. A name
+// may lead into directories below it and through symbolic links that stay inside.
+// The version is made of the file's device, inode, size and times of change. A file
+// that is still being written is not an image yet; it counts as written when it has
+// not changed for DirectoryConfig.Settle.
 type Directory struct{ cfg DirectoryConfig }
 
-// NewDirectory returns an origin of files. The directory is opened anew for
-// each call, so it may be mounted or replaced at any time; as long as it is
-// missing, the origin is unavailable and nothing is "not found".
+// NewDirectory returns an origin of files. Each call opens the directory again, so
+// it may be mounted or replaced at any time. While it is missing, the origin is
+// unavailable, and no image is "not found".
 func NewDirectory(cfg DirectoryConfig) *Directory {
 	cfg.Terms.RevalidateAfter = 0
 	return &Directory{cfg}
@@ -39,8 +39,8 @@ func NewDirectory(cfg DirectoryConfig) *Directory {
 // Name implements [Origin].
 func (d *Directory) Name() string { return d.cfg.Name }
 
-// Terms implements [Origin]. A stat costs microseconds, so it is made on each
-// hit.
+// Terms implements [Origin]. Each hit asks the origin, since a stat takes only
+// microseconds.
 func (d *Directory) Terms() Terms { return d.cfg.Terms }
 
 // Stat implements [Origin].
@@ -62,7 +62,7 @@ func (d *Directory) Stat(ctx context.Context, name string) (Object, error) {
 
 // Open implements [Origin].
 func (d *Directory) Open(ctx context.Context, r Request) (Object, io.ReadCloser, error) {
-	obj, err := d.Stat(ctx, r.Name) // before the open, which may act on a device
+	obj, err := d.Stat(ctx, r.Name) // before the open, since opening a device may have effects
 	if err != nil {
 		return Object{}, nil, err
 	}
@@ -78,7 +78,7 @@ func (d *Directory) Open(ctx context.Context, r Request) (Object, io.ReadCloser,
 		err = d.checkVersion(r, &obj)
 	}
 	if err == nil && r.Offset > obj.Size {
-		err = fmt.Errorf("%w: %s has %d bytes, offset is %d", ErrUnavailable, r.Name, obj.Size, r.Offset)
+		err = fmt.Errorf("%w: %s has %d bytes, but the offset is %d", ErrUnavailable, r.Name, obj.Size, r.Offset)
 	}
 	if err != nil {
 		f.Close()
@@ -91,17 +91,17 @@ func (d *Directory) Open(ctx context.Context, r Request) (Object, io.ReadCloser,
 	return obj, &fileBody{ctx: ctx, f: f, opened: fi, pos: r.Offset, end: end}, nil
 }
 
-// checkVersion compares a file with the version that was asked for, and calls
-// it by that name.
+// checkVersion compares a file with the version that was asked for. If they are
+// the same, obj gets that version.
 func (d *Directory) checkVersion(r Request, obj *Object) error {
 	if r.join(obj.Validators(), d.cfg.Terms, false) != Same {
-		return fmt.Errorf("%w: %s is %s now, not %s", ErrChanged, r.Name, obj.Version, r.Version)
+		return fmt.Errorf("%w: %s is %s now; expected %s", ErrChanged, r.Name, obj.Version, r.Version)
 	}
 	obj.Version = r.Version
 	return nil
 }
 
-// root opens the directory, and says which file in it has the image.
+// root opens the directory and returns the name of the image's file in it.
 func (d *Directory) root(name string) (root *os.Root, file string, err error) {
 	if file, err = fileName(name); err != nil {
 		return nil, "", err
@@ -113,8 +113,8 @@ func (d *Directory) root(name string) (root *os.Root, file string, err error) {
 	return root, file, nil
 }
 
-// open does not wait for the other end of a FIFO that has come in the place
-// of a file.
+// open opens the file of an image. If the file was replaced by a FIFO, it does not
+// wait for the other end.
 func (d *Directory) open(name string) (*os.File, error) {
 	root, file, err := d.root(name)
 	if err != nil {
@@ -145,10 +145,10 @@ func (d *Directory) object(name string, fi fs.FileInfo) (Object, error) {
 	return obj, nil
 }
 
-// settled returns an error for a file that was written to just now.
+// settled returns an error for a file that was written to a moment ago.
 func (d *Directory) settled(name string, fi fs.FileInfo) error {
 	written, now := fi.ModTime(), time.Now()
-	if st, ok := fi.Sys().(*syscall.Stat_t); ok && written.After(now) { // somebody set it
+	if st, ok := fi.Sys().(*syscall.Stat_t); ok && written.After(now) { // somebody has set it
 		written = time.Unix(st.Ctim.Unix())
 	}
 	age := now.Sub(written)
@@ -158,14 +158,13 @@ func (d *Directory) settled(name string, fi fs.FileInfo) error {
 	return &Failure{
 		RetryAfter: d.cfg.Settle - age,
 		Temporary:  true,
-		err: fmt.Errorf("%w: %s was written to %v ago and may still be growing; expected no change for %v: write it elsewhere and rename it when it is whole",
+		err: fmt.Errorf("%w: %s was written to %v ago and may still be growing; expected no change for %v: write it elsewhere and rename it when it is complete",
 			ErrUnavailable, name, age.Round(time.Millisecond), d.cfg.Settle),
 	}
 }
 
-// identity tells a file from every other one, and from itself with other
-// bytes. Size and time of modification alone would not do: whoever copies with
-// "cp -p" gives two files the same.
+// identity returns a text that identifies a file and its content. It is not made of
+// size and modification time alone, because "cp -p" gives two files the same times.
 func identity(fi fs.FileInfo) string {
 	st, ok := fi.Sys().(*syscall.Stat_t)
 	if !ok {
@@ -174,9 +173,9 @@ func identity(fi fs.FileInfo) string {
 	return "f" + hashText(fmt.Sprint(st.Dev, st.Ino, st.Ctim.Nano(), st.Size, st.Mtim.Nano()))
 }
 
-// fileError says what a failed operation on a file means. [os.Root] refuses a
-// way out of the directory with an error that is no errno; there is nothing to
-// be had that way, and whether anything is there is nobody's business.
+// fileError says what a failed operation on a file means. [os.Root] refuses a path
+// that leaves the directory with an error that is not an errno. That counts as not
+// found, so that nobody can learn what is outside.
 func fileError(err error) error {
 	var errno syscall.Errno
 	switch {
@@ -190,8 +189,8 @@ func fileError(err error) error {
 	}
 }
 
-// fileBody reads [pos, end) of a file and ends cleanly only when the file was
-// not written to meanwhile. Its errors stay.
+// fileBody reads [pos, end) of a file. It returns io.EOF only if the file was not
+// written to meanwhile. After an error it returns the same error again.
 type fileBody struct {
 	ctx      context.Context
 	f        *os.File
@@ -218,7 +217,7 @@ func (b *fileBody) Read(p []byte) (int, error) {
 	case err == nil || n > 0 && errors.Is(err, io.EOF):
 		return n, nil
 	case errors.Is(err, io.EOF):
-		if b.err = b.unchanged(); b.err == nil { // more was asked for than there is
+		if b.err = b.unchanged(); b.err == nil { // the request was for more bytes than there are
 			b.err = fmt.Errorf("%w: %w", ErrUnavailable, io.ErrUnexpectedEOF)
 		}
 	default:

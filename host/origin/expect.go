@@ -10,37 +10,36 @@ import (
 	"strings"
 )
 
-// Expect says what an answer must be like to be an image. The zero value takes
-// everything.
+// Expect says which answers are images. The zero value accepts all answers.
 type Expect struct {
-	ContentTypes []string // one of them, such as "application/octet-stream" or "application/*"; nil: any
-	MinSize      int64    // bytes; what declares no length is measured by who reads it
-	NotHTML      bool     // a page is no image, unless its name says that it is a page
+	ContentTypes []string // the accepted types, such as "application/octet-stream" or "application/*"; nil: any
+	MinSize      int64    // least number of bytes; if an answer declares no length, the reader must check it
+	NotHTML      bool     // an HTML page is not an image, unless its name says that it is a page
 }
 
-// Refusal is why an answer is passed through and not stored, as one of a few
-// words that may be told to anybody. "": it may be stored. An answer that is
-// refused says nothing about the image: whoever has one that is stored keeps
-// it.
+// Refusal is one of a few words that say why an answer is passed through and not
+// stored. Every client may see them. "": it may be stored. A refused answer says
+// nothing about the image: a cached image stays.
 type Refusal string
 
 // The refusals.
 const (
-	RefusedNoStore Refusal = "no-store"                // the origin forbids to keep it
+	RefusedNoStore Refusal = "no-store"                // the origin forbids storing it
 	RefusedHTML    Refusal = "page instead of image"   // a login page, for instance
 	RefusedType    Refusal = "unexpected content type" // none of Expect.ContentTypes
 	RefusedSize    Refusal = "unexpected size"         // below Expect.MinSize
-	RefusedEnd     Refusal = "length unknown"          // a body that is cut would look like a whole one
-	RefusedSum     Refusal = "checksum not listed"     // a list of checksums must name it, and does not
+	RefusedEnd     Refusal = "length unknown"          // a body that breaks off would look like a complete one
+	RefusedSum     Refusal = "checksum not listed"     // a list of checksums must name it, but does not
 )
 
-// NotAnImage reports whether something else came in place of the image. The
+// NotAnImage reports whether the answer was something else than the image. The
 // other refusals are about the image itself.
 func (r Refusal) NotAnImage() bool {
 	return r == RefusedHTML || r == RefusedType || r == RefusedSize
 }
 
-// refuses says why an answer of a type and a size, or -1, is no image.
+// refuses says why an answer with this type and size is not an image, or "". Size
+// -1: unknown.
 func (e Expect) refuses(name, contentType string, size int64) Refusal {
 	switch {
 	case e.NotHTML && isHTML(contentType) && !isHTML(typeByName(name)):
@@ -57,7 +56,7 @@ func isHTML(contentType string) bool {
 	return contentType == "text/html" || contentType == "application/xhtml+xml"
 }
 
-// typeByName is the type of names that are pages; "" for all others.
+// typeByName returns "text/html" if a name says that it is a page, or else "".
 func typeByName(name string) string {
 	name, _, _ = strings.Cut(name, "?")
 	switch strings.ToLower(path.Ext(name)) {
@@ -67,7 +66,8 @@ func typeByName(name string) string {
 	return ""
 }
 
-// matchType reports whether a type is the wanted one, or one of "text/*".
+// matchType reports whether a type is the wanted one, or matches one such as
+// "text/*".
 func matchType(want, contentType string) bool {
 	want = strings.ToLower(want)
 	if class, ok := strings.CutSuffix(want, "/*"); ok {
@@ -77,15 +77,15 @@ func matchType(want, contentType string) bool {
 	return want == contentType
 }
 
-// longestType bounds a content type that is kept.
+// longestType bounds the length of a content type that is stored.
 const longestType = 128
 
 // contentType returns the media type of an answer, in lower case and without
-// parameters; "" when there is none.
+// parameters, or "".
 func contentType(h http.Header) string {
 	value := h.Get("Content-Type")
 	t, _, err := mime.ParseMediaType(value)
-	if t == "" && err != nil { // such as one with a parameter that stands twice
+	if t == "" && err != nil { // for example because a parameter occurs twice
 		t, _, _ = strings.Cut(value, ";")
 		t = strings.ToLower(strings.TrimSpace(t))
 	}
@@ -95,8 +95,9 @@ func contentType(h http.Header) string {
 	return t
 }
 
-// compressed says by which ends of names files are themselves in the form that
-// a content coding names. Web servers label them so, whatever a client accepts.
+// compressed has, for each content coding, the name endings of files that are
+// compressed that way themselves. Web servers label such files with the coding,
+// even if a client does not accept it.
 var compressed = map[string][]string{
 	"gzip":     {".gz", ".tgz", ".svgz"},
 	"compress": {".z", ".taz"},
@@ -107,9 +108,9 @@ var compressed = map[string][]string{
 	"br":       {".br"},
 }
 
-// checkCoding returns an error if the bytes of an answer of the origin from are
-// not those of the image. They were asked for as they are, so a label that only repeats what the
-// name says is about the file, and no coding of the transfer.
+// checkCoding returns an error if the bytes of an answer of the origin from were
+// encoded for the transfer. The request asked for them unencoded, so a coding that
+// only repeats what the name says describes the file itself.
 func checkCoding(from, name string, h http.Header) error {
 	var codings []string
 	for _, c := range strings.Split(strings.Join(h.Values("Content-Encoding"), ","), ",") {
@@ -128,7 +129,7 @@ func checkCoding(from, name string, h http.Header) error {
 		}
 	}
 	return &Failure{Status: http.StatusOK, err: fmt.Errorf(
-		"%w: %s sends %s with the content coding %.100q; expected the bytes as they are, which were asked for: switch the coding off there",
+		"%w: %s sends %s with the content coding %.100q; expected the bytes without a coding, as requested: switch the coding off at the origin",
 		ErrUnavailable, from, name, strings.Join(codings, ", "))}
 }
 

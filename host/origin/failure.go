@@ -7,15 +7,15 @@ import (
 	"time"
 )
 
-// Failure is what an origin answered that is no image, or that it did not
-// answer: use it with [errors.As]. It wraps one of the errors above.
+// Failure says that an origin did not answer, or answered with something else than
+// an image. Use it with [errors.As]. It wraps an error such as [ErrUnavailable].
 type Failure struct {
-	Status     int           // of HTTP; 0: no answer came, or the origin speaks no HTTP
-	RetryAfter time.Duration // for how long the origin asks to be left alone, at most MaxRetryAfter; 0: it does not say
-	Temporary  bool          // the same question may well be answered soon
-	Credential bool          // the origin refuses us, which says nothing about the image: our credential is missing, wrong or has expired
+	Status     int           // of HTTP; 0: no answer came, or the origin does not use HTTP
+	RetryAfter time.Duration // how long the origin asks not to be asked again, at most MaxRetryAfter; 0: it does not say
+	Temporary  bool          // the same request may succeed soon
+	Credential bool          // the origin refuses our credential, which is missing, wrong or expired; this says nothing about the image
 
-	elsewhere bool // the answer is that of another host, to which the origin has sent us
+	elsewhere bool // the answer came from another host, to which the origin redirected the request
 	err       error
 }
 
@@ -25,13 +25,13 @@ func (f *Failure) Error() string { return f.err.Error() }
 // Unwrap implements the interface of package errors.
 func (f *Failure) Unwrap() error { return f.err }
 
-// MaxRetryAfter bounds what an origin can ask for: a maintenance lasts an hour,
-// and a slip of the pen must not last a year.
+// MaxRetryAfter bounds how long an origin can ask not to be asked again: an hour is
+// enough for maintenance, and a mistake must not last a year.
 const MaxRetryAfter = time.Hour
 
-// retryAfter reads the field Retry-After: seconds, or a time by the clock of
-// the server, which is that of its field Date. What is malformed or past says
-// nothing.
+// retryAfter reads the field Retry-After: a number of seconds, or a time on the
+// clock of the server, which the field Date shows. It returns 0 if the field is
+// malformed or in the past.
 func retryAfter(h http.Header, now time.Time) time.Duration {
 	v := strings.TrimSpace(h.Get("Retry-After"))
 	if v != "" && strings.Trim(v, "0123456789") == "" {
@@ -51,15 +51,15 @@ func retryAfter(h http.Header, now time.Time) time.Duration {
 	return min(max(at.Sub(now), 0), MaxRetryAfter)
 }
 
-// temporary reports whether a question that was answered with this status is
-// worth asking again.
+// temporary reports whether a request that was answered with this status is worth
+// trying again.
 func temporary(status int) bool {
 	switch status {
 	case http.StatusRequestTimeout, http.StatusTooEarly, http.StatusTooManyRequests:
 		return true
 	case http.StatusNotImplemented, http.StatusHTTPVersionNotSupported, http.StatusInsufficientStorage,
 		http.StatusLoopDetected, http.StatusNotExtended, http.StatusNetworkAuthenticationRequired:
-		return false // what the server lacks it will lack in a moment too
+		return false // these will not be different in a moment
 	}
 	return status >= 500
 }

@@ -6,19 +6,19 @@ import (
 	"time"
 )
 
-// Validators are what an origin says of an image by which two of its answers
-// can be compared. The zero value says that the image is empty; [NoValidators]
-// says nothing.
+// Validators are the parts of an origin's answer by which it can be compared with
+// another answer. The zero value says that the image is empty; [NoValidators] says
+// nothing.
 type Validators struct {
-	// ETag is the entity tag as it was sent: strong, weak (W/"…"), or
-	// malformed, as one without quotes. One that is longer than 1 KiB, or no
-	// UTF-8, counts by its SHA-256. "": none, or one that names nothing.
+	// ETag is the entity tag as it was sent: strong, weak (W/"…"), or malformed,
+	// for example without quotes. If it is longer than 1 KiB or not UTF-8, its
+	// SHA-256 stands for it. "": there is none, or an empty one.
 	ETag         string    `json:"etag,omitempty"`
 	LastModified time.Time `json:"last_modified,omitzero"`
 	Size         int64     `json:"size"` // bytes; -1: unknown
 	Digests      []Digest  `json:"digests,omitempty"`
-	// File is the identity of a file of a directory, made of its device,
-	// inode, times and size; "": it is none.
+	// File is the identity of a file in a directory, made of its device, inode,
+	// times and size; "": the image is not a file.
 	File string `json:"file,omitempty"`
 }
 
@@ -28,7 +28,7 @@ func NoValidators() Validators { return Validators{Size: -1} }
 // Validator is a kind of validator that a configuration can name.
 type Validator string
 
-// The kinds of validators, the one that decides first in front.
+// The kinds of validators, in the order in which they decide.
 const (
 	ByDigest       Validator = "digest"
 	ByETag         Validator = "etag"
@@ -36,15 +36,16 @@ const (
 	BySize         Validator = "size"
 )
 
-// AllValidators is what counts unless a configuration says otherwise.
+// AllValidators returns the validators that count unless a configuration says
+// otherwise.
 func AllValidators() []Validator { return []Validator{ByDigest, ByETag, ByLastModified, BySize} }
 
-// Verdict is what an answer of the origin says of what is stored.
+// Verdict says whether an answer of the origin is about the image that is stored.
 type Verdict int
 
 // The verdicts.
 const (
-	Unknown Verdict = iota // nothing that counts can be compared
+	Unknown Verdict = iota // there is nothing to compare
 	Same
 	Changed
 )
@@ -52,44 +53,44 @@ const (
 // String returns the verdict as a word.
 func (v Verdict) String() string { return [...]string{"unknown", "same", "changed"}[v] }
 
-// Reason is why [Judge] decided as it did: one of the kinds of validators, or
-// one of these words.
+// Reason is why [Judge] decided as it did: a kind of validator, or one of the
+// following words.
 type Reason string
 
-// The reasons that are no kinds of validators.
+// The reasons that are not kinds of validators.
 const (
 	// ReasonImmutable: the configuration says that the name never gets other
 	// bytes.
 	ReasonImmutable Reason = "immutable"
-	// ReasonFile: the file of a directory is the same one, or another.
+	// ReasonFile: the file in a directory is the same, or another one.
 	ReasonFile Reason = "file"
-	// ReasonSizeAlone: the lengths are equal, and nothing else is known of
-	// both. Equal lengths prove nothing.
+	// ReasonSizeAlone: the lengths are equal, and nothing else can be compared.
+	// Equal lengths prove nothing.
 	ReasonSizeAlone Reason = "size_alone"
-	// ReasonNoValidator: nothing is known of both.
+	// ReasonNoValidator: nothing can be compared.
 	ReasonNoValidator Reason = "no_validator"
 )
 
-// Judge decides whether what is stored is still what the origin has: from what
-// was stored, what the origin says now, and the configuration. It is the only
-// place where that is decided. The first line of this table that holds decides;
-// a validator that the terms do not count, or that one side alone has, decides
-// nothing, so that one that vanishes or appears is never a change by itself.
+// Judge decides whether the stored image is still the one that the origin has, from
+// what was stored, what the origin says now, and the configuration. This is decided
+// nowhere else. The first line of this table that applies decides. A validator that
+// does not count by the terms, or that only one side has, decides nothing: if one
+// appears or vanishes, that alone is not a change.
 //
 //	what is compared                       | equal          | different
 //	names are immutable, digest is stored  | Same           | Same
-//	lengths                                | (go on)        | Changed: one of two equal digests would lie
-//	digests, any algorithm that both have  | Same           | Changed, also where another algorithm agrees
-//	files of a directory                   | Same           | Changed
-//	entity tags of any form, less a W/     | Same           | Changed
+//	lengths                                | (go on)        | Changed, even if digests are equal: one must be wrong
+//	digests, any algorithm that both have  | Same           | Changed, even if another algorithm agrees
+//	files in a directory                   | Same           | Changed
+//	entity tags of any form, without W/    | Same           | Changed
 //	times of the last change               | Same           | Changed, also to an earlier time
-//	lengths, where they alone are counted  | Same           |
-//	nothing of these                       | Unknown        |
+//	lengths, if only they count            | Same           |
+//	none of these                          | Unknown        |
 //
-// So a digest that agrees goes before an entity tag that does not, as mirrors
-// have it, and an entity tag that agrees before a time that does not. Whoever
-// gets Unknown knows no more than before: what is stored may be served as long
-// as it is trusted, and has to be fetched again after that.
+// So an equal digest outweighs a different entity tag, which mirrors often have,
+// and an equal entity tag outweighs a different time. After Unknown nothing more is
+// known than before: the stored image may be served as long as it is trusted, and
+// has to be fetched again after that.
 func Judge(stored, now Validators, t Terms) (Verdict, Reason) {
 	if t.Frozen(stored) {
 		return Same, ReasonImmutable
@@ -120,17 +121,17 @@ func Judge(stored, now Validators, t Terms) (Verdict, Reason) {
 	return Unknown, ReasonNoValidator
 }
 
-// Frozen reports whether an image that is stored needs no question: its origin
-// declared a digest, and the configuration says that the name keeps it.
+// Frozen reports whether the origin need not be asked about a stored image: it has
+// declared a digest, and the configuration says that the name never gets another.
 func (t Terms) Frozen(stored Validators) bool { return t.Immutable && len(stored.Digests) > 0 }
 
-// counts reports whether a kind of validator counts; all do where none is
-// named.
+// counts reports whether a kind of validator counts. If the terms name none, all
+// count.
 func (t Terms) counts(v Validator) bool {
 	return len(t.Validators) == 0 || slices.Contains(t.Validators, v)
 }
 
-// weigh makes a comparison void that does not count.
+// weigh returns the result of a comparison if that kind counts, or else Unknown.
 func (t Terms) weigh(v Validator, result Verdict) Verdict {
 	if t.counts(v) {
 		return result
@@ -138,7 +139,7 @@ func (t Terms) weigh(v Validator, result Verdict) Verdict {
 	return Unknown
 }
 
-// compareDigests compares the sums of the algorithms that both have.
+// compareDigests compares the sums of the algorithms that both sides have.
 func compareDigests(a, b []Digest) Verdict {
 	result := Unknown
 	for _, x := range a {

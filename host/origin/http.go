@@ -17,20 +17,20 @@ import (
 // HTTPConfig says where an HTTP origin is. Name and Endpoint are required.
 type HTTPConfig struct {
 	Name           string
-	Endpoint       string            // an image is at Endpoint/NAME; a query stays behind it
-	ConnectTimeout time.Duration     // until a connection is made; 0: no limit
-	AnswerTimeout  time.Duration     // without headers, while they are waited for; 0: IdleTimeout
-	IdleTimeout    time.Duration     // without a byte of the body, while one is waited for; 0: no limit
+	Endpoint       string            // an image is at Endpoint/NAME; a query of it stays at the end
+	ConnectTimeout time.Duration     // for making a connection; 0: no limit
+	AnswerTimeout  time.Duration     // for the headers of an answer; 0: IdleTimeout
+	IdleTimeout    time.Duration     // how long a read of the body waits for a byte; 0: no limit
 	Headers        map[string]string // sent to the endpoint's host with every request
 	AllowRedirects bool              // follow redirects to other hosts, without Headers
 	RedirectTo     []string          // hosts and networks that are not public and may be redirected to; see ParseDestinations
 	Terms          Terms
 
-	// Dial makes a connection; nil: as the system does, within ConnectTimeout.
+	// Dial makes a connection; nil: the system does, within ConnectTimeout.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 }
 
-// HTTP is an origin on an HTTP server. It stores nothing and retries nothing.
+// HTTP is an origin on an HTTP server. It stores no images and does not retry.
 type HTTP struct {
 	cfg      HTTPConfig
 	endpoint *url.URL // its path ends with a slash
@@ -39,21 +39,22 @@ type HTTP struct {
 	heads    heads
 }
 
-// maxRedirects is the limit of net/http, which a CheckRedirect switches off.
+// maxRedirects is the limit of net/http, which a CheckRedirect of one's own turns
+// off.
 const maxRedirects = 10
 
-// errorBody is how much is read of the body of an error so that its
-// connection can be used again. More costs more than a new connection.
+// errorBody is how many bytes of the body of an error are read so that its
+// connection can be used again. Reading more costs more than a new connection.
 const errorBody = 64 << 10
 
-// NewHTTP returns an HTTP origin. It connects to nobody yet.
+// NewHTTP returns an HTTP origin. It does not connect yet.
 func NewHTTP(cfg HTTPConfig) (*HTTP, error) {
 	u, err := url.Parse(cfg.Endpoint)
 	if err != nil {
-		return nil, fmt.Errorf("origin %s: endpoint is no URL", cfg.Name) // the error shows a password in it
+		return nil, fmt.Errorf("origin %s: the endpoint is not a URL; expected http://host/path or https://host/path", cfg.Name) // err would show a password in it
 	}
 	if u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "" || u.Fragment != "" {
-		return nil, fmt.Errorf("origin %s: endpoint %s is not of the form http://host/path or https://host/path", cfg.Name, u.Redacted())
+		return nil, fmt.Errorf("origin %s: the endpoint is %s; expected http://host/path or https://host/path", cfg.Name, u.Redacted())
 	}
 	if !strings.HasSuffix(u.Path, "/") {
 		*u = *u.JoinPath("/")
@@ -80,8 +81,8 @@ func newTransport(cfg HTTPConfig) *http.Transport {
 		IdleConnTimeout:       90 * time.Second, // as http.DefaultTransport
 		MaxIdleConnsPerHost:   8,                // as many fills as usually run at once
 		ForceAttemptHTTP2:     true,
-		DisableCompression:    true,     // the image is the bytes as they are
-		ReadBufferSize:        64 << 10, // a sixteenth of the reads of the default 4 KiB
+		DisableCompression:    true,     // the image is the bytes without a coding
+		ReadBufferSize:        64 << 10, // needs a sixteenth of the reads of the default, 4 KiB
 	}
 }
 
@@ -97,16 +98,16 @@ func (o *HTTP) Close() error {
 	return nil
 }
 
-// asking is how an image is asked for.
+// asking says how an image is requested.
 type asking struct {
-	ranged      bool // for the part that is wanted, else for the whole
-	conditional bool // for one version, else for whatever there is
+	ranged      bool // only the wanted part; otherwise the whole image
+	conditional bool // only the wanted version; otherwise any
 }
 
 // Open implements [Origin].
 func (o *HTTP) Open(ctx context.Context, r Request) (Object, io.ReadCloser, error) {
 	if r.Version != "" && r.Offset > 0 && !Joins(r.Version) && !r.Alone {
-		return Object{}, nil, fmt.Errorf("%w: by %s nobody can tell that the rest of %s belongs to it", ErrUnavailable, r.Version, r.Name)
+		return Object{}, nil, fmt.Errorf("%w: the version %s of %s cannot prove that the rest belongs to the same image", ErrUnavailable, r.Version, r.Name)
 	}
 	how := asking{
 		ranged:      r.Length > 0 || r.Offset > 0 && r.Length < 0,
@@ -116,13 +117,13 @@ func (o *HTTP) Open(ctx context.Context, r Request) (Object, io.ReadCloser, erro
 		obj, body, err := o.open(ctx, r, how)
 		switch {
 		case how.conditional && errors.Is(err, errCondition):
-			// Another mirror may have answered, with a tag of its own for the
-			// same bytes; or it does not know conditions. The answer to the
-			// same question without one says what is there.
+			// Another mirror may have answered, which has a tag of its own for
+			// the same bytes; or the server does not know conditions. The same
+			// request without a condition shows which version it has.
 			how.conditional = false
 		case how.ranged && errors.Is(err, errUnidentified):
-			// The part does not say of which version it is. The whole may: its
-			// prefix is thrown away.
+			// The answer with the part does not say which version it is. That
+			// with the whole image may: its prefix is skipped.
 			how.ranged = false
 		default:
 			return obj, body, err
@@ -131,13 +132,15 @@ func (o *HTTP) Open(ctx context.Context, r Request) (Object, io.ReadCloser, erro
 }
 
 var (
-	// errUnidentified says that a part does not tell of which version it is.
+	// errUnidentified says that the answer with a part does not say which version
+	// it is.
 	errUnidentified = errors.New("part of an unknown version")
-	// errCondition says that the server has no version that was asked for.
+	// errCondition says that the server does not have the version that was asked
+	// for.
 	errCondition = fmt.Errorf("%w: the condition does not hold", ErrChanged)
 )
 
-// open sends one request and checks that the response holds the bytes asked
+// open sends one request and checks that the response has the bytes that were asked
 // for.
 func (o *HTTP) open(ctx context.Context, r Request, how asking) (obj Object, body io.ReadCloser, err error) {
 	rctx, cancel := context.WithCancelCause(ctx)
@@ -189,20 +192,20 @@ func (o *HTTP) open(ctx context.Context, r Request, how asking) (obj Object, bod
 	return obj, b, nil
 }
 
-// openEnded reports whether a body ends with its connection alone. HTTP/2 tells
-// an end from a break, and so does the last chunk.
+// openEnded reports whether only the end of the connection ends a body. With HTTP/2
+// or chunks an end differs from a broken connection.
 func openEnded(resp *http.Response) bool {
 	return resp.ContentLength < 0 && resp.ProtoMajor < 2 && len(resp.TransferEncoding) == 0 &&
 		resp.StatusCode == http.StatusOK && resp.Request.Method != http.MethodHead
 }
 
-// lengthPatience bounds a question whose answer an image waits for. Servers that
-// answer one client at a time never do.
+// lengthPatience bounds how long an image waits for the answer about its length. A
+// server that serves one client at a time does not answer while it sends the image.
 const lengthPatience = 5 * time.Second
 
-// lengthElsewhere asks for the length that an answer does not have, and returns
-// -1 when nothing is said, or of another image. A length of 0 says nothing: it
-// is what servers say that do not know.
+// lengthElsewhere asks, by Stat, for the length that an answer does not have. It
+// returns -1 if there is none, or if it is that of another version. A length of 0
+// counts as none: servers send it when they do not know the length.
 func (o *HTTP) lengthElsewhere(ctx context.Context, name string, resp *http.Response) int64 {
 	ctx, cancel := context.WithTimeout(ctx, lengthPatience)
 	defer cancel()
@@ -216,9 +219,9 @@ func (o *HTTP) lengthElsewhere(ctx context.Context, name string, resp *http.Resp
 	return said.Size
 }
 
-// describe asks for a part, and for one version. A server that does not know
-// If-Match still sees If-Range, and sends the whole of another version, by which
-// it is recognised. Both go along where the origin sends us elsewhere.
+// describe sets the header fields that ask for a part and for one version. A server
+// that does not know If-Match still sees If-Range, and sends the whole image if it
+// has another version, which shows that. Both fields are kept in a redirect.
 func (a asking) describe(h http.Header, r Request) {
 	if a.conditional {
 		h.Set("If-Match", r.Version)
@@ -236,9 +239,9 @@ func (a asking) describe(h http.Header, r Request) {
 	}
 }
 
-// checkResponse returns the size of the image and the offset at which the
-// body starts. Only a 200 is a whole image, and only a 206 that says exactly
-// the range asked for is a part.
+// checkResponse returns the size of the image and the offset at which the body
+// starts. Only a 200 is a whole image, and only a 206 with exactly the range that
+// was asked for is a part.
 func (o *HTTP) checkResponse(resp *http.Response, r Request, how asking, b *httpBody) (size, start int64, err error) {
 	switch code := resp.StatusCode; {
 	case code == http.StatusOK:
@@ -254,38 +257,38 @@ func (o *HTTP) checkResponse(resp *http.Response, r Request, how asking, b *http
 		return got.total, got.first, nil
 	case code == http.StatusRequestedRangeNotSatisfiable && r.Version != "":
 		if got, err := parseContentRange(resp.Header.Get("Content-Range")); err == nil && got.total >= 0 && got.total < r.Offset {
-			return 0, 0, fmt.Errorf("%w: %s has %d bytes now, offset is %d", ErrChanged, r.Name, got.total, r.Offset)
+			return 0, 0, fmt.Errorf("%w: %s has %d bytes now, but the offset is %d", ErrChanged, r.Name, got.total, r.Offset)
 		}
 	case code == http.StatusPreconditionFailed && how.conditional:
 		b.drain()
-		return 0, 0, fmt.Errorf("%w: %s has no version %s of %s", errCondition, o.cfg.Name, r.Version, r.Name)
+		return 0, 0, fmt.Errorf("%w: %s does not have the version %s of %s", errCondition, o.cfg.Name, r.Version, r.Name)
 	}
 	b.drain()
 	return 0, 0, o.statusError(resp)
 }
 
-// checkVersion compares an answer with the version that was asked for. A whole
-// image need not join anything, unless it is to go on behind a part; nor does what
-// stands alone.
+// checkVersion compares an answer with the version that was asked for. A whole image
+// need not fit to other bytes, unless it continues a part, and neither do bytes of a
+// request with Alone.
 func (o *HTTP) checkVersion(r Request, resp *http.Response, obj Object) error {
 	now := obj.Validators()
 	if d := contentMD5(resp.Header); d.version() == r.Version {
-		now.Digests = append(now.Digests, d) // of the whole, in a 206 too; one that differs there says nothing
+		now.Digests = append(now.Digests, d) // if it is equal it is that of the whole image, in a 206 too
 	}
 	switch r.join(now, o.cfg.Terms, r.Alone || r.Offset == 0 && r.Length < 0) {
 	case Same:
 		return nil
 	case Changed:
-		return fmt.Errorf("%w: %s is %s now, not %s", ErrChanged, r.Name, cmp.Or(obj.Version, "another image"), cmp.Or(r.Version, "what it was"))
+		return fmt.Errorf("%w: %s is %s now; expected %s", ErrChanged, r.Name, cmp.Or(obj.Version, "another image"), cmp.Or(r.Version, "the image of before"))
 	default:
 		if r.Version == "" {
-			return nil // nobody can know better
+			return nil // there is no way to know better
 		}
 		if resp.StatusCode == http.StatusPartialContent {
 			return errUnidentified
 		}
 	}
-	return fmt.Errorf("%w: %s does not say which version it is, asked was %s", ErrUnavailable, r.Name, r.Version)
+	return fmt.Errorf("%w: the answer does not say which version of %s it is; expected %s", ErrUnavailable, r.Name, r.Version)
 }
 
 // request makes a request for the image name.
@@ -308,10 +311,10 @@ func (o *HTTP) request(ctx context.Context, method, name string) (*http.Request,
 	return req, nil
 }
 
-// url puts the path of a name, and its query, behind the endpoint.
+// url returns the endpoint's URL with the path of a name, and its query, appended.
 func (o *HTTP) url(name string) (*url.URL, error) {
 	if !isName(name) {
-		return nil, fmt.Errorf("%w: %.64q is no name of an image", ErrNotFound, name)
+		return nil, fmt.Errorf("%w: %.64q cannot be the name of an image", ErrNotFound, name)
 	}
 	escaped, query, _ := strings.Cut(escapeName(name), "?")
 	plain, err := url.PathUnescape(escaped)
@@ -321,7 +324,7 @@ func (o *HTTP) url(name string) (*url.URL, error) {
 	u := *o.endpoint
 	u.RawPath = u.EscapedPath() + escaped
 	u.Path += plain
-	u.RawQuery = strings.Trim(u.RawQuery+"&"+query, "&") // the endpoint may have one of its own
+	u.RawQuery = strings.Trim(u.RawQuery+"&"+query, "&") // the endpoint may have a query of its own
 	return &u, nil
 }
 
@@ -364,9 +367,9 @@ func (o *HTTP) statusError(resp *http.Response) error {
 	}
 }
 
-// refusesUs reports whether a status speaks of our credential rather than of the
-// image. A 401 always does. So does a 403 if there is a credential that it can
-// speak of; one from elsewhere speaks of the signature of the redirect.
+// refusesUs reports whether a status refuses our credential rather than the image. A
+// 401 always does, and a 403 does if the request has a credential. From another host
+// a 403 refuses the signature in the redirect.
 func (o *HTTP) refusesUs(status int, elsewhere bool) bool {
 	switch status {
 	case http.StatusUnauthorized:
@@ -377,8 +380,7 @@ func (o *HTTP) refusesUs(status int, elsewhere bool) bool {
 	return false
 }
 
-// credential reports whether requests carry anything by which the server could
-// know us.
+// credential reports whether requests contain anything that could be a credential.
 func (o *HTTP) credential() bool {
 	if o.endpoint.User != nil || o.endpoint.RawQuery != "" {
 		return true
@@ -393,8 +395,8 @@ func (o *HTTP) credential() bool {
 	return false
 }
 
-// object describes the image of a response. The URL is the one that was asked
-// for, less what may be secret.
+// object describes the image of a response. The URL is that of the request, without
+// parts that may be secret.
 func (o *HTTP) object(name string, resp *http.Response, size int64) Object {
 	obj := Object{
 		Size: size, Digests: declared(resp), ETag: entityTag(resp.Header), LastModified: lastModified(resp.Header),

@@ -10,21 +10,21 @@ import (
 	"time"
 )
 
-// errStalled is the cause with which a body that sends nothing is cut.
+// errStalled is the cause with which a body is broken off if nothing comes.
 var errStalled = errors.New("no byte came for too long")
 
-// httpBody is the body of a response. It breaks off when the server sends
-// nothing for the idle time; while nobody reads, no time passes. It ends
-// cleanly only after as many bytes as were asked for. Its errors stay.
+// httpBody is the body of a response. It breaks off if the server sends nothing for
+// the idle time, which counts only while a read waits. It returns io.EOF only after
+// as many bytes as were asked for. After an error it returns the same error again.
 type httpBody struct {
 	ctx    context.Context // of the caller
 	rc     io.ReadCloser
 	cancel context.CancelCauseFunc // ends the request
 	idle   time.Duration           // 0: no limit
-	left   int64                   // bytes still to come; negative: until the end
+	left   int64                   // number of bytes still to come; negative: all until the end
 	err    error
 
-	mustEnd bool // behind left there must be nothing: its number is another answer's
+	mustEnd bool // no more bytes may follow: left comes from another answer
 }
 
 // limit says how many bytes a request asked for of an image of size bytes.
@@ -53,8 +53,8 @@ func (b *httpBody) skip(n int64) error {
 	return err
 }
 
-// drain reads a body that nobody wants, if it is short, so that its
-// connection can be used again.
+// drain reads a body that is not needed, if it is short, so that its connection can
+// be used again.
 func (b *httpBody) drain() {
 	b.left = errorBody
 	io.Copy(io.Discard, b) //nolint:errcheck // the connection is merely not used again
@@ -86,11 +86,11 @@ func (b *httpBody) Read(p []byte) (int, error) {
 	return n, b.err
 }
 
-// end is how a body ends of which all bytes have come.
+// end returns the error of a body after its last byte.
 func (b *httpBody) end() error {
 	if b.mustEnd {
 		if n, _ := b.read(make([]byte, 1)); n > 0 {
-			return fmt.Errorf("%w: more bytes than the origin says that the image has", ErrUnavailable)
+			return fmt.Errorf("%w: more bytes came than the image has by another answer of the origin", ErrUnavailable)
 		}
 	}
 	return io.EOF
@@ -109,24 +109,26 @@ func (b *httpBody) read(p []byte) (int, error) {
 	return n, err
 }
 
-// Close ends the transfer. A connection whose body was not read to its end is
-// closed with it.
+// Close ends the transfer. If the body was not read to its end, its connection is
+// closed too.
 func (b *httpBody) Close() error {
 	err := b.rc.Close()
 	b.cancel(nil)
 	return err
 }
 
-// contentRange is the field Content-Range: the bytes first to last, both
-// included, of total.
+// contentRange is the field Content-Range: the bytes from first to last, inclusive,
+// of total.
 type contentRange struct {
 	first, last, total int64
 }
 
-// parseContentRange reads "bytes 0-9/100" and "bytes */100"; in the latter
-// first and last are -1. So is a total that is not known, "*".
+// parseContentRange reads "bytes 0-9/100" and "bytes */100"; for the latter first and
+// last are -1. A total of "*" is unknown, and becomes -1.
 func parseContentRange(v string) (contentRange, error) {
-	bad := func() (contentRange, error) { return contentRange{}, fmt.Errorf("bad Content-Range %q", v) }
+	bad := func() (contentRange, error) {
+		return contentRange{}, fmt.Errorf("bad Content-Range %q; expected one such as \"bytes 0-9/100\"", v)
+	}
 	spec, ok := strings.CutPrefix(v, "bytes ")
 	if !ok {
 		return bad()
@@ -156,27 +158,27 @@ func parseContentRange(v string) (contentRange, error) {
 	return r, nil
 }
 
-// parseLength reads a number of bytes: digits alone.
+// parseLength reads a number of bytes, which may contain only digits.
 func parseLength(s string) (int64, error) {
 	n, err := strconv.ParseUint(s, 10, 63)
 	return int64(n), err
 }
 
-// check compares the range with that of a request. Without the total, parts of
-// two versions could not be told apart.
+// check compares the range with that of a request. The total is required, since
+// without it parts of two versions could look alike.
 func (c contentRange) check(r Request, contentLength int64) error {
 	if c.total < 0 {
-		return errors.New("answered a part without the length of the whole")
+		return errors.New("the answer is a part without the length of the whole image")
 	}
 	last := c.total - 1
 	if r.Length >= 0 {
 		last = r.Offset + r.Length - 1
 	}
 	if c.first != r.Offset || c.last != last {
-		return fmt.Errorf("answered bytes %d to %d, asked were %d to %d", c.first, c.last, r.Offset, last)
+		return fmt.Errorf("the answer has the bytes %d to %d; expected %d to %d", c.first, c.last, r.Offset, last)
 	}
 	if n := c.last - c.first + 1; contentLength >= 0 && contentLength != n {
-		return fmt.Errorf("answered %d bytes to a range of %d", contentLength, n)
+		return fmt.Errorf("the answer has %d bytes; expected the %d of its range", contentLength, n)
 	}
 	return nil
 }

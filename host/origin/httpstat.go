@@ -8,21 +8,22 @@ import (
 	"sync/atomic"
 )
 
-// heads remembers where it is of no use to ask for HEAD. The image may be there
-// all the same: a URL may be signed for GET alone, a server may have no route.
+// heads remembers where HEAD requests are of no use. A server may refuse HEAD and
+// still send the image: its URL may be signed for GET only, or the server may have no
+// route for HEAD.
 type heads struct {
 	none  atomic.Bool   // the server does not know the method
-	names *recent[bool] // images of which HEAD was refused, and GET was not
+	names *recent[bool] // images for which HEAD was refused and GET was not
 }
 
-// rememberedHeads is how many names are known at least for which HEAD is of no
-// use. Below 200 bytes each; a forgotten one costs one question.
+// rememberedHeads is for how many names at least it is remembered that HEAD is of no
+// use. A name takes less than 200 bytes; a forgotten one costs one more request.
 const rememberedHeads = 4096
 
 func (h *heads) useless(name string) bool { return h.none.Load() || h.names.get(name) }
 
-// proven notes that GET brought what HEAD did not. Of the server as a whole that
-// says something only where it does not know the method.
+// proven notes that GET succeeded where HEAD failed. If the server does not know the
+// method HEAD, that counts for all of its images.
 func (h *heads) proven(name string, headErr error) {
 	var f *Failure
 	unknown := errors.As(headErr, &f) && (f.Status == http.StatusMethodNotAllowed || f.Status == http.StatusNotImplemented)
@@ -33,8 +34,8 @@ func (h *heads) proven(name string, headErr error) {
 	h.names.put(name, true)
 }
 
-// Stat implements [Origin]. What HEAD refuses, and what it says is empty, is
-// asked for once more by a GET of the first byte, and that is believed.
+// Stat implements [Origin]. If HEAD is refused or says that the image is empty, the
+// answer to a GET of the first byte decides.
 func (o *HTTP) Stat(ctx context.Context, name string) (Object, error) {
 	if o.heads.useless(name) {
 		return o.stat(ctx, http.MethodGet, name)
@@ -50,9 +51,8 @@ func (o *HTTP) Stat(ctx context.Context, name string) (Object, error) {
 	return confirmed, err
 }
 
-// doubtful reports whether an answer to HEAD need not be the one that GET would
-// get. A server that is overloaded, or that cannot be reached, is not asked
-// twice.
+// doubtful reports whether GET may get another answer than HEAD got. A server that
+// is overloaded or cannot be reached is not asked twice.
 func doubtful(obj Object, err error) bool {
 	if err == nil {
 		return obj.Size == 0
@@ -90,7 +90,7 @@ func (o *HTTP) stat(ctx context.Context, method, name string) (Object, error) {
 	}
 	body := &httpBody{ctx: ctx, rc: resp.Body, cancel: cancel, idle: o.cfg.IdleTimeout}
 	defer body.Close()
-	if resp.StatusCode != http.StatusOK { // a 200 holds the whole image
+	if resp.StatusCode != http.StatusOK { // a 200 has the whole image as its body
 		body.drain()
 	}
 	size, ok := statSize(method, resp)
@@ -103,8 +103,8 @@ func (o *HTTP) stat(ctx context.Context, method, name string) (Object, error) {
 	return o.object(name, resp, size), nil
 }
 
-// statSize returns the length of the image that an answer to HEAD or to a GET of
-// the first byte is about, or -1; and whether it is about one.
+// statSize returns the length of the image, or -1, from an answer to HEAD or to a
+// GET of the first byte. ok says that the answer describes an image.
 func statSize(method string, resp *http.Response) (size int64, ok bool) {
 	switch code := resp.StatusCode; {
 	case code == http.StatusOK:
@@ -113,7 +113,7 @@ func statSize(method string, resp *http.Response) (size int64, ok bool) {
 		r, err := parseContentRange(resp.Header.Get("Content-Range"))
 		return r.total, err == nil && r.first == 0
 	case method == http.MethodGet && code == http.StatusRequestedRangeNotSatisfiable:
-		// An image without bytes has no first one, and says so in a 416.
+		// An empty image has no first byte, so the answer is a 416.
 		r, err := parseContentRange(resp.Header.Get("Content-Range"))
 		return 0, err == nil && r.total == 0
 	}

@@ -11,12 +11,12 @@ import (
 	"github.com/imgcache/imgcache-host/host/store"
 )
 
-// The name of an image is the rest of a URL path as a person would write it:
-// with spaces and letters of all scripts, and without escapes, except where
-// without them it would be another path. RFC 3986 lets "%7E" be written "~",
-// but not "%2B" as "+": an object store may have one and not the other. So such
-// an escape stays in the name, with upper-case digits, and a name has one path,
-// which is the one that the client asked for but for equivalent spellings.
+// The name of an image is the rest of a URL path as a person would write it: with
+// spaces and letters of all scripts, and without escapes, unless it would be
+// another path without them. By RFC 3986 "%7E" is the same as "~", but "%2B" is not
+// the same as "+": an object store may have one and not the other. So such an escape
+// stays in the name, with upper-case digits. A name has exactly one path, which is
+// equivalent to the one that the client sent.
 //
 //	path           name
 //	a%20b.img      a b.img
@@ -24,23 +24,24 @@ import (
 //	%7Ea/%61       ~a/a
 //	a+b  a%2bb     a+b  a%2Bb
 //	100%25.img     100%.img
-//	%2541          %2541         else it would be the name of "A"
-//	%FF            %FF           no character
+//	%2541          %2541         because %41 would be the name "A"
+//	%FF            %FF           it is not a character
 //	a%3Fb          a%3Fb         the first ? of a name begins a query
 //	a?v=1          a?v=1         where the query is part of it: see [Query]
 
-// maxName bounds the name of an image in bytes. It is the bound of object
-// stores, and keeps what a Set remembers small whatever clients ask for.
+// maxName bounds the name of an image in bytes. Object stores have the same bound,
+// and it bounds the memory of a Set, whatever clients ask for.
 const maxName = 1024
 
-// spelled are the characters that mean one thing in a path as they are, and
-// another thing escaped. The rest of what is no letter, digit, '-', '.', '_' or
-// '~' stands in a path only in an escape.
+// spelled are the characters that mean different things in a path with and without
+// an escape. Other characters than these, letters, digits, '-', '.', '_' and '~'
+// are always escaped in a path.
 const spelled = "!$&'()*+,;=:@[]"
 
-// parseName returns the name of what was sent behind a prefix, with its
-// escapes and without a query. It fails for what has empty segments or dots for
-// segments, or hides a slash, backslash or control character in an escape.
+// parseName returns the name for the rest of a path after its prefix, which is given
+// as it was sent, with its escapes and without a query. It fails if there are empty
+// segments, segments "." or "..", or an escaped slash, backslash or control
+// character.
 func parseName(sent string) (string, error) {
 	bad := func() (string, error) { return "", fmt.Errorf("%w: %.64q", store.ErrBadID, sent) }
 	var b strings.Builder
@@ -78,7 +79,7 @@ func parseName(sent string) (string, error) {
 	return name, nil
 }
 
-// withQuery returns the name of the path that has a name, and a query.
+// withQuery returns a name with a query appended.
 func withQuery(name, query string) (string, error) {
 	query, err := parseQuery(query)
 	if err != nil || query == "" {
@@ -90,8 +91,8 @@ func withQuery(name, query string) (string, error) {
 	return name, nil
 }
 
-// parseQuery returns the one spelling of a query: what needs no escape has
-// none, and the digits of the others are upper-case.
+// parseQuery returns a query in its only spelling: without escapes that are not
+// needed, and with upper-case digits in the others.
 func parseQuery(sent string) (string, error) {
 	var b strings.Builder
 	for i := 0; i < len(sent); {
@@ -133,8 +134,8 @@ func width(escaped bool) int {
 	return 1
 }
 
-// nextRune returns the character of several bytes with which a path begins, and
-// how long it is there; 0 when the bytes are none.
+// nextRune returns the first character of a path, which has several bytes, and its
+// length in the path; 0: the bytes are not a character.
 func nextRune(s string) (rune, int) {
 	var buf [utf8.UTFMax]byte
 	used := 0
@@ -155,8 +156,8 @@ func nextRune(s string) (rune, int) {
 	return 0, 0
 }
 
-// hexFollows reports whether the name goes on with two hexadecimal digits, which
-// may be escaped: behind a '%' they would make an escape of it.
+// hexFollows reports whether the path continues with two hexadecimal digits, which
+// may be escaped themselves. After a '%' they would make it an escape.
 func hexFollows(s string) bool {
 	for range 2 {
 		if s == "" {
@@ -183,7 +184,8 @@ func fromHex(c byte) byte {
 	return c - '0'
 }
 
-// escapeName returns the path of a name, with its query: parseName backwards.
+// escapeName returns the path of a name, with its query. It is the inverse of
+// parseName.
 func escapeName(name string) string {
 	path, query, ok := strings.Cut(name, "?")
 	var b strings.Builder
@@ -203,8 +205,8 @@ func escapeName(name string) string {
 	return b.String()
 }
 
-// canonical returns the name that a person means, who may as well give the path
-// as it stands in a URL.
+// canonical returns the name that a person means, who may write a name or a path
+// from a URL.
 func canonical(text string) (string, error) {
 	path, query, _ := strings.Cut(escapeName(text), "?")
 	name, err := parseName(path)
@@ -214,18 +216,18 @@ func canonical(text string) (string, error) {
 	return withQuery(name, query)
 }
 
-// isName reports whether it is the name of an image, as parseName gives it.
+// isName reports whether name is the name of an image, as parseName returns it.
 func isName(name string) bool {
 	again, err := canonical(name)
 	return err == nil && again == name
 }
 
-// fileName returns the name of the file that an image is in a directory, where
-// an escaped character is the same one.
+// fileName returns the name of an image's file in a directory. There an escaped
+// character is the same as the character itself.
 func fileName(name string) (string, error) {
 	file, err := url.PathUnescape(escapeName(name))
 	if err != nil || !isName(name) || strings.Contains(name, "?") || !fs.ValidPath(file) {
-		return "", fmt.Errorf("%w: %.64q is no name of a file", ErrNotFound, name)
+		return "", fmt.Errorf("%w: %.64q cannot be the name of a file", ErrNotFound, name)
 	}
 	return file, nil
 }

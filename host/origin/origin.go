@@ -1,5 +1,5 @@
-// Package origin is where images come from: a directory, an HTTP server, an S3
-// bucket.
+// Package origin gets images from where they come from: a directory, an HTTP server
+// or an S3 bucket.
 package origin
 
 import (
@@ -12,17 +12,18 @@ import (
 	"github.com/imgcache/imgcache-host/sdk"
 )
 
-// The failures of an origin. Every error of an [Origin] wraps one of them, or
-// is that of the context.
+// The failures of an origin. Every error of an [Origin] wraps one of these, or is
+// that of the context.
 var (
 	// ErrNotFound says that the origin answered that it has no such image.
 	ErrNotFound = fmt.Errorf("origin: image %w", sdk.ErrNotFound)
-	// ErrDenied says that the origin refuses to hand out the image.
+	// ErrDenied says that the origin refuses to send the image.
 	ErrDenied = errors.New("origin: access denied")
-	// ErrChanged says that the origin's image is no longer the version asked
+	// ErrChanged says that the origin no longer has the version that was asked
 	// for.
 	ErrChanged = errors.New("origin: image has changed")
-	// ErrUnavailable says that the origin did not answer, or broke off.
+	// ErrUnavailable says that the origin did not answer, gave no usable answer,
+	// or broke off the transfer.
 	ErrUnavailable = fmt.Errorf("origin: %w", sdk.ErrUnavailable)
 )
 
@@ -32,14 +33,14 @@ type Digest struct {
 	Sum       []byte
 }
 
-// Object is what an origin says of an image.
+// Object is what an origin says about an image.
 type Object struct {
-	// Version identifies the content: the strongest declared digest
-	// ("sha256:…"), else the strong ETag with its quotes, else size and
-	// modification time ("stat:SIZE-NANOSECONDS"), else a weak validator
-	// ("weak:…"), by which nothing can be resumed: see [Joins]. Whether two
-	// answers are about the same bytes is not for their versions to say, but
-	// for [Judge].
+	// Version identifies the content. It is the strongest declared digest
+	// ("sha256:…"), or else the strong ETag with its quotes, or else size and
+	// modification time ("stat:SIZE-NANOSECONDS"), or else a weak validator
+	// ("weak:…"), with which no transfer can be continued: see [Joins]. To find
+	// out whether two answers are about the same bytes use [Judge], not their
+	// versions.
 	Version      string
 	Size         int64    // bytes of the whole image; -1: unknown
 	Digests      []Digest // strongest first; often empty
@@ -50,16 +51,17 @@ type Object struct {
 	ContentType  string  `json:",omitempty"` // in lower case, without parameters; "": unknown
 	Caching      Caching `json:",omitzero"`  // how long it may be kept
 
-	// OpenEnded says that nothing but the end of the connection ends the body.
-	// Whether it is whole is known only where Size is, to which it is held
-	// then, or by a digest.
+	// OpenEnded says that only the end of the connection ends the body. Whether
+	// it is complete can be checked only by Size or a digest.
 	OpenEnded bool `json:",omitempty"`
 
-	// Refused is why the bytes are to be passed through and not stored.
+	// Refused is why the bytes are to be passed through and not stored; "": they
+	// may be stored.
 	Refused Refusal `json:",omitempty"`
 }
 
-// Validators returns that by which the answer can be compared with another.
+// Validators returns the parts of the answer by which it can be compared with
+// another.
 func (o Object) Validators() Validators {
 	return Validators{ETag: o.ETag, LastModified: o.LastModified, Size: o.Size, Digests: o.Digests, File: o.File}
 }
@@ -69,38 +71,38 @@ type Request struct {
 	Name    string
 	Offset  int64
 	Length  int64  // -1: to the end
-	Version string // if not empty, the version that the bytes must be of
+	Version string // the version that the bytes must have; "": any
 
-	// Known is what is known of that version besides; nil: nothing. It tells
-	// another version that has the same name for itself, or none, and the same
-	// one where the origin has another name for it.
+	// Known is what else is known about that version; nil: nothing. With it
+	// different bytes are noticed even if the version is the same or there is
+	// none, and the same bytes even if the origin has another version for them
+	// now.
 	Known *Validators
 
-	// Alone says that the bytes are put together with no others, so that a
-	// weak validator suffices by which they are of that version.
+	// Alone says that the bytes are not put together with others. Then a weak
+	// validator suffices to prove that they are of that version.
 	Alone bool
 }
 
-// Suspect is the body of a transfer whose bytes need not be those of the
-// origin. Whoever has found them wrong says so, also after Close.
+// Suspect is the body of a transfer whose bytes may differ from those of the origin.
+// A reader that finds them wrong calls Wrong, even after Close.
 type Suspect interface{ Wrong() }
 
-// Origin hands out images.
+// Origin is where images come from.
 type Origin interface {
 	// Name is the label of the origin's configuration block.
 	Name() string
 
-	// Stat says what the origin has under name, without its bytes.
+	// Stat describes the image that the origin has under name.
 	Stat(ctx context.Context, name string) (Object, error)
 
-	// Open returns the bytes asked for, beginning exactly at Offset: an
-	// origin without ranges is read from its start and the prefix thrown
-	// away. When Version is given and the origin has another one, Open fails
-	// with ErrChanged. The body breaks off with an error wrapping
-	// ErrUnavailable, never with a clean EOF, when it is shorter than
-	// declared. The context covers the body too.
+	// Open returns the requested bytes, beginning exactly at Offset: an origin
+	// without ranges is read from its start and the prefix skipped. If Version is
+	// set and the origin has another one, Open fails with ErrChanged. If the body
+	// is shorter than declared, it breaks off with an error wrapping
+	// ErrUnavailable, never with io.EOF. The context is for the body too.
 	Open(ctx context.Context, r Request) (Object, io.ReadCloser, error)
 
-	// Terms are those of the origin's configuration.
+	// Terms returns the terms of the origin's configuration.
 	Terms() Terms
 }

@@ -27,50 +27,49 @@ type PeersConfig struct {
 	Lookup        func(ctx context.Context, id string) ([]sdk.Node, error)
 	LookupTimeout time.Duration
 
-	AnswerTimeout time.Duration // until a connection to a node is made, and again until it answers
-	IdleTimeout   time.Duration // without a byte, while one is waited for
+	AnswerTimeout time.Duration // for a connection to a node, and again for its answer
+	IdleTimeout   time.Duration // how long a read of the body waits for a byte
 	MinRate       int64         // bytes a second, below which a transfer breaks off; 0: no bound
 
 	Log *slog.Logger
 }
 
-// Peers are the other nodes that share records with this one. A node that
-// misses an image takes it from one that holds it rather than from the origin.
+// Peers are the other nodes that share records with this one. A node that does not
+// have an image takes it from a peer that has it rather than from the origin.
 //
-// What an image is, only the origin says: it is asked for version, size and
-// digest first, and without a digest no peer is asked for bytes. So nothing
-// that a peer sends passes for the image unless it is. A peer that has another
-// version is passed over; one that breaks off, does not answer, or sent wrong
-// bytes is left alone for a while.
+// The origin is always asked first for version, size and digest, and without a
+// digest no peer is asked for bytes. So a peer cannot make other bytes pass for the
+// image. A peer that has another version is skipped. A peer that does not answer,
+// breaks off or sends wrong bytes is not asked again for a while.
 type Peers struct {
 	cfg PeersConfig
 
 	mu    sync.Mutex
 	nodes map[string]*HTTP     // by URL
-	aside map[string]time.Time // until when a node is left alone, by URL
+	aside map[string]time.Time // until when a node is not asked, by URL
 	blind bool                 // the last lookup failed
 
 	transfers, bytes, failures, wrong atomic.Uint64
 }
 
 const (
-	// peerPause is how long a node that failed is left alone: longer than a
-	// restart.
+	// peerPause is how long a node that failed is not asked: longer than a
+	// restart takes.
 	peerPause = 30 * time.Second
-	// peerBan is how long one is left alone that sent wrong bytes: as long as
-	// somebody needs to look at it.
+	// peerBan is how long a node that sent wrong bytes is not asked: so long
+	// that somebody can look at it.
 	peerBan = time.Hour
-	// maxPeers is of how many nodes is kept how they are reached, and which are
-	// left alone: a driver may name others each time.
+	// maxPeers bounds how many nodes are remembered: a driver may name other
+	// nodes each time.
 	maxPeers = 1024
 	// peerTries is how many nodes are asked for an image before the origin is.
 	peerTries = 2
-	// peerPath is where a node serves what it has, behind its URL.
+	// peerPath is where a node serves its images, below its URL.
 	peerPath = "/v1/images/"
 	peerData = "/data"
 )
 
-// NewPeers returns the peers. It connects to nobody yet.
+// NewPeers returns the peers. It does not connect yet.
 func NewPeers(cfg PeersConfig) *Peers {
 	return &Peers{cfg: cfg, nodes: map[string]*HTTP{}, aside: map[string]time.Time{}}
 }
@@ -78,9 +77,9 @@ func NewPeers(cfg PeersConfig) *Peers {
 // PeerStats are counts since the start.
 type PeerStats struct {
 	Transfers uint64 // that peers began
-	Bytes     uint64 // that they sent
-	Failures  uint64 // of nodes: no answer, or a transfer that broke off
-	Wrong     uint64 // transfers of which the bytes turned out to be wrong
+	Bytes     uint64 // that peers sent
+	Failures  uint64 // nodes that did not answer, or transfers that broke off
+	Wrong     uint64 // transfers whose bytes turned out to be wrong
 }
 
 // Stats returns the counts.
@@ -98,21 +97,21 @@ func (p *Peers) Close() error {
 	return nil
 }
 
-// Before returns o with the peers in front. id makes the id of an image, by
-// which nodes know it, from the origin's name of it.
+// Before returns an origin that asks the peers before o. id returns the id, by which
+// nodes know an image, for the origin's name of it.
 func (p *Peers) Before(o Origin, id func(name string) string) Origin {
 	return &peered{Origin: o, peers: p, id: id}
 }
 
-// peered is an origin that peers relieve.
+// peered is an origin before which peers are asked.
 type peered struct {
 	Origin
 	peers *Peers
 	id    func(string) string
 }
 
-// Open implements [Origin]. Only what is read to the end of the image is taken
-// from a peer: the digest says nothing of a part.
+// Open implements [Origin]. Peers are asked only if the image is read to its end,
+// since the digest cannot prove a part.
 func (o *peered) Open(ctx context.Context, r Request) (Object, io.ReadCloser, error) {
 	if r.Length < 0 {
 		if obj, body := o.peers.open(ctx, o.Origin, o.id(r.Name), r); body != nil {
@@ -122,7 +121,7 @@ func (o *peered) Open(ctx context.Context, r Request) (Object, io.ReadCloser, er
 	return o.Origin.Open(ctx, r)
 }
 
-// open returns the bytes asked for from a peer, or no body.
+// open returns the requested bytes from a peer, or a nil body.
 func (p *Peers) open(ctx context.Context, o Origin, id string, r Request) (Object, io.ReadCloser) {
 	urls := p.holders(ctx, id)
 	if len(urls) == 0 {
@@ -130,7 +129,7 @@ func (p *Peers) open(ctx context.Context, o Origin, id string, r Request) (Objec
 	}
 	want, ok := describe(ctx, o, r)
 	if !ok {
-		return Object{}, nil // whatever it is, the origin says it best itself
+		return Object{}, nil // the origin returns the error, if there is one
 	}
 	for _, url := range urls {
 		obj, body, err := p.ask(ctx, url, id, want, r)
@@ -143,8 +142,8 @@ func (p *Peers) open(ctx context.Context, o Origin, id string, r Request) (Objec
 	return Object{}, nil
 }
 
-// describe returns what the image is, if that can be checked. A transfer that
-// goes on knows it from its beginning, so that the origin may be away.
+// describe returns what the image must be, if a digest can check that. A transfer
+// that is continued knows it already, so the origin may be away.
 func describe(ctx context.Context, o Origin, r Request) (Object, bool) {
 	if d, ok := digestOf(r.Version); ok {
 		return Object{Version: r.Version, Size: -1, Digests: []Digest{d}}, true
@@ -157,8 +156,8 @@ func describe(ctx context.Context, o Origin, r Request) (Object, bool) {
 	return obj, err == nil && ok
 }
 
-// holders returns the URLs of the nodes that are to be asked, in any order, so
-// that many nodes which miss an image do not all ask the same one.
+// holders returns the URLs of the nodes to ask, in random order, so that many nodes
+// without an image do not all ask the same one.
 func (p *Peers) holders(ctx context.Context, id string) (urls []string) {
 	limited, cancel := context.WithTimeout(ctx, p.cfg.LookupTimeout)
 	defer cancel()
@@ -175,7 +174,7 @@ func (p *Peers) holders(ctx context.Context, id string) (urls []string) {
 	return urls[:min(len(urls), peerTries)]
 }
 
-// see says once that lookups fail, and once that they succeed again.
+// see logs once that lookups fail, and once that they succeed again.
 func (p *Peers) see(ctx context.Context, err error) {
 	if ctx.Err() != nil {
 		return
@@ -184,28 +183,28 @@ func (p *Peers) see(ctx context.Context, err error) {
 	defer p.mu.Unlock()
 	switch {
 	case err != nil && !p.blind:
-		p.cfg.Log.Warn("nobody says which nodes hold an image; origins are asked alone", "error", err)
+		p.cfg.Log.Warn("could not find out which nodes hold an image; only origins are asked", "error", err)
 	case err == nil && p.blind:
-		p.cfg.Log.Info("the nodes that hold an image are known again")
+		p.cfg.Log.Info("the nodes that hold an image can be found out again")
 	}
 	p.blind = err != nil
 }
 
-// ask asks a node for an image as it is at the origin.
+// ask asks a node for the version of an image that the origin has.
 func (p *Peers) ask(ctx context.Context, url, id string, want Object, r Request) (Object, io.ReadCloser, error) {
 	node, err := p.node(url)
 	if err != nil {
 		return Object{}, nil, err
 	}
 	r.Name, r.Version = id+peerData, `"`+want.Version+`"` // a node's entity tag is its version
-	r.Known = nil                                         // of the origin's answer
+	r.Known = nil                                         // it compares answers of the origin only
 	got, body, err := Bound(node).Open(ctx, r)
 	if err != nil {
 		return Object{}, nil, err
 	}
 	if want.Size >= 0 && got.Size != want.Size {
 		body.Close()
-		return Object{}, nil, fmt.Errorf("%w: it has %d bytes, the origin %d", ErrChanged, got.Size, want.Size)
+		return Object{}, nil, fmt.Errorf("%w: the peer has %d bytes; expected the %d of the origin", ErrChanged, got.Size, want.Size)
 	}
 	want.Size, want.URL = got.Size, got.URL
 	return want, body, nil
@@ -232,25 +231,25 @@ func (p *Peers) node(url string) (*HTTP, error) {
 		if len(p.nodes) < maxPeers {
 			break
 		}
-		_ = node.Close() // what is in use ends by itself
+		_ = node.Close() // connections in use end by themselves
 		delete(p.nodes, other)
 	}
 	p.nodes[url] = n
 	return n, nil
 }
 
-// failed notes what a node answered. One that merely has the image no more, or
-// another version, is as good as before.
+// failed notes that a node failed. It is no failure if the node no longer has the
+// image, or has another version.
 func (p *Peers) failed(ctx context.Context, url string, err error) {
 	if ctx.Err() != nil || errors.Is(err, ErrNotFound) || errors.Is(err, ErrChanged) {
 		return
 	}
 	p.failures.Add(1)
-	p.cfg.Log.Warn("a peer is left alone for a while", "peer", url, "pause", peerPause, "error", err)
+	p.cfg.Log.Warn("a peer failed and is not asked for a while", "peer", url, "pause", peerPause, "error", err)
 	p.leave(url, peerPause)
 }
 
-// leave leaves a node alone for at least so long.
+// leave makes sure that a node is not asked for at least the given time.
 func (p *Peers) leave(url string, pause time.Duration) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -269,7 +268,7 @@ func (p *Peers) leave(url string, pause time.Duration) {
 	}
 }
 
-// peerBody is what a peer sends. It is a [Suspect].
+// peerBody is the body of a transfer from a peer. It is a [Suspect].
 type peerBody struct {
 	io.ReadCloser
 	peers   *Peers
@@ -289,7 +288,7 @@ func (b *peerBody) Read(buf []byte) (int, error) {
 // Wrong implements [Suspect].
 func (b *peerBody) Wrong() {
 	b.peers.wrong.Add(1)
-	b.peers.cfg.Log.Error("a peer sent other bytes than the image's, and is left alone",
+	b.peers.cfg.Log.Error("a peer sent wrong bytes for an image and is not asked for a while",
 		"peer", b.url, "image", b.id, "pause", peerBan)
 	b.peers.leave(b.url, peerBan)
 }

@@ -2,10 +2,10 @@ package origin
 
 import "sync"
 
-// recent is a bounded memory of what was put into it of late. The zero value
-// is empty and of no use: see newRecent.
+// recent is a map that is bounded: it forgets what was put into it long ago. Use
+// newRecent; the zero value cannot be used.
 type recent[V any] struct {
-	atLeast int // so many of the newest are known
+	atLeast int // how many of the newest keys are never forgotten
 
 	mu           sync.Mutex
 	newer, older map[string]V
@@ -25,7 +25,7 @@ func (r *recent[V]) put(key string, v V) {
 	r.newer[key] = v
 }
 
-// get returns what was put last, or the zero value.
+// get returns the last value of a key, or the zero value.
 func (r *recent[V]) get(key string) V {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -17,9 +17,8 @@ import (
 // errRedirect says that a redirect is not followed.
 var errRedirect = errors.New("redirect refused")
 
-// checkRedirect keeps the configured headers, which may hold a token, on the
-// host of the endpoint, and everything else there too unless other hosts are
-// allowed.
+// checkRedirect refuses redirects to other hosts unless they are allowed, and never
+// sends those the configured headers, which may contain a token.
 func (o *HTTP) checkRedirect(req *http.Request, via []*http.Request) error {
 	if len(via) >= maxRedirects {
 		return fmt.Errorf("%w: more than %d", errRedirect, maxRedirects)
@@ -28,21 +27,21 @@ func (o *HTTP) checkRedirect(req *http.Request, via []*http.Request) error {
 		return nil
 	}
 	if !o.cfg.AllowRedirects {
-		return fmt.Errorf("%w: to another host, %s, which allow_redirects does not allow", errRedirect, req.URL.Host)
+		return fmt.Errorf("%w: it leads to another host, %s; set allow_redirects to follow it", errRedirect, req.URL.Host)
 	}
 	if o.endpoint.Scheme == "https" && req.URL.Scheme != "https" {
-		return fmt.Errorf("%w: to %s, which gives up encryption", errRedirect, req.URL.Host)
+		return fmt.Errorf("%w: it leads to %s without encryption; expected https", errRedirect, req.URL.Host)
 	}
 	for field := range o.cfg.Headers {
 		req.Header.Del(field)
 	}
-	req.Header.Del("Authorization") // made of the endpoint's user and password
-	req.Header.Del("Referer")       // the endpoint's query
+	req.Header.Del("Authorization") // has the endpoint's user and password
+	req.Header.Del("Referer")       // has the endpoint's query
 	return nil
 }
 
-// sameHost reports whether u is on the endpoint's server. A step from http to
-// https on the usual ports stays there.
+// sameHost reports whether u is on the endpoint's server. So is a redirect from http
+// to https on the usual ports.
 func sameHost(endpoint, u *url.URL) bool {
 	if !strings.EqualFold(endpoint.Hostname(), u.Hostname()) {
 		return false
@@ -63,12 +62,12 @@ func port(u *url.URL) string {
 // Destinations are hosts and networks to which an origin may redirect although
 // their addresses are not public.
 type Destinations struct {
-	hosts    []string // in lower case; "*.example" stands for all below it
+	hosts    []string // in lower case; "*.example" stands for all hosts below example
 	networks []netip.Prefix
 }
 
 // ParseDestinations reads a list of host names, "*.DOMAIN", addresses and networks
-// such as "10.0.0.0/8". The error names the one that is none of these.
+// such as "10.0.0.0/8". The error names the first text that is none of these.
 func ParseDestinations(list []string) (Destinations, error) {
 	var d Destinations
 	for _, text := range list {
@@ -83,15 +82,15 @@ func ParseDestinations(list []string) (Destinations, error) {
 		}
 		host := strings.ToLower(text)
 		if !isHost(strings.TrimPrefix(host, "*.")) {
-			return d, fmt.Errorf(`%q is neither a host, such as "mirror.example" or "*.mirror.example", nor a network, such as "10.1.0.0/16"`, text)
+			return d, fmt.Errorf(`%q is neither a host nor a network; expected for example "mirror.example", "*.mirror.example" or "10.1.0.0/16"`, text)
 		}
 		d.hosts = append(d.hosts, host)
 	}
 	return d, nil
 }
 
-// isHost reports whether a text can be the name of a host. One of digits and dots
-// is an address that is written wrongly.
+// isHost reports whether a text can be the name of a host. A text of digits and dots
+// cannot; it is a malformed address.
 func isHost(name string) bool {
 	if len(name) > 253 || !strings.ContainsFunc(name, func(r rune) bool { return r >= 'a' && r <= 'z' }) {
 		return false
@@ -104,7 +103,7 @@ func isHost(name string) bool {
 	return true
 }
 
-// names reports whether a host is among the destinations by its name.
+// names reports whether the name of a host is among the destinations.
 func (d Destinations) names(host string) bool {
 	host = strings.ToLower(strings.TrimSuffix(host, "."))
 	return slices.ContainsFunc(d.hosts, func(h string) bool {
@@ -119,20 +118,20 @@ func (d Destinations) holds(addr netip.Addr) bool {
 	return slices.ContainsFunc(d.networks, func(n netip.Prefix) bool { return n.Contains(addr) })
 }
 
-// routes sends requests to the endpoint, and to where it redirects, by
-// connections of their own. A redirect leads to public addresses, to named
-// destinations, and, from an endpoint that has a loopback or private address
-// itself, to addresses of that kind, as long as each host on the way has one.
-// What counts is the address of the connection that is made: a name that has
-// another one each time it is looked up is judged by that which is used.
+// routes sends requests to the endpoint, and over separate connections to where it
+// redirects. A redirect may lead to public addresses and to the allowed destinations.
+// From an endpoint with a loopback or private address it may also lead to addresses
+// of the same kind, as long as all hosts on the way have one. The address of the
+// actual connection decides, so a name cannot have a harmless address when it is
+// checked and another one when it is used.
 type routes struct {
 	endpoint *url.URL
 	allowed  Destinations
 	kind     func(netip.Addr) addressKind
 	proxy    func(*http.Request) (*url.URL, error)
-	resolver *net.Resolver                   // nil: the usual one
+	resolver *net.Resolver                   // nil: the default one
 	here     *http.Transport                 // to the endpoint, and through proxies
-	away     map[addressKind]*http.Transport // by the kind that is allowed beside public addresses
+	away     map[addressKind]*http.Transport // by the kind that is allowed in addition to public addresses
 }
 
 func newRoutes(cfg HTTPConfig, endpoint *url.URL) (*routes, error) {
@@ -146,15 +145,16 @@ func newRoutes(cfg HTTPConfig, endpoint *url.URL) (*routes, error) {
 	}
 	for _, kind := range []addressKind{kindPublic, kindLoopback, kindPrivate} {
 		t := newTransport(cfg)
-		t.Proxy = nil // RoundTrip asks
+		t.Proxy = nil // RoundTrip looks for a proxy itself
 		t.DialContext = r.dial(cfg, kind)
 		r.away[kind] = t
 	}
 	return r, nil
 }
 
-// dial makes connections to addresses that are allowed, and to hosts that are
-// named. The dialer looks a name up once and asks before each attempt.
+// dial returns a function that connects to allowed addresses, and to hosts that are
+// allowed by name. Its dialer looks up a name once, and checks the address before
+// each attempt.
 func (r *routes) dial(cfg HTTPConfig, also addressKind) func(ctx context.Context, network, address string) (net.Conn, error) {
 	return func(ctx context.Context, network, address string) (net.Conn, error) {
 		dialer := &net.Dialer{Timeout: cfg.ConnectTimeout, Resolver: r.resolver}
@@ -162,7 +162,7 @@ func (r *routes) dial(cfg HTTPConfig, also addressKind) func(ctx context.Context
 			dialer.Control = func(_, resolved string, _ syscall.RawConn) error {
 				to, err := netip.ParseAddrPort(resolved)
 				if err != nil {
-					return fmt.Errorf("%w: to %s, which is not an address", errRedirect, resolved)
+					return fmt.Errorf("%w: it leads to %s, which is not an address", errRedirect, resolved)
 				}
 				return r.judge(host, to.Addr(), also)
 			}
@@ -171,28 +171,28 @@ func (r *routes) dial(cfg HTTPConfig, also addressKind) func(ctx context.Context
 	}
 }
 
-// judge refuses an address that no redirect may lead to.
+// judge returns an error for an address to which a redirect may not lead.
 func (r *routes) judge(host string, addr netip.Addr, also addressKind) error {
 	kind := r.kind(addr)
 	if kind == kindPublic || kind == also || r.allowed.holds(addr) {
 		return nil
 	}
-	return fmt.Errorf("%w: to %s, which has the %s address %s; redirect_to can allow it", errRedirect, host, kind, addr)
+	return fmt.Errorf("%w: it leads to %s, which has the %s address %s; redirect_to can allow it", errRedirect, host, kind, addr)
 }
 
-// way is what the requests for one image, each redirected to the next, have in
-// common.
+// way is shared by the requests for one image, each of which was redirected to the
+// next.
 type way struct {
-	kind    addressKind // of the addresses of all hosts so far; public: of one of them, or there is no telling
+	kind    addressKind // of the addresses of all hosts so far; public if they differ, one is public, or it is not known
 	started bool
 }
 
 type wayKey struct{}
 
-// onWay returns a context for a request and all to which it is redirected.
+// onWay returns a context for a request and all requests to which it is redirected.
 func onWay(ctx context.Context) context.Context { return context.WithValue(ctx, wayKey{}, new(way)) }
 
-// passed notes the next host.
+// passed notes the kind of address of the next host.
 func (w *way) passed(kind addressKind) {
 	if !w.started {
 		w.started, w.kind = true, kind
@@ -235,8 +235,8 @@ func (r *routes) RoundTrip(req *http.Request) (*http.Response, error) {
 	return resp, nil
 }
 
-// throughProxy sends a request to a proxy, which alone looks the name up: only the
-// name can be judged.
+// throughProxy sends a request to a proxy. Only the proxy looks up the name, so only
+// the name can be judged.
 func (r *routes) throughProxy(req *http.Request, w *way) (*http.Response, error) {
 	host := req.URL.Hostname()
 	kind := kindPublic
@@ -253,7 +253,7 @@ func (r *routes) throughProxy(req *http.Request, w *way) (*http.Response, error)
 	return resp, err
 }
 
-// CloseIdleConnections closes what is not in use.
+// CloseIdleConnections closes the connections that are not in use.
 func (r *routes) CloseIdleConnections() {
 	r.here.CloseIdleConnections()
 	for _, t := range r.away {

@@ -10,7 +10,7 @@ import (
 	"github.com/imgcache/imgcache-host/sdk"
 )
 
-// Mount is an origin and the part of the URL space on which it is offered.
+// Mount is an origin and the URL paths on which it is offered.
 type Mount struct {
 	Prefix string // of the URL path; begins and ends with a slash
 	Origin Origin
@@ -20,17 +20,17 @@ type Mount struct {
 // Query says what the query of a URL means to an origin.
 type Query string
 
-// The meanings of a query. An empty one is none.
+// The meanings of a query. An empty query counts as none.
 const (
-	QueryRefuse   Query = "refuse"   // a request with one fails with ErrQuery
-	QueryIgnore   Query = "ignore"   // nothing
-	QueryIdentity Query = "identity" // it is part of the name, and is sent to the origin
+	QueryRefuse   Query = "refuse"   // a request with a query fails with ErrQuery
+	QueryIgnore   Query = "ignore"   // it means nothing
+	QueryIdentity Query = "identity" // it is part of the name and is sent to the origin
 )
 
-// ErrQuery says that an origin takes no query.
-var ErrQuery = errors.New("origin: a query is no part of an image's name here")
+// ErrQuery says that an origin does not accept a query.
+var ErrQuery = errors.New("origin: a query cannot be part of an image's name here")
 
-// name returns the name of what was sent behind the prefix, with a query.
+// name returns the name for the rest of a path after the prefix, and a query.
 func (m Mount) name(path, query string) (string, error) {
 	name, err := parseName(path)
 	switch {
@@ -39,30 +39,31 @@ func (m Mount) name(path, query string) (string, error) {
 	case m.Query == QueryIdentity:
 		return withQuery(name, query)
 	}
-	return "", fmt.Errorf("%w: ask for %.64s without ?%.64s, or write %%3F for a question mark that belongs to the path; query in the block of the origin %s allows another meaning",
+	return "", fmt.Errorf("%w: request %.64s without ?%.64s, or write %%3F for a question mark in the path, or allow queries by the option query of the origin %s",
 		ErrQuery, path, query, m.Origin.Name())
 }
 
-// Set gives the images of several origins ids, and finds them by id.
+// Set gives ids to the images of one or several origins, and finds images by id.
 //
-// With one origin the id is the name of the image. With several it is
-// ORIGIN.NAME. Where that makes no id, as with a slash in the name, it is ORIGIN.
-// and 32 hexadecimal digits of the SHA-256 of the name, however many origins
-// there are.
+// With one origin the id is the name of the image. With several it is ORIGIN.NAME.
+// If that is not a valid id, for example because of a slash in the name, the id is
+// "ORIGIN." and 32 hexadecimal digits of the SHA-256 of the name, even with one
+// origin.
 type Set struct {
 	mounts []Mount
 	names  *recent[string] // by id, of hashed ids
 }
 
-// remembered is how many names of hashed ids are kept, at least: a hash has
-// no way back. At some 100 bytes each that is below 4 MiB.
+// remembered is how many names of hashed ids are remembered at least, since a name
+// cannot be computed from its hash. With about 100 bytes each they take less than
+// 4 MiB.
 const remembered = 1 << 14
 
 // New returns the set of the mounts. Their prefixes must differ, and so must
 // the origins' names, which consist of letters, digits, '_' and '-'.
 func New(mounts ...Mount) (*Set, error) {
 	if len(mounts) == 0 {
-		return nil, errors.New("no origin")
+		return nil, errors.New("no origin; expected at least one")
 	}
 	prefixes, names := map[string]bool{}, map[string]bool{}
 	for _, m := range mounts {
@@ -71,9 +72,9 @@ func New(mounts ...Mount) (*Set, error) {
 		case !strings.HasPrefix(m.Prefix, "/") || !strings.HasSuffix(m.Prefix, "/"):
 			return nil, fmt.Errorf("origin %s: prefix %q does not begin and end with a slash", name, m.Prefix)
 		case prefixes[m.Prefix]:
-			return nil, fmt.Errorf("origin %s: prefix %s is that of another origin", name, m.Prefix)
+			return nil, fmt.Errorf("origin %s: another origin has the prefix %s already", name, m.Prefix)
 		case names[name], strings.Contains(name, "."), !sdk.ValidID(name + "." + strings.Repeat("0", hashDigits)):
-			return nil, fmt.Errorf("origin %s: the name cannot begin ids, or is taken", name)
+			return nil, fmt.Errorf("origin %s: another origin has this name, or it cannot be the beginning of an id; expected letters, digits, '_' and '-'", name)
 		}
 		prefixes[m.Prefix], names[name] = true, true
 	}
@@ -82,15 +83,15 @@ func New(mounts ...Mount) (*Set, error) {
 	return s, nil
 }
 
-// ByPath resolves the path of a request, as it was sent, with its escapes and
-// without a query. Errors are [ErrNotFound] for a path on which no origin is
-// offered, and [store.ErrBadID] for one that can be no image's.
+// ByPath returns the image for the path of a request, which is given as it was sent,
+// with its escapes and without a query. Errors are [ErrNotFound] for a path on which
+// no origin is offered, and [store.ErrBadID] for one that no image can have.
 func (s *Set) ByPath(path string) (id string, o Origin, name string, err error) {
 	return s.ByURL(path, "")
 }
 
-// ByURL is [Set.ByPath] for a request with a query. The error is [ErrQuery]
-// where the origin takes none.
+// ByURL is [Set.ByPath] for a request with a query. The error is [ErrQuery] if the
+// origin does not accept one.
 func (s *Set) ByURL(path, query string) (id string, o Origin, name string, err error) {
 	i := slices.IndexFunc(s.mounts, func(m Mount) bool { return strings.HasPrefix(path, m.Prefix) })
 	if i < 0 {
@@ -103,11 +104,11 @@ func (s *Set) ByURL(path, query string) (id string, o Origin, name string, err e
 	return s.ID(m.Origin.Name(), name), m.Origin, name, nil
 }
 
-// Find returns the image that a person means: by its id; by the path on which
-// it is served; by its name, with "ORIGIN/" or "ORIGIN." in front where there
-// are several origins, or with the prefix of one. Escapes are taken for what
-// they stand for, so that a URL may be given as it is. It need not have been
-// asked for before. Errors are those of [Set.ByURL].
+// Find returns the image that a person means. The text may be an id; the path on
+// which the image is served; or its name, after "ORIGIN/", "ORIGIN." or the prefix
+// of the origin if there are several. Escapes are resolved, so that it may be copied
+// from a URL. The image need not have been requested before. Errors are those of
+// [Set.ByURL].
 func (s *Set) Find(text string) (id string, o Origin, name string, err error) {
 	label, hash, _ := strings.Cut(text, ".")
 	o, name, err = s.ByID(text)
@@ -126,8 +127,8 @@ func (s *Set) Find(text string) (id string, o Origin, name string, err error) {
 	return s.ID(m.Origin.Name(), name), m.Origin, name, nil
 }
 
-// NameOf returns the name of an image for people, which [Set.Find] takes: with
-// several origins ORIGIN/NAME. It is "" where the id tells none.
+// NameOf returns the name by which people know an image, and by which [Set.Find]
+// finds it: with several origins ORIGIN/NAME. "": the name of the id is not known.
 func (s *Set) NameOf(id string) string {
 	o, name, err := s.ByID(id)
 	switch {
@@ -139,7 +140,7 @@ func (s *Set) NameOf(id string) string {
 	return name
 }
 
-// mount returns the origin that a person means, and what is left of the text.
+// mount returns the origin that a person means, and the rest of the text.
 func (s *Set) mount(text string) (m Mount, rest string, ok bool) {
 	for _, m := range s.mounts {
 		if rest, ok := strings.CutPrefix(text, m.Prefix); ok {
@@ -167,9 +168,9 @@ func (s *Set) mount(text string) (m Mount, rest string, ok bool) {
 	return Mount{}, "", false
 }
 
-// ByID returns the origin of an id and its name of the image. Errors are
-// [store.ErrBadID] for what is no id, and [ErrNotFound] when no origin has the
-// id, or when it is a hash whose path nobody has asked for of late.
+// ByID returns the origin of an id, and the name that the image has there. Errors
+// are [store.ErrBadID] for an invalid id, and [ErrNotFound] if no origin has the id,
+// or if it is a hash whose name is not remembered.
 func (s *Set) ByID(id string) (o Origin, name string, err error) {
 	if !sdk.ValidID(id) {
 		return nil, "", fmt.Errorf("%w: %.64q", store.ErrBadID, id)
@@ -179,7 +180,7 @@ func (s *Set) ByID(id string) (o Origin, name string, err error) {
 	switch {
 	case i >= 0 && isHash(name):
 		if name = s.names.get(id); name == "" {
-			return nil, "", fmt.Errorf("%w: %s stands for a path that was not asked for since the start", ErrNotFound, id)
+			return nil, "", fmt.Errorf("%w: the name of the id %s is not known, because it was not requested since the start; use the name", ErrNotFound, id)
 		}
 		return s.mounts[i].Origin, name, nil
 	case len(s.mounts) == 1:
@@ -190,13 +191,13 @@ func (s *Set) ByID(id string) (o Origin, name string, err error) {
 	return s.mounts[i].Origin, name, nil
 }
 
-// byLabel returns the index of the origin of that name, or -1.
+// byLabel returns the index of the origin with that name, or -1.
 func (s *Set) byLabel(label string) int {
 	return slices.IndexFunc(s.mounts, func(m Mount) bool { return m.Origin.Name() == label })
 }
 
-// Learn tells the set the name behind a hashed id, as ByPath returned it to an
-// earlier run. What does not belong together has no effect.
+// Learn tells the set the name of a hashed id, which an earlier run has stored. If
+// the id is not that of the name, it has no effect.
 func (s *Set) Learn(id, name string) {
 	label, hash, _ := strings.Cut(id, ".")
 	if isName(name) && hash == hashText(name) {
@@ -204,9 +205,9 @@ func (s *Set) Learn(id, name string) {
 	}
 }
 
-// ID returns the id of the image that an origin of the set calls name. A name
-// that makes an id of the form of a hashed one is hashed too: else it could be
-// another image's id.
+// ID returns the id of the image with that name at an origin of the set. If the id
+// would look like a hashed one, the name is hashed too, since otherwise the id could
+// be that of another image.
 func (s *Set) ID(label, name string) string {
 	id := name
 	if len(s.mounts) > 1 {

@@ -2,11 +2,11 @@ package origin
 
 import "net/netip"
 
-// addressKind says whose an address is.
+// addressKind says who can reach an address.
 type addressKind string
 
-// The kinds. Networks of the first two are for some hosts alone and may hold what
-// nobody else is to see; those of the third have no images for anybody.
+// The kinds. Loopback and private addresses can be reached only by some hosts, and may
+// lead to what others must not see. There are no images at special addresses.
 const (
 	kindPublic   addressKind = "public"
 	kindLoopback addressKind = "loopback"
@@ -14,15 +14,15 @@ const (
 	kindSpecial  addressKind = "special"
 )
 
-// kinds are the special networks of RFC 6890 and of the registries that it made
-// (IANA, IPv4 and IPv6 Special-Purpose Address Space), as far as they are not in
-// everybody's reach. The first that holds an address says what it is.
+// kinds has the networks of RFC 6890 and of its registries (IANA, IPv4 and IPv6
+// Special-Purpose Address Space) that not everybody can reach. The first network that
+// contains an address decides its kind.
 var kinds = []struct {
 	network netip.Prefix
 	kind    addressKind
 }{
-	// Clouds hand the credentials of a machine out at addresses that would be
-	// private or public by their network.
+	// At these addresses clouds give a machine its credentials. By their networks
+	// they would be private or public.
 	{netip.MustParsePrefix("100.100.100.200/32"), kindSpecial}, // Alibaba Cloud
 	{netip.MustParsePrefix("168.63.129.16/32"), kindSpecial},   // Azure
 	{netip.MustParsePrefix("fd00:ec2::/32"), kindSpecial},      // AWS
@@ -48,17 +48,18 @@ var kinds = []struct {
 	{netip.MustParsePrefix("fc00::/7"), kindPrivate},
 	{netip.MustParsePrefix("2001::/23"), kindSpecial},     // protocol assignments, Teredo among them
 	{netip.MustParsePrefix("2001:db8::/32"), kindSpecial}, // documentation
-	{netip.MustParsePrefix("2002::/16"), kindSpecial},     // 6to4: an IPv4 address is within
+	{netip.MustParsePrefix("2002::/16"), kindSpecial},     // 6to4: contains an IPv4 address
 	{netip.MustParsePrefix("3fff::/20"), kindSpecial},     // documentation
-	{netip.MustParsePrefix("2000::/3"), kindPublic},       // all that is given to anybody
+	{netip.MustParsePrefix("2000::/3"), kindPublic},       // all public addresses
 	{netip.MustParsePrefix("::/0"), kindSpecial},          // link-local, multicast, embedded IPv4, ...
 }
 
-// nat64 is the network of the addresses by which hosts without IPv4 reach all that
-// have it (RFC 6052): the IPv4 address is in the last four bytes.
+// nat64 is the network of the addresses by which hosts without IPv4 reach IPv4 hosts
+// (RFC 6052). The IPv4 address is in the last four bytes.
 var nat64 = netip.MustParsePrefix("64:ff9b::/96")
 
-// plain returns an IPv4 address where one is meant, and no zone.
+// plain returns the IPv4 address that an address stands for, or the address itself,
+// without a zone.
 func plain(addr netip.Addr) netip.Addr {
 	addr = addr.Unmap().WithZone("")
 	if nat64.Contains(addr) {

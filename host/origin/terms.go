@@ -9,36 +9,36 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// Terms is how much is asked of an origin, and how far its answers are
-// trusted. The zero value trusts nothing and bounds nothing.
+// Terms says how much load an origin may get, and how far its answers are trusted.
+// The zero value trusts nothing and bounds nothing.
 type Terms struct {
 	RevalidateAfter time.Duration // how long a version is trusted without asking again; 0: a Stat on each hit
 	NegativeTTL     time.Duration // how long it is remembered that there is no such image; 0: not at all
-	FailWhenDown    bool          // refuse a cached image that cannot be confirmed, rather than serve it
+	FailWhenDown    bool          // a cached image that cannot be confirmed is refused; otherwise it is served
 	Concurrency     int           // transfers at once; further ones wait; 0: no bound
 	Bandwidth       int64         // bytes a second, all transfers together; 0: no bound
 	MinRate         int64         // bytes a second, below which a transfer breaks off; 0: no bound
 
 	Immutable  bool        // a name whose image has a declared digest never gets another image
 	Validators []Validator // what counts when two answers are compared; nil: everything
-	Revalidate Revalidate  // when a hit that is due is answered; "": RevalidateBefore
-	OnDenied   OnDenied    // what becomes of a cached image when the origin refuses our credential; "": DeniedRefuse
+	Revalidate Revalidate  // when a hit that has to be confirmed is served; "": RevalidateBefore
+	OnDenied   OnDenied    // what happens to a cached image when the origin refuses our credential; "": DeniedRefuse
 
-	IgnoreCacheControl bool   // the origin has no say in how long, and whether, its images are kept
-	Expect             Expect // what is no image otherwise
+	IgnoreCacheControl bool   // ignore what the origin says about storing its images
+	Expect             Expect // which answers are images
 }
 
-// Revalidate says when a cached image is served that has to be confirmed.
+// Revalidate says when a cached image that has to be confirmed is served.
 type Revalidate string
 
 // The values of [Revalidate].
 const (
-	RevalidateBefore Revalidate = "before" // when the origin has been asked
+	RevalidateBefore Revalidate = "before" // after the origin was asked
 	RevalidateBehind Revalidate = "behind" // at once; the origin is asked meanwhile
 )
 
-// OnDenied says what becomes of a cached image when the origin refuses our
-// credential, see [Failure].
+// OnDenied says what happens to a cached image when the origin refuses our
+// credential: see [Failure].
 type OnDenied string
 
 // The values of [OnDenied].
@@ -51,7 +51,7 @@ const (
 // [ErrUnavailable].
 var ErrSlow = fmt.Errorf("%w: slower than min_rate", ErrUnavailable)
 
-// Bound returns o with the bounds of its terms kept.
+// Bound returns an origin that is o within the bounds of its terms.
 func Bound(o Origin) Origin {
 	t := o.Terms()
 	if t.Concurrency <= 0 && t.Bandwidth <= 0 && t.MinRate <= 0 {
@@ -67,11 +67,11 @@ func Bound(o Origin) Origin {
 	return b
 }
 
-// maxRead is how many bytes of a bounded transfer are read at once, and so
-// the burst of its bandwidth.
+// maxRead is how many bytes of a bounded transfer are read at once. It is also the
+// burst of the bandwidth.
 const maxRead = 1 << 20
 
-// bounded is an origin of which no more is asked than its terms allow.
+// bounded is an origin that keeps the bounds of its terms.
 type bounded struct {
 	Origin
 	terms Terms
@@ -113,7 +113,7 @@ type boundedBody struct {
 	ctx   context.Context
 	leave func()
 	pace  pace
-	err   error // stays
+	err   error // of the last read; later reads return it again
 }
 
 func (r *boundedBody) Read(p []byte) (int, error) {
@@ -134,7 +134,7 @@ func (r *boundedBody) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// cause is why a wait ended: the context's cause, where it has ended.
+// cause returns why a wait ended: the cause of the context if that has ended.
 func cause(ctx context.Context, err error) error {
 	if c := context.Cause(ctx); c != nil {
 		return c
@@ -152,19 +152,19 @@ func (r *boundedBody) Close() error {
 	return err
 }
 
-// pace measures a transfer over the time that is spent waiting for it: time in
-// which nobody wants its bytes does not count.
+// pace measures the rate of a transfer while it is being read: time between two
+// reads does not count.
 type pace struct {
 	bytes  int64
 	waited time.Duration
 }
 
-// paceWindow is over how long the rate is measured: longer than a retransmit
+// paceWindow is the time over which the rate is measured: longer than a retransmit
 // or a pause of a busy server.
 const paceWindow = 10 * time.Second
 
-// slow counts a read and reports whether the window that it ends was slower
-// than least bytes a second.
+// slow counts a read. If the read ends a window, slow reports whether that was
+// slower than least bytes a second.
 func (p *pace) slow(n int, took time.Duration, least int64) bool {
 	p.bytes += int64(n)
 	p.waited += took

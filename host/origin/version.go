@@ -11,32 +11,32 @@ import (
 	"unicode/utf8"
 )
 
-// A version is text that two answers share only where they are about the same
-// bytes, as far as the origin says:
+// A version is a text. Two answers have the same version only if they are about the
+// same bytes, as far as the origin says:
 //
 //	sha256:HEX                   a declared digest, also sha512 and md5
 //	"TAG"                        a strong entity tag, with its quotes
 //	stat:SIZE-NANOSECONDS        length and time of the last change
-//	stat:SIZE-NANOSECONDS-wHASH  with a weak or malformed entity tag besides
-//	stat:SIZE-NANOSECONDS-fHASH  of a file of a directory, with its identity
+//	stat:SIZE-NANOSECONDS-wHASH  the same with a weak or malformed entity tag
+//	stat:SIZE-NANOSECONDS-fHASH  of a file in a directory, with its identity
 //	weak:HASH                    a weak or malformed entity tag alone
 //
-// The first that there is, is the one. A version of the kind weak tells that an
-// image has changed, and never that two parts belong together.
+// The first of these that is known is the version. A version of the kind weak can
+// prove that an image has changed, but never that two parts belong together.
 const (
 	statKind = "stat:"
 	weakKind = "weak:"
 )
 
-// longestTag bounds an entity tag that is kept and sent on. Those of all known
-// servers have below 100 bytes.
+// longestTag bounds an entity tag that is stored and sent on. The tags of all known
+// servers have less than 100 bytes.
 const longestTag = 1 << 10
 
-// tagHash is how an entity tag begins that stands for itself by its SHA-256. It
-// is no form of an entity tag, so it is never sent to anybody.
+// tagHash is the beginning of a text that stands for an entity tag by its SHA-256.
+// That does not have the form of an entity tag, so it is never sent.
 const tagHash = "sha256:"
 
-// hashDigits is how many digits of a SHA-256 stand for a text: 128 bits.
+// hashDigits is how many digits of its SHA-256 stand for a text: 128 bits.
 const hashDigits = 32
 
 // isHash reports whether s has the form of a text's hash.
@@ -47,25 +47,25 @@ func hashText(s string) string {
 	return hex.EncodeToString(sum[:])[:hashDigits]
 }
 
-// entityTag returns the entity tag of a response as [Validators] have it.
+// entityTag returns the entity tag of a response in the form of [Validators].
 func entityTag(h http.Header) string {
 	switch tag := h.Get("ETag"); {
-	case tag == `""`, tag == `W/""`: // names nothing, and would equal itself for ever
+	case tag == `""`, tag == `W/""`: // it identifies nothing, and would never change
 		return ""
-	case len(tag) > longestTag, !utf8.ValidString(tag): // JSON, in which it is kept, has no other bytes
+	case len(tag) > longestTag, !utf8.ValidString(tag): // it is stored as JSON, which must be UTF-8
 		return tagHash + hashText(opaque(tag))
 	default:
 		return tag
 	}
 }
 
-// opaque is an entity tag without the mark of a weak one: a server that makes
-// its tags weak for a while, as for a file that has just been written, still
-// speaks of the same bytes.
+// opaque returns an entity tag without the mark of a weak one. Some servers make
+// their tags weak for a while after a file was written, and the tag is still about
+// the same bytes.
 func opaque(tag string) string { return strings.TrimPrefix(tag, "W/") }
 
-// tagKey is by what entity tags of any form are compared; "" where there is
-// none.
+// tagKey returns a text by which entity tags of any form are compared; "": there is
+// no tag.
 func tagKey(tag string) string {
 	if tag == "" || isTagHash(tag) {
 		return tag
@@ -78,8 +78,8 @@ func isTagHash(tag string) bool {
 	return ok && isHash(hash)
 }
 
-// isETag reports whether tag is a strong entity tag, which promises equal
-// bytes.
+// isETag reports whether tag is a strong entity tag, which promises that the bytes
+// are equal.
 func isETag(tag string) bool {
 	n := len(tag)
 	return n > 2 && tag[0] == '"' && tag[n-1] == '"' && !strings.ContainsFunc(tag[1:n-1], func(r rune) bool {
@@ -87,7 +87,7 @@ func isETag(tag string) bool {
 	})
 }
 
-// version makes the version of an image of validators that count.
+// version makes a version of the validators that count.
 func (v Validators) version(t Terms) string {
 	tag := ""
 	if t.counts(ByETag) {
@@ -110,14 +110,14 @@ func (v Validators) version(t Terms) string {
 	return ""
 }
 
-// statVersion is the version of an image of which only size and modification
+// statVersion returns the version of an image of which only size and modification
 // time are known.
 func statVersion(size int64, mtime time.Time) string {
 	return fmt.Sprintf("%s%d-%d", statKind, size, mtime.UnixNano())
 }
 
-// ValidatorsOf returns what a version says, for an image of which nothing else
-// was kept; size is that of the image, or -1.
+// ValidatorsOf returns the validators in a version, for an image of which nothing
+// else was stored. size is the size of the image; -1: unknown.
 func ValidatorsOf(version string, size int64) Validators {
 	v := Validators{Size: size}
 	if d, ok := digestOf(version); ok {
@@ -135,8 +135,8 @@ func ValidatorsOf(version string, size int64) Validators {
 	return v
 }
 
-// stat takes the parts of a version of the kind stat. A time before 1970,
-// whose dash would be a separator, is left out.
+// stat sets the validators from the parts of a version of the kind stat. A time
+// before 1970 is ignored, because its minus sign is taken for a separator.
 func (v *Validators) stat(parts []string) {
 	if len(parts) < 2 {
 		return
@@ -158,19 +158,19 @@ func (v *Validators) stat(parts []string) {
 	}
 }
 
-// Joins reports whether parts of an image of that version may be put together.
-// If not, a transfer that breaks off has to begin anew.
+// Joins reports whether parts of an image with that version may be put together. If
+// not, a transfer that breaks off has to begin from the start.
 func Joins(version string) bool { return version != "" && !strings.HasPrefix(version, weakKind) }
 
-// join says whether the bytes of an answer belong to those of the version that
-// a request asks for. Unknown is also what is the same as far as one can see,
-// if that does not suffice to put parts together; whole says that it need not.
+// join says whether the bytes of an answer are of the version that a request asks
+// for. If they seem to be, but that does not suffice to put parts together, it
+// returns Unknown, unless whole is set: then no parts are put together.
 func (r Request) join(now Validators, t Terms, whole bool) Verdict {
 	known := ValidatorsOf(r.Version, -1)
 	if r.Known != nil {
 		known = *r.Known
 	}
-	t.Immutable = false // what comes is to be compared, whoever promised what
+	t.Immutable = false // the bytes are compared even if the configuration promises that they are the same
 	verdict, _ := Judge(known, now, t)
 	if verdict == Same && !whole && !joins(known, now, t) {
 		return Unknown
@@ -178,7 +178,8 @@ func (r Request) join(now Validators, t Terms, whole bool) Verdict {
 	return verdict
 }
 
-// joins reports whether what is the same of two answers says so of each byte.
+// joins reports whether two answers have an equal validator that proves that every
+// byte is the same.
 func joins(a, b Validators, t Terms) bool {
 	switch {
 	case t.counts(ByDigest) && compareDigests(a.Digests, b.Digests) == Same, compareTexts(a.File, b.File) == Same:
