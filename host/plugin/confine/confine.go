@@ -1,8 +1,7 @@
-// Package confine takes away from a process what a plugin does not need, and
-// then runs the plugin in its place: the same process, which can get none of it
-// back. It uses what Linux offers to any user (no-new-privileges, Landlock,
-// resource limits) and what it offers to root (capabilities, a network of its
-// own).
+// Package confine takes away from a process the rights that a plugin does not need,
+// and then executes the plugin in the same process, which cannot get them back. It
+// uses what Linux offers to all users (no-new-privileges, Landlock, resource limits)
+// and what it offers to root (capabilities, a network of its own).
 package confine
 
 import (
@@ -16,26 +15,27 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Command is the word after the name of the program by which a supervisor asks
-// it to be the launcher of [Main].
+// Command is the first argument by which a supervisor tells its own program to call
+// [Main].
 const Command = "plugin-exec"
 
-// Rules say what a plugin may do. The system's programs and libraries it may
-// always read and execute.
+// Rules say what a plugin may do. It may always read and execute the system's
+// programs and libraries.
 type Rules struct {
 	Read    []string `json:"read,omitempty"`    // files and directories that it may read and execute
-	Write   []string `json:"write,omitempty"`   // and those below which it may do anything
+	Write   []string `json:"write,omitempty"`   // files and directories in which it may do anything
 	Network bool     `json:"network,omitempty"` // it may connect and listen
 	Memory  int64    `json:"memory,omitempty"`  // bytes of data; 0: no limit
-	// Foreign lets root's plugins use the files of other users in what they may
-	// read and write: a driver, in a cache directory that was Glance's.
+	// Foreign lets plugins of root use files of other users among those that
+	// they may read and write. A driver needs this in a cache directory that was
+	// Glance's.
 	Foreign bool `json:"foreign,omitempty"`
 }
 
 // A Layer is one of the walls around a plugin.
 type Layer struct {
 	Name  string
-	Holds bool // on this kernel, for the user of this process
+	Holds bool // it works on this kernel, for the user of this process
 }
 
 // Layers returns the walls that the rules ask for.
@@ -56,16 +56,16 @@ func (r Rules) Layers() []Layer {
 	return list
 }
 
-// Main is the launcher: it reads rules, as JSON, from the first argument,
-// confines the process, and executes the program of the second one with the
-// arguments from the third on, the first of which is its name. It returns, with
-// the exit code, only when that fails, after a line on stderr.
+// Main confines this process and executes a program in it. args are the rules as
+// JSON, the path of the program, and its arguments, of which the first is its name.
+// Main returns only if that fails: it writes a line to stderr and returns the exit
+// code.
 func Main(args []string, stderr io.Writer) int {
 	if len(args) < 3 {
-		fmt.Fprintf(stderr, "%s: want rules, a program, and its name\n", Command)
+		fmt.Fprintf(stderr, "%s: got %d arguments; expected rules, a program, and its name\n", Command, len(args))
 		return 2
 	}
-	runtime.LockOSThread() // what is taken away is taken from a thread; exec ends the others
+	runtime.LockOSThread() // rights are taken from one thread; exec ends the others
 	var rules Rules
 	err := json.Unmarshal([]byte(args[0]), &rules)
 	if err == nil {
@@ -80,8 +80,8 @@ func Main(args []string, stderr io.Writer) int {
 	return 1
 }
 
-// apply confines this thread. A layer that holds by [Rules.Layers] and cannot
-// be applied is an error.
+// apply confines this thread. It is an error if a layer that works according to
+// [Rules.Layers] cannot be applied.
 func (r Rules) apply() error {
 	if err := r.limit(); err != nil {
 		return err
@@ -111,8 +111,8 @@ func able(capability uint) bool {
 	return err == nil && data[capability/32].Effective&(1<<(capability%32)) != 0
 }
 
-// The limits of a process. A core would write out what it knows, and whoever
-// opens files without end would leave none for others.
+// maxFiles bounds how many files a plugin may have open, so that it leaves some for
+// others.
 const maxFiles = 1024
 
 func (r Rules) limit() error {
@@ -133,8 +133,7 @@ func (r Rules) limit() error {
 	return nil
 }
 
-// dropCapabilities leaves root nothing but its user id, and what Foreign asks
-// for.
+// dropCapabilities takes all capabilities from root, except those that Foreign needs.
 func (r Rules) dropCapabilities() error {
 	var keep uint32
 	if r.Foreign {
@@ -142,7 +141,7 @@ func (r Rules) dropCapabilities() error {
 	}
 	for c := range 64 {
 		if !able(unix.CAP_SETPCAP) {
-			break // no-new-privileges keeps the process from regaining any
+			break // no-new-privileges keeps the process from getting any back
 		}
 		if c < 32 && keep&(1<<c) != 0 {
 			continue

@@ -8,8 +8,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The versions of Landlock's interface that brought what is used here
-// (Documentation/userspace-api/landlock.rst of the kernel).
+// The versions of Landlock's interface that introduced what is used here: see
+// Documentation/userspace-api/landlock.rst of the kernel.
 const (
 	referABI    = 2
 	truncateABI = 3
@@ -22,13 +22,13 @@ const (
 const (
 	readFile = unix.LANDLOCK_ACCESS_FS_EXECUTE | unix.LANDLOCK_ACCESS_FS_READ_FILE
 	readDir  = unix.LANDLOCK_ACCESS_FS_READ_DIR
-	// ofFile are the rights that a rule about a file may give; all others are
-	// about directories.
+	// ofFile are the rights that a rule for a file may give. All others are for
+	// directories.
 	ofFile = readFile | unix.LANDLOCK_ACCESS_FS_WRITE_FILE | unix.LANDLOCK_ACCESS_FS_TRUNCATE | unix.LANDLOCK_ACCESS_FS_IOCTL_DEV
-	first  = 1<<13 - 1 // those of the first version
+	first  = 1<<13 - 1 // the rights of the first version
 )
 
-// system is what programs need of the system they run on, whatever they do.
+// system are the files of the system that every program needs.
 var system = []string{
 	"/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/nix/store",
 	"/etc/ld.so.cache", "/etc/ld.so.conf", "/etc/ld.so.conf.d", "/etc/ld.so.preload", "/etc/localtime", "/etc/timezone",
@@ -36,13 +36,13 @@ var system = []string{
 	"/dev/urandom", "/dev/random", "/dev/zero",
 }
 
-// names is what it takes to find the address of a host, and to trust it.
+// names are the files that are needed to find the address of a host and to trust it.
 var names = []string{
 	"/etc/resolv.conf", "/etc/hosts", "/etc/nsswitch.conf", "/etc/host.conf", "/etc/gai.conf", "/etc/services", "/etc/protocols",
 	"/etc/ssl", "/etc/pki", "/etc/ca-certificates", "/run/systemd/resolve",
 }
 
-// landlockABI returns the version of the interface, 0 when there is none.
+// landlockABI returns the version of the interface; 0: there is none.
 func landlockABI() int {
 	abi, _, err := unix.Syscall(unix.SYS_LANDLOCK_CREATE_RULESET, 0, 0, unix.LANDLOCK_CREATE_RULESET_VERSION)
 	if err != 0 {
@@ -51,8 +51,7 @@ func landlockABI() int {
 	return int(abi)
 }
 
-// handled returns the rights to files that are forbidden where no rule gives
-// them.
+// handled returns the rights to files that are forbidden unless a rule gives them.
 func handled(abi int) uint64 {
 	rights := uint64(first)
 	for version, right := range map[int]uint64{
@@ -65,8 +64,8 @@ func handled(abi int) uint64 {
 	return rights
 }
 
-// landlock forbids this thread, and what it executes, everything that the rules
-// do not give. Where the kernel has no Landlock it does nothing.
+// landlock forbids this thread, and what it executes, everything that the rules do
+// not allow. If the kernel has no Landlock it does nothing.
 func (r Rules) landlock() error {
 	abi := landlockABI()
 	if abi == 0 {
@@ -83,7 +82,7 @@ func (r Rules) landlock() error {
 			attr.Scoped |= unix.LANDLOCK_SCOPE_ABSTRACT_UNIX_SOCKET
 		}
 	}
-	// Later kernels take longer structures; the first fields are enough.
+	// Later kernels accept longer structures, but the first fields are enough.
 	const size = 3 * 8
 	fd, _, errno := unix.Syscall(unix.SYS_LANDLOCK_CREATE_RULESET, uintptr(unsafe.Pointer(&attr)), uintptr(known(abi, size)), 0)
 	if errno != 0 {
@@ -110,7 +109,7 @@ func (r Rules) landlock() error {
 	return nil
 }
 
-// known returns how much of the attributes a kernel with that version knows.
+// known returns how many bytes of the attributes a kernel with that version knows.
 func known(abi, size int) int {
 	switch {
 	case abi < tcpABI:
@@ -121,8 +120,8 @@ func known(abi, size int) int {
 	return size
 }
 
-// allow gives rights to a file, or to a directory and all below it. What is not
-// there needs none.
+// allow gives rights to a file, or to a directory and everything below it. It ignores
+// a path that does not exist.
 func allow(ruleset int, path string, rights uint64) error {
 	fd, err := unix.Open(path, unix.O_PATH|unix.O_CLOEXEC, 0)
 	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.EACCES) {
@@ -139,7 +138,8 @@ func allow(ruleset int, path string, rights uint64) error {
 	if st.Mode&unix.S_IFMT != unix.S_IFDIR {
 		rights &= ofFile
 	}
-	// The kernel's structure is packed; the rest of Go's is not read.
+	// The kernel's structure is packed and so shorter than Go's; the kernel does
+	// not read the rest.
 	attr := unix.LandlockPathBeneathAttr{Allowed_access: rights, Parent_fd: int32(fd)}
 	_, _, errno := unix.Syscall6(unix.SYS_LANDLOCK_ADD_RULE, uintptr(ruleset), unix.LANDLOCK_RULE_PATH_BENEATH, uintptr(unsafe.Pointer(&attr)), 0, 0, 0)
 	if errno != 0 {
