@@ -19,8 +19,8 @@ import (
 // ReattachEnv is the environment variable that [ParseReattach] reads.
 const ReattachEnv = serve.ReattachEnv
 
-// ParseReattach reads which plugins run already, by their names. The empty text
-// is none. Errors wrap sdk.ErrInvalid.
+// ParseReattach reads, by name, which plugins are running already. An empty text
+// means none. Errors wrap sdk.ErrInvalid.
 func ParseReattach(text string) (map[string]serve.Reattach, error) {
 	if text == "" {
 		return nil, nil
@@ -34,17 +34,18 @@ func ParseReattach(text string) (map[string]serve.Reattach, error) {
 		case r.Protocol != "grpc" || r.Addr.Network != "unix" || r.Addr.String == "" || r.Pid <= 0:
 			return nil, fmt.Errorf("%w: %s: %s: expected the protocol grpc, the address of a unix socket, and a process id", sdk.ErrInvalid, ReattachEnv, name)
 		case r.ProtocolVersion != sdk.Protocol:
-			return nil, fmt.Errorf("%w: %s: %s speaks version %d of the contract, this host version %d", sdk.ErrInvalid, ReattachEnv, name, r.ProtocolVersion, sdk.Protocol)
+			return nil, fmt.Errorf("%w: %s: %s speaks version %d of the contract; expected version %d", sdk.ErrInvalid, ReattachEnv, name, r.ProtocolVersion, sdk.Protocol)
 		}
 	}
 	return list, nil
 }
 
-// unhurried is the deadline of a call to a plugin that somebody debugs: it may
-// stand at a breakpoint over night.
+// unhurried is the time limit of a call to a plugin that is being debugged: it may
+// stop at a breakpoint overnight.
 const unhurried = 24 * time.Hour
 
-// limit is the deadline of a call that has this one otherwise.
+// limit returns the time limit of a call: usual, or unhurried if the plugin is being
+// debugged.
 func (s Spec) limit(usual time.Duration) time.Duration {
 	if s.Reattach != nil {
 		return unhurried
@@ -52,9 +53,9 @@ func (s Spec) limit(usual time.Duration) time.Duration {
 	return usual
 }
 
-// attach makes a process that somebody has started a process of the plugin, and
-// asks what it is. There are no sums of its bytes and no walls around it, and
-// nothing ends it.
+// attach uses a process that somebody else has started as the process of the plugin,
+// and asks what it is. Its bytes are not checked, it is not confined, and the host
+// does not end it.
 func (s *Supervisor) attach(ctx context.Context, spec Spec) (*process, error) {
 	at := *spec.Reattach
 	life, err := watchStranger(at.Pid)
@@ -78,14 +79,14 @@ func (s *Supervisor) attach(ctx context.Context, spec Spec) (*process, error) {
 
 // stranger is the life of a process that somebody else has started.
 type stranger struct {
-	over    chan struct{} // closed when it has ended, or we have let go of it
-	letGo   chan struct{}
+	over    chan struct{} // closed when it has ended or the host no longer uses it
+	letGo   chan struct{} // closed when the host no longer uses it
 	letOnce sync.Once
 }
 
-// errStrangerEnded says what to do.
+// errStrangerEnded says that the process has ended, and what to do.
 var errStrangerEnded = errors.New("the process in " + ReattachEnv + " has ended: " +
-	"start it again with --debug, and the service with what it prints")
+	"start it again with --debug, and then the service with the line that it prints")
 
 func watchStranger(pid int) (*stranger, error) {
 	fd, err := unix.PidfdOpen(pid, 0)
@@ -100,11 +101,11 @@ func watchStranger(pid int) (*stranger, error) {
 	return s, nil
 }
 
-// await returns when the process has ended, or nobody minds any more.
+// await waits until the process has ended or is no longer used.
 func (s *stranger) await(fd int) {
 	defer close(s.over)
 	defer unix.Close(fd)
-	const look = 100 // milliseconds until we see that we have let go
+	const look = 100 // milliseconds between two looks at letGo
 	for {
 		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, look)
 		if n > 0 || err != nil && !errors.Is(err, unix.EINTR) {
@@ -139,7 +140,8 @@ func (s *stranger) end() error {
 	}
 }
 
-// kill lets go of the process, which is not ours to kill.
+// kill ends the use of the process. It does not kill it, since somebody else has
+// started it.
 func (s *stranger) kill() error {
 	s.letOnce.Do(func() { close(s.letGo) })
 	return nil

@@ -18,32 +18,31 @@ import (
 	"github.com/imgcache/imgcache-host/sdk"
 )
 
-// binary is the very bytes that were hashed, ready to be run: whatever happens
-// to the plugin's file from now on does not reach them. The interpreter of a
-// script and the libraries that a program loads are files of the system and no
-// part of it.
+// binary is a copy of exactly the bytes that were hashed, ready to be run. Later
+// changes of the plugin's file do not affect it. The interpreter of a script and the
+// libraries of a program are files of the system and not part of it.
 type binary struct {
 	name        string   // of the file that was read
-	path        string   // of what is executed or, a module or script, loaded
-	file        *os.File // the sealed copy of a program or module, to be descriptor binaryFD of the process; nil: a script
+	path        string   // of the program that is executed, or of the module or script that is loaded
+	file        *os.File // the sealed copy of a program or module, which becomes descriptor binaryFD of the process; nil: a script
 	interpreter []string // of a script: the program and at most one argument
 	sum         string   // SHA-256 in lower-case hex
-	signature   string   // what Config.Admit says of it
+	signature   string   // what Config.Admit says about it
 }
 
 const (
 	// binaryFD is the descriptor of the sealed copy in the process.
 	binaryFD = 4
-	// maxBinary bounds what is read into memory.
+	// maxBinary bounds how many bytes of a file are read into memory.
 	maxBinary = 512 << 20
-	// shebang begins a script.
+	// shebang is the beginning of a script.
 	shebang = "#!"
-	// maxShebang is what the kernel reads of the first line of a script.
+	// maxShebang is how many bytes of the first line of a script the kernel reads.
 	maxShebang = 256
 )
 
-// stage copies the plugin's file to where nobody writes and checks its sum on
-// the way.
+// stage copies the plugin's file to where nobody else can write, and checks the sum
+// of the copy.
 func (s *Supervisor) stage(spec Spec) (*binary, error) {
 	f, err := s.openTrusted(spec.Path)
 	if err != nil {
@@ -70,7 +69,7 @@ type Candidate struct {
 	Content func() ([]byte, error) // the bytes themselves
 }
 
-// admit asks the configuration whether these bytes may run.
+// admit checks the sum of the bytes, and asks Config.Admit whether they may run.
 func (s *Supervisor) admit(spec Spec, b *binary) (err error) {
 	if err := spec.checkSum(b.sum); err != nil || s.cfg.Admit == nil {
 		return err
@@ -87,7 +86,7 @@ func (b *binary) content() ([]byte, error) {
 	return io.ReadAll(io.NewSectionReader(b.file, 0, maxBinary))
 }
 
-// copyOf copies a file as its kind wants it.
+// copyOf copies a file in the way that its kind needs.
 func (s *Supervisor) copyOf(f *os.File, spec Spec) (*binary, error) {
 	in := bufio.NewReader(io.LimitReader(f, maxBinary+1))
 	head, err := in.Peek(maxShebang)
@@ -96,8 +95,8 @@ func (s *Supervisor) copyOf(f *os.File, spec Spec) (*binary, error) {
 	}
 	if info, err := f.Stat(); err != nil {
 		return nil, err
-	} else if info.Size() > maxBinary { // before all that is copied
-		return nil, fmt.Errorf("it is larger than %d bytes", maxBinary)
+	} else if info.Size() > maxBinary { // before it is copied
+		return nil, fmt.Errorf("it has %d bytes; expected at most %d", info.Size(), maxBinary)
 	}
 	b := &binary{name: spec.Path}
 	switch {
@@ -110,7 +109,7 @@ func (s *Supervisor) copyOf(f *os.File, spec Spec) (*binary, error) {
 			err = b.putAside(in, s.sockets)
 		}
 	default:
-		err = errors.New("it is neither a program (ELF) nor a script whose first line begins with #!, and not named NAME.wasm")
+		err = errors.New("it is neither a program (ELF) nor a script; expected one of these, with #! at the beginning of a script, or a module named NAME.wasm")
 	}
 	if err != nil {
 		b.remove()
@@ -119,8 +118,8 @@ func (s *Supervisor) copyOf(f *os.File, spec Spec) (*binary, error) {
 	return b, nil
 }
 
-// seal copies a program or module into memory that nobody can write to, and
-// that has no name by which somebody could put another in its place.
+// seal copies a program or module into memory. Nobody can write to the copy, and it
+// has no name, so nobody can replace it.
 func (b *binary) seal(from io.Reader, name string, use int) error {
 	fd, err := memfd(name, use)
 	if err != nil {
@@ -137,8 +136,8 @@ func (b *binary) seal(from io.Reader, name string, use int) error {
 	return nil
 }
 
-// memfd makes a file in memory. Before Linux 6.3 such a file does not say what
-// it is for.
+// memfd makes a file in memory. use says whether it may be executed; kernels before
+// Linux 6.3 do not know that.
 func memfd(name string, use int) (int, error) {
 	const flags = unix.MFD_CLOEXEC | unix.MFD_ALLOW_SEALING
 	fd, err := unix.MemfdCreate(name, flags|use)
@@ -146,7 +145,7 @@ func memfd(name string, use int) (int, error) {
 		fd, err = unix.MemfdCreate(name, flags)
 	}
 	if errors.Is(err, unix.EACCES) {
-		return fd, fmt.Errorf("make a copy in memory: %w: sysctl vm.memfd_noexec must be 0 or 1", err)
+		return fd, fmt.Errorf("make a copy in memory: %w: set sysctl vm.memfd_noexec to 0 or 1", err)
 	}
 	if err != nil {
 		return fd, fmt.Errorf("make a copy in memory: %w", err)
@@ -154,8 +153,9 @@ func memfd(name string, use int) (int, error) {
 	return fd, nil
 }
 
-// putAside copies a script into a directory of the host's own, because not
-// every interpreter runs what has no name. New removes what is left there.
+// putAside copies a script into a private directory of the host, because not every
+// interpreter can run a file without a name. New removes what an earlier run left
+// there.
 func (b *binary) putAside(from io.Reader, below string) error {
 	dir, err := os.MkdirTemp(below, "plugin-script-")
 	if err != nil {
@@ -176,19 +176,20 @@ func (b *binary) copyTo(to io.Writer, from io.Reader) error {
 		return fmt.Errorf("copy: %w", err)
 	}
 	if n > maxBinary {
-		return fmt.Errorf("it is larger than %d bytes", maxBinary)
+		return fmt.Errorf("it has more than %d bytes, which is the most", maxBinary)
 	}
 	b.sum = hex.EncodeToString(h.Sum(nil))
 	return nil
 }
 
-// interpreter returns what the first line of a script names, read as the kernel
-// does: a path and, after blanks, everything else as one argument. The host
-// starts it itself, because a run directory is often mounted with noexec.
+// interpreter returns the interpreter in the first line of a script, read as the
+// kernel does: a path and, after blanks, everything else as one argument. The host
+// starts the interpreter itself, because a run directory is often mounted with
+// noexec.
 func interpreter(head []byte) ([]string, error) {
 	line, _, ended := strings.Cut(string(head[len(shebang):]), "\n")
 	if !ended && len(head) == maxShebang {
-		return nil, fmt.Errorf("its first line is longer than %d bytes", maxShebang)
+		return nil, fmt.Errorf("its first line is too long; expected less than %d bytes", maxShebang)
 	}
 	const blanks = " \t"
 	line = strings.Trim(line, blanks)
@@ -215,7 +216,8 @@ func (b *binary) argv(args []string) (program string, argv []string) {
 	return b.interpreter[0], append(argv, args...)
 }
 
-// named gives an error of the start the name of the plugin's file.
+// named puts the name of the plugin's file into an error of the start, in place of
+// that of the copy.
 func (b *binary) named(err error) error {
 	var failed *fs.PathError
 	if errors.As(err, &failed) && failed.Path == b.path {
@@ -230,6 +232,6 @@ func (b *binary) remove() {
 	case b.file != nil:
 		_ = b.file.Close()
 	case b.path != "":
-		_ = os.RemoveAll(filepath.Dir(b.path)) // what is left, the next start removes
+		_ = os.RemoveAll(filepath.Dir(b.path)) // after a failure the next start removes it
 	}
 }

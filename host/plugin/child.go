@@ -18,14 +18,14 @@ import (
 	"github.com/imgcache/imgcache-host/sdk"
 )
 
-// lastWords is how long the outputs of a process are still read after its end.
-// They end by themselves, unless a process that it left behind holds them.
+// lastWords is how long the outputs of a process are still read after its end. They
+// end by themselves, unless another process that it has started holds them.
 const lastWords = 500 * time.Millisecond
 
-// child is the operating system's side of a process: the runner that go-plugin
-// works with. Its own one would let plugins read the host's standard input,
-// leave their sockets in the directory for temporary files, and wait without
-// limit for whoever holds the outputs of a plugin that has ended.
+// child is a process of the operating system, and the runner with which go-plugin
+// works. The runner of go-plugin is not used: it would let plugins read the host's
+// standard input, leave their sockets in the directory for temporary files, and wait
+// without limit if another process holds the outputs of a plugin that has ended.
 type child struct {
 	cmd            *exec.Cmd
 	output, stderr io.ReadCloser
@@ -34,17 +34,17 @@ type child struct {
 	said           *transcript
 	heard          chan struct{} // closed when standard error has ended
 	zombie         chan struct{} // closed when the process has ended
-	reported       chan struct{} // closed after all of it
+	reported       chan struct{} // closed when both have ended and status is set
 
 	mu     sync.Mutex
-	reaped bool  // or about to be: its id may belong to another process
+	reaped bool  // it was, or is being reaped: its id may belong to another process
 	status error // how it ended; nil: with exit code 0
 }
 
 var _ runner.Runner = (*child)(nil)
 
-// newChild prepares a command whose end is that of its context, too. What it
-// says on standard error goes to said.
+// newChild prepares a command, which ends with its context. Its standard error goes
+// to said.
 func newChild(cmd *exec.Cmd, said *transcript) (*child, error) {
 	c := &child{cmd: cmd, said: said, heard: make(chan struct{}), zombie: make(chan struct{}), reported: make(chan struct{})}
 	cmd.Cancel = c.kill
@@ -65,7 +65,8 @@ func (c *child) listenIn(dir string) (err error) {
 	return err
 }
 
-// leads says why a process is none that this one leads, and that ends with it.
+// leads returns an error unless a process belongs to the process group of this one,
+// with which it is killed.
 func (c *child) leads(pid int) error {
 	if pid <= 0 {
 		return errors.New("it is not a process of this system")
@@ -75,13 +76,14 @@ func (c *child) leads(pid int) error {
 		return fmt.Errorf("find process %d: %w", pid, err)
 	}
 	if own := c.cmd.Process.Pid; group != own {
-		return fmt.Errorf("process %d is of the process group %d, expected %d, that of the plugin", pid, group, own)
+		return fmt.Errorf("process %d is in the process group %d; expected %d, that of the plugin", pid, group, own)
 	}
 	return nil
 }
 
-// Start implements [runner.Runner]. It returns when the process has said where
-// it listens, or has been killed because it did not, or may not listen there.
+// Start implements [runner.Runner]. It returns when the process has said where it
+// listens. If the process does not, or may not listen there, Start kills it and
+// returns an error.
 func (c *child) Start(ctx context.Context) error {
 	if err := c.cmd.Start(); err != nil {
 		c.place.close()
@@ -90,7 +92,7 @@ func (c *child) Start(ctx context.Context) error {
 	go c.awaitEnd()
 	go c.hear()
 	err := c.handshake(ctx)
-	if err != nil { // go-plugin waits only for what has been started
+	if err != nil { // go-plugin does not wait for a process whose start failed
 		_ = c.kill()
 		go func() { _ = c.Wait(ctx) }()
 		select {
@@ -110,8 +112,8 @@ func (c *child) hear() {
 	c.said.end()
 }
 
-// awaitEnd waits for the process without reaping it, so that its id stays its
-// own while what it has started is killed.
+// awaitEnd waits for the process without reaping it, so that no other process can
+// get its id while its process group is killed.
 func (c *child) awaitEnd() {
 	defer close(c.zombie)
 	for errors.Is(unix.Waitid(unix.P_PID, c.cmd.Process.Pid, nil, unix.WEXITED|unix.WNOWAIT, nil), unix.EINTR) {
@@ -124,7 +126,8 @@ func (c *child) awaitEnd() {
 	}
 }
 
-// Wait implements [runner.Runner]. It is called when standard output is read.
+// Wait implements [runner.Runner]. It is called when standard output was read to its
+// end.
 func (c *child) Wait(context.Context) error {
 	<-c.zombie
 	<-c.heard
@@ -150,7 +153,8 @@ func (c *child) running() bool {
 	}
 }
 
-// ended is closed when the process has ended and all that it said was heard.
+// ended returns a channel that is closed when the process has ended and its standard
+// error was read.
 func (c *child) ended() <-chan struct{} { return c.reported }
 
 // end says how the process ended. It is valid when ended is closed.
@@ -163,8 +167,7 @@ func (c *child) end() error {
 	return fmt.Errorf("the process ended: %w", c.status)
 }
 
-// kill ends the process and all that it has started in its process group. It
-// does not wait.
+// kill kills the process and all others in its process group. It does not wait.
 func (c *child) kill() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -177,11 +180,11 @@ func (c *child) kill() error {
 // Kill implements [runner.Runner].
 func (c *child) Kill(context.Context) error { return c.kill() }
 
-// Stdout implements [runner.Runner]. It has the line that go-plugin is to know,
-// and nothing of what the process prints after its own.
+// Stdout implements [runner.Runner]. It has only the line that go-plugin must read,
+// and nothing that the process prints after its own first line.
 func (c *child) Stdout() io.ReadCloser { return c.stdout }
 
-// Stderr implements [runner.Runner]. There is nothing in it for go-plugin.
+// Stderr implements [runner.Runner]. It is empty for go-plugin.
 func (c *child) Stderr() io.ReadCloser { return io.NopCloser(strings.NewReader("")) }
 
 // Name implements [runner.Runner].
@@ -195,20 +198,20 @@ func (c *child) ID() string {
 	return strconv.Itoa(c.cmd.Process.Pid)
 }
 
-// Diagnose implements [runner.Runner]. What a plugin said itself is told by
-// [process.explain].
+// Diagnose implements [runner.Runner]. It adds nothing; [process.explain] adds what
+// the plugin has said.
 func (c *child) Diagnose(context.Context) string { return "" }
 
-// PluginToHost implements [runner.Runner]. It is asked about the handshake, and
-// would be about each address that a plugin names to the broker of go-plugin.
+// PluginToHost implements [runner.Runner]. It accepts the address of the handshake,
+// and refuses all others, which a plugin could name to the broker of go-plugin.
 func (c *child) PluginToHost(network, addr string) (string, string, error) {
 	if network != "unix" || addr != agreedAddr {
-		return "", "", fmt.Errorf("%w: a plugin names no addresses: got %s %s", sdk.ErrInvalid, quoted(network), quoted(addr))
+		return "", "", fmt.Errorf("%w: a plugin may not name addresses; got %s %s", sdk.ErrInvalid, quoted(network), quoted(addr))
 	}
 	return network, addr, nil
 }
 
-// HostToPlugin implements [runner.Runner]. The host listens for no plugin.
+// HostToPlugin implements [runner.Runner]. The host does not listen for plugins.
 func (c *child) HostToPlugin(string, string) (string, string, error) {
 	return "", "", errors.ErrUnsupported
 }

@@ -18,11 +18,12 @@ import (
 	"github.com/imgcache/imgcache-host/sdk"
 )
 
-// listTimeout is for all records of a cache with millions of images.
+// listTimeout is how long a driver may take to list all records, of millions of
+// images.
 const listTimeout = 2 * time.Minute
 
-// listBatch is how many entries of a list are taken at once, however many a
-// message has: whoever takes them holds up the requests meanwhile.
+// listBatch is how many entries of a list yield gets at once, however many a message
+// has: requests wait while yield uses them.
 const listBatch = 1000
 
 // Driver returns the plugin as a driver, which implements sdk.NodeLister and
@@ -107,8 +108,8 @@ func (d driver) Apply(ctx context.Context, b sdk.Batch) error {
 	})
 }
 
-// sendable returns an error for a batch that no message can carry. All else
-// that may be wrong with one the plugin finds.
+// sendable returns an error for a batch that a message cannot carry. The plugin finds
+// everything else that may be wrong with it.
 func sendable(b sdk.Batch) error {
 	ok := utf8.ValidString(b.Source)
 	for _, op := range b.Ops {
@@ -122,7 +123,7 @@ func sendable(b sdk.Batch) error {
 
 type nodeLister struct{ p *Plugin }
 
-// Nodes implements sdk.NodeLister. What is no address of a node is left out.
+// Nodes implements sdk.NodeLister. Nodes without a valid address are left out.
 func (l nodeLister) Nodes(ctx context.Context, id string) (nodes []sdk.Node, err error) {
 	err = l.p.call(ctx, "Nodes", l.p.spec.timeout(), func(ctx context.Context, conn *grpc.ClientConn) error {
 		out, err := pluginv1.NewDriverServiceClient(conn).Nodes(ctx, &pluginv1.NodesRequest{Id: id})
@@ -152,7 +153,7 @@ func (p *Plugin) Scorer() sdk.Scorer { return policy{p} }
 // Stateful returns the plugin as a stateful policy.
 func (p *Plugin) Stateful() sdk.Stateful { return policy{p} }
 
-// Snapshotter returns the plugin as one whose state can be saved.
+// Snapshotter returns the plugin as a policy whose state can be saved.
 func (p *Plugin) Snapshotter() sdk.Snapshotter { return policy{p} }
 
 type policy struct{ p *Plugin }
@@ -163,11 +164,11 @@ func (c policy) call(ctx context.Context, name string, f func(context.Context, p
 	})
 }
 
-// frames are used again: the records of a million images take 48 MB.
+// frames keeps frames for later calls: the records of a million images take 48 MB.
 var frames = sync.Pool{New: func() any { return new([]byte) }}
 
-// Score implements sdk.Scorer. It may be called concurrently; a plugin that
-// can do one thing at a time lets the others wait.
+// Score implements sdk.Scorer. It may be called concurrently. In a plugin that can
+// do only one thing at a time, the calls wait for each other.
 func (c policy) Score(ctx context.Context, now time.Time, records []sdk.Record, scores []float64) error {
 	frame := frames.Get().(*[]byte)
 	defer frames.Put(frame) // gRPC has encoded it

@@ -13,18 +13,18 @@ import (
 	"github.com/imgcache/imgcache-host/sdk"
 )
 
-// endpoint is where one process listens: a socket of its own in the directory
-// that it was given, and nothing else. It connects to the very socket that was
-// looked at, whatever stands under its name later.
+// endpoint is where one process listens: a socket of its own in the directory that it
+// was given. Connections are made to exactly the socket that was checked, even if its
+// name leads to another one later.
 type endpoint struct {
 	path    string
 	dir     *os.File            // opened before the process was started
-	socket  *os.File            // nil: none was taken
-	uid     int                 // whose the socket must be, and the process that listens
-	belongs func(pid int) error // says why a process is none that may listen
+	socket  *os.File            // nil: take was not called yet
+	uid     int                 // the user who must own the socket and the process that listens
+	belongs func(pid int) error // returns an error for a process that may not listen
 }
 
-// newEndpoint opens the directory, which nobody but the host has used yet.
+// newEndpoint opens the directory, which only the host has used so far.
 func newEndpoint(dir string, belongs func(pid int) error) (*endpoint, error) {
 	fd, err := unix.Open(dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -33,8 +33,8 @@ func newEndpoint(dir string, belongs func(pid int) error) (*endpoint, error) {
 	return &endpoint{path: dir, dir: os.NewFile(uintptr(fd), dir), uid: os.Geteuid(), belongs: belongs}, nil
 }
 
-// take makes the socket of this path the one that is dialled. Errors name what
-// is there.
+// take checks the socket at this path and makes it the one that is dialled. Errors
+// say what is there instead.
 func (e *endpoint) take(path string) error {
 	name, inside := strings.CutPrefix(path, e.path+"/")
 	if !inside || name == "" || name == "." || name == ".." || strings.ContainsAny(name, "/\x00") {
@@ -54,11 +54,12 @@ func (e *endpoint) take(path string) error {
 	return nil
 }
 
-// check says why an open file is no socket to connect to.
+// check returns an error unless an open file is a socket to which the host may
+// connect.
 func (e *endpoint) check(fd int) error {
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil {
-		return fmt.Errorf("cannot be looked at: %w", err)
+		return fmt.Errorf("cannot be examined: %w", err)
 	}
 	switch {
 	case st.Mode&unix.S_IFMT == unix.S_IFLNK:
@@ -67,14 +68,14 @@ func (e *endpoint) check(fd int) error {
 		return fmt.Errorf("has the type %#o, expected a socket, %#o", st.Mode&unix.S_IFMT, unix.S_IFSOCK)
 	case int(st.Uid) != e.uid:
 		return fmt.Errorf("belongs to the user %d, expected %d", st.Uid, e.uid)
-	case st.Nlink != 1: // 0: it has gone; more: it is that of another process as well
+	case st.Nlink != 1: // 0: it was removed; more: another process may have it too
 		return fmt.Errorf("has %d names, expected one", st.Nlink)
 	}
 	return nil
 }
 
-// dial connects to the socket that was taken. Nothing is sent to a process that
-// may not listen there.
+// dial connects to the socket that was taken. It fails, before anything is sent, if
+// the process that listens may not.
 func (e *endpoint) dial(ctx context.Context, _ string) (conn net.Conn, err error) {
 	if e.socket == nil {
 		return nil, fmt.Errorf("%w: no socket was named", sdk.ErrUnavailable)
@@ -83,7 +84,7 @@ func (e *endpoint) dial(ctx context.Context, _ string) (conn net.Conn, err error
 	if err != nil {
 		return nil, err
 	}
-	gone := raw.Control(func(fd uintptr) { // the number stays that of this socket meanwhile
+	gone := raw.Control(func(fd uintptr) { // fd stays the number of this socket meanwhile
 		conn, err = (&net.Dialer{}).DialContext(ctx, "unix", fmt.Sprintf("/proc/self/fd/%d", fd))
 	})
 	if err = errors.Join(gone, err); err != nil {
@@ -96,7 +97,7 @@ func (e *endpoint) dial(ctx context.Context, _ string) (conn net.Conn, err error
 	return conn, nil
 }
 
-// checkPeer says why the process that listens may not.
+// checkPeer returns an error if the process that listens may not.
 func (e *endpoint) checkPeer(conn *net.UnixConn) error {
 	raw, err := conn.SyscallConn()
 	if err != nil {
@@ -105,18 +106,18 @@ func (e *endpoint) checkPeer(conn *net.UnixConn) error {
 	var peer *unix.Ucred
 	gone := raw.Control(func(fd uintptr) { peer, err = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED) })
 	if err = errors.Join(gone, err); err != nil {
-		return fmt.Errorf("does not tell who listens: %w", err)
+		return fmt.Errorf("does not say who listens: %w", err)
 	}
 	if int(peer.Uid) != e.uid {
-		return fmt.Errorf("is listened to by the user %d, expected %d", peer.Uid, e.uid)
+		return fmt.Errorf("belongs to a process of the user %d, expected %d", peer.Uid, e.uid)
 	}
 	if err := e.belongs(int(peer.Pid)); err != nil {
-		return fmt.Errorf("is listened to by another process: %w", err)
+		return fmt.Errorf("belongs to another process: %w", err)
 	}
 	return nil
 }
 
-// close ends all dialling.
+// close closes the directory and the socket. No connection can be made any more.
 func (e *endpoint) close() {
 	_ = e.dir.Close()
 	if e.socket != nil {

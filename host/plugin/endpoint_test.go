@@ -123,12 +123,12 @@ func TestSocketOfAnother(t *testing.T) {
 		t.Fatal(err)
 	}
 	e.uid++
-	if err := connect(t, e); err == nil || !strings.Contains(err.Error(), "is listened to by the user") {
+	if err := connect(t, e); err == nil || !strings.Contains(err.Error(), "belongs to a process of the user") {
 		t.Errorf("another user listens: %v", err)
 	}
 	e.uid--
 	e.belongs = func(int) error { return (&child{}).leads(0) }
-	if err := connect(t, e); err == nil || !strings.Contains(err.Error(), "by another process: it is not a process of this system") {
+	if err := connect(t, e); err == nil || !strings.Contains(err.Error(), "to another process: it is not a process of this system") {
 		t.Errorf("nobody knows who listens: %v", err)
 	}
 	e.close()

@@ -17,23 +17,23 @@ import (
 
 const (
 	// maxHandshake bounds the first line of a process. A path has at most 107
-	// bytes; the rest is for a certificate, which nobody asks for, and whose
-	// author is told so.
+	// bytes. The rest is enough for a certificate, so that a plugin that sends
+	// one gets the right error.
 	maxHandshake = 4 << 10
 	// handshakeForm is the line that every plugin writes.
 	handshakeForm = "1|1|unix|PATH|grpc|"
-	// maxQuoted is what an error repeats of the words of a process: a line with
-	// the longest path.
+	// maxQuoted is how many bytes of a plugin's text an error repeats: enough for
+	// a line with the longest path.
 	maxQuoted = 160
 )
 
-// agreed is what go-plugin is told in place of what the process said. The
-// address leads nowhere: connections are made by [endpoint.dial].
+// agreed is the line that go-plugin reads in place of that of the process. Its
+// address leads nowhere: [endpoint.dial] makes the connections.
 var agreed = fmt.Sprintf("%d|%d|unix|%s|grpc|\n", goplugin.CoreProtocolVersion, sdk.Protocol, agreedAddr)
 
 const agreedAddr = "/checked"
 
-// quoted repeats foreign words in an error: escaped, and not too long.
+// quoted returns a plugin's text for an error, escaped and not too long.
 func quoted(s string) string {
 	if len(s) <= maxQuoted {
 		return strconv.QuoteToASCII(s)
@@ -41,18 +41,18 @@ func quoted(s string) string {
 	return fmt.Sprintf("%s and %d bytes more", strconv.QuoteToASCII(s[:maxQuoted]), len(s)-maxQuoted)
 }
 
-// parseHandshake returns the path of the socket that a line names, which is not
-// looked at. Errors say what was found and what was expected.
+// parseHandshake returns the path of the socket in a line. It does not check whether
+// there is a socket. Errors say what was found and what was expected.
 func parseHandshake(line string) (path string, err error) {
 	refuse := func(format string, args ...any) (string, error) {
 		return "", fmt.Errorf("%w: handshake: %s; the line is %s, expected %s", sdk.ErrInvalid, fmt.Sprintf(format, args...), quoted(line), handshakeForm)
 	}
 	fields := strings.Split(line, "|")
-	if n := len(fields); n < 5 || n > 6 { // the last one is empty, and older libraries leave it out
+	if n := len(fields); n < 5 || n > 6 { // the last one is empty; older libraries omit it
 		return refuse("it has %d fields, expected 6", n)
 	}
 	if core := strconv.Itoa(goplugin.CoreProtocolVersion); fields[0] != core {
-		return refuse("it is of version %s, expected %s", quoted(fields[0]), core)
+		return refuse("its version is %s, expected %s", quoted(fields[0]), core)
 	}
 	version, err := strconv.ParseUint(fields[1], 10, 16)
 	if err != nil {
@@ -72,7 +72,7 @@ func parseHandshake(line string) (path string, err error) {
 	return fields[3], nil
 }
 
-// readHandshake reads the first line, and no more than that is allowed to have.
+// readHandshake reads the first line, but at most maxHandshake bytes.
 func readHandshake(out *bufio.Reader) (line string, err error) {
 	text, err := out.ReadSlice('\n')
 	switch {
@@ -87,11 +87,11 @@ func readHandshake(out *bufio.Reader) (line string, err error) {
 	return strings.TrimSuffix(strings.TrimSuffix(string(text), "\n"), "\r"), nil
 }
 
-// handshake waits until the process says where it listens, and looks whether it
-// may be there.
+// handshake waits until the process says where it listens, and checks whether it may
+// listen there.
 func (c *child) handshake(ctx context.Context) error {
 	begun := time.Now()
-	stop := context.AfterFunc(ctx, func() { _ = c.kill() }) // which ends the output
+	stop := context.AfterFunc(ctx, func() { _ = c.kill() }) // this ends the output
 	defer stop()
 	out := bufio.NewReaderSize(c.output, maxHandshake)
 	line, err := readHandshake(out)
@@ -110,8 +110,8 @@ func (c *child) handshake(ctx context.Context) error {
 	return c.place.take(path)
 }
 
-// ignored reads all that a process prints after its first line, so that it does
-// not wait for a reader, and keeps none of it.
+// ignored reads everything that a process prints after its first line and drops it,
+// so that the process does not wait for a reader.
 type ignored struct{ from io.Reader }
 
 // Read returns when the output has ended.

@@ -135,7 +135,7 @@ var badLines = map[string]struct {
 	},
 	"moved": {
 		line: func(w where) string { return in(w.made(func(p string) error { return os.Rename(w.victim, p) })) },
-		want: "listened to by another process", walled: "no such file",
+		want: "belongs to another process", walled: "no such file",
 	},
 
 	// Other lines.
@@ -145,9 +145,9 @@ var badLines = map[string]struct {
 	"four fields":        {line: func(w where) string { return "1|1|unix|" + w.own("unix") + "\n" }, want: "it has 4 fields"},
 	"seven fields":       {line: func(w where) string { return "1|1|unix|" + w.own("unix") + "|grpc||true\n" }, want: "it has 7 fields"},
 	"bars":               {line: func(where) string { return strings.Repeat("|", 3000) + "\n" }, want: "it has 3001 fields"},
-	"core version":       {line: func(w where) string { return "2|1|unix|" + w.own("unix") + "|grpc|\n" }, want: `version "2", expected 1`},
-	"core version, zero": {line: func(w where) string { return "01|1|unix|" + w.own("unix") + "|grpc|\n" }, want: `version "01"`},
-	"no core version":    {line: func(w where) string { return "|1|unix|" + w.own("unix") + "|grpc|\n" }, want: `version ""`},
+	"core version":       {line: func(w where) string { return "2|1|unix|" + w.own("unix") + "|grpc|\n" }, want: `version is "2", expected 1`},
+	"core version, zero": {line: func(w where) string { return "01|1|unix|" + w.own("unix") + "|grpc|\n" }, want: `version is "01"`},
+	"no core version":    {line: func(w where) string { return "|1|unix|" + w.own("unix") + "|grpc|\n" }, want: `version is ""`},
 	"version":            {line: func(w where) string { return "1|7|unix|" + w.own("unix") + "|grpc|\n" }, want: "too new: it speaks version 7"},
 	"negative version":   {line: func(w where) string { return "1|-1|unix|" + w.own("unix") + "|grpc|\n" }, want: `contract is "-1", expected 1`},
 	"endless version":    {line: func(w where) string { return "1|99999999999999999999|unix|" + w.own("unix") + "|grpc|\n" }, want: "contract is"},

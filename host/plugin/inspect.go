@@ -8,18 +8,18 @@ import (
 	"github.com/imgcache/imgcache-host/sdk"
 )
 
-// Info is what is known of a plugin without configuring it.
+// Info is what is known about a plugin without configuring it.
 type Info struct {
 	Path      string       `json:"path"`
 	Runtime   string       `json:"runtime"` // "process" or "wasm"
 	Manifest  sdk.Manifest `json:"manifest"`
 	SHA256    string       `json:"sha256"`
-	Signature string       `json:"signature,omitempty"` // what Config.Admit says of it
+	Signature string       `json:"signature,omitempty"` // what Config.Admit says about it
 }
 
-// Inspect returns what a plugin says of itself. A module that has its manifest
-// in the custom section is not run; any other plugin is started, as it would
-// be for the service, and stopped.
+// Inspect returns what a plugin says about itself. A module with its manifest in the
+// custom section is not run. Any other plugin is started, as for the service, and
+// stopped.
 func (s *Supervisor) Inspect(ctx context.Context, spec Spec) (Info, error) {
 	if spec.runtime() == runtimeWasm {
 		if info, declared, err := s.read(spec); err != nil {
@@ -36,13 +36,13 @@ func (s *Supervisor) Inspect(ctx context.Context, spec Spec) (Info, error) {
 	info := Info{Path: st.Path, Runtime: st.Runtime, Manifest: p.Manifest(), SHA256: st.SHA256, Signature: st.Signature}
 	err = s.Stop(p)
 	if err == nil && info.SHA256 == "" {
-		err = fmt.Errorf("%s: it ended before it could be inspected: %s", spec, st.LastError)
+		err = fmt.Errorf("%s: its process ended before it could be inspected: %s", spec, st.LastError)
 	}
 	return info, err
 }
 
-// read returns what is known of a module without running it, and whether its
-// manifest is.
+// read returns what is known about a module without running it. declared says that
+// its manifest is among that.
 func (s *Supervisor) read(spec Spec) (info Info, declared bool, err error) {
 	b, err := s.stage(spec)
 	if err != nil {
@@ -59,7 +59,7 @@ func (s *Supervisor) read(spec Spec) (info Info, declared bool, err error) {
 		err = checkManifest(info.Manifest)
 	}
 	if m := info.Manifest; declared && err == nil && spec.Kind != "" && m.Kind != spec.Kind {
-		err = fmt.Errorf("it is a %s", m.Kind)
+		err = fmt.Errorf("it is a %s; expected a %s", m.Kind, spec.Kind)
 	}
 	return info, declared, err
 }

@@ -14,24 +14,25 @@ import (
 )
 
 const (
-	// maxLine is what is read of a line, which is enough for any that a
-	// person wrote.
+	// maxLine is how many bytes of a line are read: enough for every line that
+	// a person wrote.
 	maxLine = 64 << 10
-	// maxLogged is what is logged of a message and of each attribute.
+	// maxLogged is how many bytes of a message and of each attribute are logged.
 	maxLogged = 4 << 10
-	// logBurst and logRate bound the lines of a plugin: a burst at its start,
-	// and then as many in a second as somebody may still want to read.
+	// logBurst and logRate bound the logged lines of a plugin: a burst at its
+	// start, and then so many a second that a person can still read them.
 	logBurst = 200
 	logRate  = 20
-	// maxSaid is what is kept of the line that explains an end.
+	// maxSaid is how many bytes are kept of the line that explains the end of a
+	// process.
 	maxSaid = 300
-	// maxPanic is how many lines are kept of a panic: what it was, and where.
+	// maxPanic is how many lines of a panic are kept: what it was, and where.
 	maxPanic = 12
 )
 
-// transcript logs what a process says, and remembers what explains its end.
-// It reads standard error itself: go-plugin would panic, in the host, at a
-// line such as {"@message":1}.
+// transcript logs what a process says, and remembers what explains its end. It reads
+// standard error itself, because go-plugin would panic, in the host, at a line such
+// as {"@message":1}.
 type transcript struct {
 	log *slog.Logger
 
@@ -40,14 +41,14 @@ type transcript struct {
 	at        time.Time
 	dropped   int
 	panicked  []string // the first lines of a panic
-	last      string   // the last line that is no structured log
+	last      string   // the last line that is not a structured log
 }
 
 func newTranscript(log *slog.Logger) *transcript {
 	return &transcript{log: log, allowance: logBurst, at: time.Now()}
 }
 
-// line takes one line.
+// line logs one line.
 func (t *transcript) line(text []byte) {
 	text = bytes.TrimSpace(text)
 	if len(text) == 0 {
@@ -67,8 +68,8 @@ func (t *transcript) line(text []byte) {
 	t.log.LogAttrs(context.Background(), r.level, cut(r.message, maxLogged), r.attrs...)
 }
 
-// remember keeps what a line tells about the end of the process. The lines
-// that follow that of a panic are as bad as it.
+// remember keeps a line if it may explain the end of the process. Lines that follow
+// the first line of a panic are logged as errors too.
 func (t *transcript) remember(r *logLine) {
 	t.last = cut(r.message, maxSaid)
 	if len(t.panicked) == 0 && !tellsOfPanic(r.message) {
@@ -80,8 +81,8 @@ func (t *transcript) remember(r *logLine) {
 	}
 }
 
-// tellsOfPanic reports whether a line is the first of a panic, as Go, Rust and
-// Python write it.
+// tellsOfPanic reports whether a line is the first line of a panic of Go, Rust or
+// Python.
 func tellsOfPanic(line string) bool {
 	for _, begin := range []string{"panic:", "fatal error:", "Traceback (most recent call last)"} {
 		if strings.HasPrefix(line, begin) {
@@ -109,33 +110,33 @@ func (t *transcript) tellDropped() {
 	}
 }
 
-// end is called when the process says no more.
+// end is called when the process will not say anything more.
 func (t *transcript) end() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.tellDropped()
 }
 
-// summary returns the line that explains most: that of a panic, or the last
-// one that is no structured log.
+// summary returns the line that best explains the end of the process: that of a
+// panic, or the last one that is not a structured log.
 func (t *transcript) summary() string {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if len(t.panicked) > 0 && !strings.HasPrefix(t.panicked[0], "Traceback") { // whose last line says what it was
+	if len(t.panicked) > 0 && !strings.HasPrefix(t.panicked[0], "Traceback") { // the last line of a traceback says what it was
 		return t.panicked[0]
 	}
 	return t.last
 }
 
-// panicText returns the first lines of the panic that was told, or "".
+// panicText returns the first lines of the panic of the process, or "".
 func (t *transcript) panicText() string {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return strings.Join(t.panicked, "\n")
 }
 
-// logLine is a line as it is logged. The handler of slog escapes it, so that
-// no plugin can forge one of the host's.
+// logLine is a line to be logged. The handler of slog escapes it, so that a plugin
+// cannot forge a line of the host.
 type logLine struct {
 	structured bool
 	level      slog.Level
@@ -143,8 +144,7 @@ type logLine struct {
 	attrs      []slog.Attr
 }
 
-// parseLine reads the JSON of serve.Logger, and of hclog; any other line is a
-// message.
+// parseLine reads the JSON of serve.Logger and of hclog. Any other line is a message.
 func parseLine(text []byte) logLine {
 	var fields map[string]any
 	if json.Unmarshal(text, &fields) != nil {
@@ -171,9 +171,8 @@ func parseLine(text []byte) logLine {
 	return r
 }
 
-// foreign returns the name under which an attribute of a plugin is logged. It
-// is another than those of the host, so that no plugin speaks in the name of
-// another.
+// foreign returns the name under which an attribute of a plugin is logged. It differs
+// from the names that the host uses, so that a plugin cannot pretend to be another.
 func foreign(name string) string {
 	switch name {
 	case "plugin", slog.TimeKey, slog.LevelKey, slog.MessageKey, slog.SourceKey:
@@ -191,7 +190,7 @@ func bounded(value any) any {
 	return cut(fmt.Sprint(value), maxLogged)
 }
 
-// cut shortens a text to at most limit bytes and a mark.
+// cut shortens a text to limit bytes, and marks that.
 func cut(s string, limit int) string {
 	if len(s) > limit {
 		return s[:limit] + " …"
@@ -199,8 +198,8 @@ func cut(s string, limit int) string {
 	return s
 }
 
-// lines cuts a stream into lines for a transcript. What is longer than maxLine
-// loses its end.
+// lines splits a stream into lines for a transcript. Of a line that is longer than
+// maxLine the end is dropped.
 type lines struct {
 	to      *transcript
 	partial []byte
@@ -219,7 +218,7 @@ func (l *lines) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// flush ends the line that was begun.
+// flush ends the current line.
 func (l *lines) flush() {
 	l.to.line(l.partial)
 	l.partial = l.partial[:0]

@@ -10,21 +10,21 @@ import (
 	"github.com/prometheus/procfs"
 )
 
-// latencyBounds are the upper bounds of the classes of latency, in seconds: a
-// call takes a tenth of a millisecond when all is well, and thirty seconds is
-// the longest that most may take.
+// latencyBounds are the upper bounds of the classes of latency, in seconds. A call
+// normally takes a tenth of a millisecond, and most calls may take at most thirty
+// seconds.
 var latencyBounds = [...]float64{
 	.0001, .00025, .0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30,
 }
 
-// Latency is how long calls took that reached a process.
+// Latency says how long the calls took that reached a process.
 type Latency struct {
 	Count   uint64   `json:"count"`
 	Seconds float64  `json:"seconds"` // of all calls together
-	Classes []uint64 `json:"classes"` // calls by their latency: up to 0.1 ms, 0.25 ms, 0.5 ms, 1 ms and so on up to 30 s, and longer ones
+	Classes []uint64 `json:"classes"` // number of calls by their latency: up to 0.1 ms, 0.25 ms, 0.5 ms, 1 ms and so on up to 30 s, and longer ones
 }
 
-// add counts the calls of another.
+// add adds the calls of another Latency.
 func (l *Latency) add(other Latency) {
 	l.Count += other.Count
 	l.Seconds += other.Seconds
@@ -36,8 +36,8 @@ func (l *Latency) add(other Latency) {
 	}
 }
 
-// within returns the time, as exactly as the classes are, within which a share
-// of the calls ended; 0 when there were none.
+// within returns the time within which a share of the calls ended, as exactly as the
+// classes allow; 0: there were no calls.
 func (l Latency) within(share float64) time.Duration {
 	left := float64(l.Count) * share
 	for i, n := range l.Classes {
@@ -49,11 +49,11 @@ func (l Latency) within(share float64) time.Duration {
 	return 0
 }
 
-// Method is how the calls of one method of a plugin went.
+// Method counts the calls of one method of a plugin.
 type Method struct {
 	Name    string  `json:"name"`
 	Calls   uint64  `json:"calls"`
-	Errors  uint64  `json:"errors"` // of the calls, those that failed, also because there was no process
+	Errors  uint64  `json:"errors"` // number of calls that failed, also because there was no process
 	Latency Latency `json:"latency"`
 }
 
@@ -63,7 +63,7 @@ func (m *Method) add(other Method) {
 	m.Latency.add(other.Latency)
 }
 
-// meter counts the calls of a plugin, whichever process they reach.
+// meter counts the calls of a plugin, of all of its processes.
 type meter struct {
 	mu       sync.Mutex
 	byMethod map[string]*Method
@@ -90,7 +90,7 @@ func (m *meter) count(name string, err error) {
 	}
 }
 
-// took notes how long a call took that reached a process.
+// took notes how long a call to a process took.
 func (m *meter) took(name string, d time.Duration) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -126,8 +126,8 @@ func merge(list, others []Method) []Method {
 	return list
 }
 
-// footprint returns the memory that a process takes, and the seconds that it
-// has computed; nothing for one that has gone.
+// footprint returns the memory in bytes and the processor time in seconds that a
+// process uses; zeros if it has ended.
 func footprint(pid int) (memory uint64, cpu float64) {
 	proc, err := procfs.NewProc(pid)
 	if err != nil {

@@ -6,14 +6,14 @@ import (
 	"github.com/imgcache/imgcache-host/sdk"
 )
 
-// The metrics of plugins. Those that count processes begin anew with each.
+// The metrics of plugins. Those of a process begin at zero with each new process.
 var (
-	callsDesc    = describe("calls_total", "Calls of a plugin, also those that found it away.", "method")
-	errorsDesc   = describe("errors_total", "Calls of a plugin that failed.", "method")
-	latencyDesc  = describe("call_duration_seconds", "How long calls took that reached the plugin.", "method")
-	restartsDesc = describe("restarts_total", "Times that a plugin was started anew after it had ended.")
-	runningDesc  = describe("running", "1 when the plugin runs.")
-	breakerDesc  = describe("breaker_open", "1 when the plugin has failed so often that it is tried now and then only, 0.5 while it proves itself again.")
+	callsDesc    = describe("calls_total", "Calls of the plugin, also those while it was down.", "method")
+	errorsDesc   = describe("errors_total", "Calls of the plugin that failed.", "method")
+	latencyDesc  = describe("call_duration_seconds", "How long the calls took that reached the plugin.", "method")
+	restartsDesc = describe("restarts_total", "How often the plugin was started again after it had ended.")
+	runningDesc  = describe("running", "1 if the plugin is running.")
+	breakerDesc  = describe("breaker_open", "1 if the plugin has failed so often that it is only tried from time to time, 0.5 while it runs again but may still fail.")
 	memoryDesc   = describe("memory_bytes", "Resident memory of the plugin's process.")
 	cpuDesc      = describe("cpu_seconds_total", "Processor time of the plugin's process.")
 )
@@ -68,8 +68,8 @@ func (l Latency) cumulative() map[float64]uint64 {
 	return below
 }
 
-// totals returns the plugins, those of the same name and kind as one: while
-// records move from one database to another, two instances of a driver run.
+// totals returns the plugins. Those with the same name and kind are added up: while
+// records move from one database to another, two instances of a driver are running.
 func (s *Supervisor) totals() []Status {
 	type identity struct {
 		name string

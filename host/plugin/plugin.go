@@ -21,20 +21,20 @@ import (
 const (
 	// firstBackoff and maxBackoff bound the pause before a restart, which
 	// doubles each time: a plugin that was killed is back before anybody
-	// notices, one that cannot start costs little.
+	// notices, and one that cannot start costs little.
 	firstBackoff = 100 * time.Millisecond
 	maxBackoff   = 30 * time.Second
-	// healthyAfter is how long a plugin must have run for its earlier
-	// failures to be forgotten.
+	// healthyAfter is how long a plugin must run until its earlier failures are
+	// forgotten.
 	healthyAfter = time.Minute
-	// forgivenAfter is how long it must have run for its last panic to be
-	// shown no more.
+	// forgivenAfter is how long it must run until its last panic is no longer
+	// shown.
 	forgivenAfter = 24 * time.Hour
-	// breakerTrips is how many failures in a row open the breaker: from then
-	// on the plugin is called broken and tried every maxBackoff.
+	// breakerTrips is how many failures in a row open the breaker. From then on
+	// the plugin is called broken and tried each maxBackoff.
 	breakerTrips = 6
-	// probeEvery and probeTimeout find a plugin that hangs while nobody calls
-	// it.
+	// probeEvery and probeTimeout say how a plugin that hangs is found while it
+	// is not called.
 	probeEvery   = 3 * time.Second
 	probeTimeout = 2 * time.Second
 )
@@ -45,7 +45,7 @@ const (
 	stateRunning    = "running"
 	stateRestarting = "restarting"
 	stateBroken     = "broken"
-	stateReloading  = "reloading" // a driver, of which one at a time can run
+	stateReloading  = "reloading" // only a driver, since only one process of it can run at a time
 	stateStopped    = "stopped"
 )
 
@@ -62,13 +62,12 @@ var standIns = map[sdk.Kind]string{
 	sdk.KindPolicy: "the host lets the least recently used image leave",
 }
 
-// Plugin is a plugin that is kept running. Its methods may be called
-// concurrently.
+// Plugin is a plugin that is kept running. Its methods may be called concurrently.
 type Plugin struct {
 	spec  Spec
 	sup   *Supervisor
 	log   *slog.Logger
-	setup Setup  // nil: Configure brings the settings
+	setup Setup  // nil: Configure sets the settings
 	up    func() // called after each start; may be nil
 	stop  context.CancelFunc
 	first chan error    // how the first start went
@@ -81,30 +80,30 @@ type Plugin struct {
 	mu       sync.Mutex
 	proc     *process // nil while the plugin is down
 	settings *sdk.Settings
-	granted  grants // to the next process
+	granted  grants // of the next process
 	manifest sdk.Manifest
 	state    string
 	epoch    uint64
 	restarts uint64
 	failures int // in a row
 	lastErr  error
-	// lastPanic is how a process ended, if by a panic.
+	// lastPanic is the last panic that ended a process.
 	lastPanic *Panic
-	held      chan struct{} // calls wait until it is closed; nil: they do not
+	held      chan struct{} // calls wait until it is closed; nil: they do not wait
 	idle      chan struct{} // closed when no call is active; nil: nobody waits for that
-	active    int           // calls that have no answer yet
+	active    int           // number of calls without an answer yet
 	calls     uint64
 	meter     *meter
 }
 
-// First returns how the first start goes: nil or why the plugin did not run
-// then. It is told once.
+// First returns a channel that gets the result of the first start once: nil, or why
+// the plugin did not run.
 func (p *Plugin) First() <-chan error { return p.first }
 
 // Name returns the name by which the configuration refers to the plugin.
 func (p *Plugin) Name() string { return p.spec.Name }
 
-// Manifest returns what the plugin says of itself.
+// Manifest returns what the plugin says about itself.
 func (p *Plugin) Manifest() sdk.Manifest {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -118,16 +117,16 @@ func (p *Plugin) Running() bool {
 	return p.proc != nil
 }
 
-// Epoch counts the starts of the plugin: a stateful policy has lost its state
-// when it changes.
+// Epoch returns how often the plugin was started. When it changes, a stateful policy
+// has lost its state.
 func (p *Plugin) Epoch() uint64 {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.epoch
 }
 
-// Identity names what runs, with its options: its state is of use to another
-// process of the same identity.
+// Identity identifies the running program and its options. Another process with the
+// same identity can use its state.
 func (p *Plugin) Identity() string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -137,8 +136,8 @@ func (p *Plugin) Identity() string {
 	return fmt.Sprintf("%s %s %s %v", p.manifest.Name, p.manifest.Version, p.proc.bin.sum, p.proc.options)
 }
 
-// Discard kills the process, whose state is not to be trusted because of why.
-// Another is started.
+// Discard kills the process, whose state cannot be trusted because of why. Another
+// one is started.
 func (p *Plugin) Discard(why error) {
 	p.mu.Lock()
 	proc := p.proc
@@ -148,7 +147,7 @@ func (p *Plugin) Discard(why error) {
 	}
 }
 
-// Status returns what is known of the plugin.
+// Status returns what is known about the plugin.
 func (p *Plugin) Status() Status {
 	s := p.status()
 	s.Memory, s.CPU = footprint(s.PID)
@@ -196,11 +195,10 @@ func (p *Plugin) breaker() string {
 	return breakerHalfOpen
 }
 
-// Configure gives the plugin its settings, and again after each restart. An
-// error keeps the settings from being remembered.
+// Configure gives the plugin its settings, now and after each restart. After an error
+// it keeps the settings of before.
 func (p *Plugin) Configure(ctx context.Context, s sdk.Settings) error {
-	// They are remembered first, so that a restart in the middle does not
-	// miss them.
+	// They are remembered first, so that a restart during the call uses them.
 	before := p.remember(&s)
 	err := p.call(ctx, "Configure", configureTimeout, func(ctx context.Context, conn *grpc.ClientConn) error {
 		out, err := pluginv1.NewPluginServiceClient(conn).Configure(ctx, pluginproto.FromSettings(s), fewWords)
@@ -213,8 +211,7 @@ func (p *Plugin) Configure(ctx context.Context, s sdk.Settings) error {
 	return err
 }
 
-// remember sets the settings for the starts to come, and returns the earlier
-// ones.
+// remember sets the settings for later starts, and returns those of before.
 func (p *Plugin) remember(s *sdk.Settings) (before *sdk.Settings) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -222,7 +219,7 @@ func (p *Plugin) remember(s *sdk.Settings) (before *sdk.Settings) {
 	return before
 }
 
-// note keeps what the running plugin says of itself.
+// note keeps what the running plugin says about itself.
 func (p *Plugin) note(notes []string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -238,11 +235,11 @@ func (p *Plugin) Close() error {
 	return nil
 }
 
-// supervise runs the plugin until the context ends. Unless it is kept, it ends
-// too when the first start fails.
+// supervise runs the plugin until the context ends. Unless keep is set, it also ends
+// if the first start fails.
 //
-// It keeps its OS thread to itself, because the kernel kills a child when the
-// thread that started it ends.
+// It locks its OS thread, because the kernel kills a child when the thread that
+// started it ends.
 func (p *Plugin) supervise(ctx context.Context, keep bool) {
 	runtime.LockOSThread()
 	defer close(p.ended)
@@ -280,8 +277,8 @@ func (p *Plugin) begin(ctx context.Context) (*process, error) {
 	return proc, nil
 }
 
-// attend returns the process that has taken the place of this one, nil when
-// this one has ended.
+// attend watches a process until it ends or is replaced. It returns the process that
+// has replaced it, or nil.
 func (p *Plugin) attend(ctx context.Context, proc *process) *process {
 	r, err := p.watch(ctx, proc)
 	if r != nil {
@@ -295,8 +292,8 @@ func (p *Plugin) attend(ctx context.Context, proc *process) *process {
 	return nil
 }
 
-// tryAgain notes that the next attempt begins, and reports whether it is one
-// of a broken plugin.
+// tryAgain notes that the next attempt begins, and reports whether the plugin was
+// broken.
 func (p *Plugin) tryAgain() (broken bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -304,7 +301,7 @@ func (p *Plugin) tryAgain() (broken bool) {
 	return broken
 }
 
-// useFile makes the next start one of the plugin's file.
+// useFile makes the next start use the plugin's file.
 func (p *Plugin) useFile() {
 	if p.kept != nil {
 		p.kept.remove()
@@ -312,12 +309,12 @@ func (p *Plugin) useFile() {
 	}
 }
 
-// rest waits until the plugin is worth another attempt, and makes it.
+// rest waits until it is time for another attempt, and makes it.
 func (p *Plugin) rest(ctx context.Context) (*process, error) {
 	select {
 	case <-time.After(p.backoff()):
 		if p.tryAgain() {
-			p.useFile() // whatever it is, these bytes do not run either
+			p.useFile() // the kept binary does not run either
 		}
 		return p.begin(ctx)
 	case r := <-p.reloads:
@@ -327,8 +324,8 @@ func (p *Plugin) rest(ctx context.Context) (*process, error) {
 	}
 }
 
-// launch starts a process of the binary, or if that is nil of the plugin's file,
-// and configures it if its settings are known.
+// launch starts a process of the binary, or of the plugin's file if that is nil, and
+// configures it if its settings are known.
 func (p *Plugin) launch(ctx context.Context, bin *binary) (*process, error) {
 	if bin != nil || p.spec.Reattach != nil {
 		return p.launchBinary(ctx, bin)
@@ -353,7 +350,7 @@ func (p *Plugin) launchBinary(ctx context.Context, bin *binary) (*process, error
 		return nil, err
 	}
 	if m := proc.manifest; m.Kind != p.spec.Kind && p.spec.Kind != "" {
-		err = proc.explain(fmt.Errorf("it is a %s", m.Kind))
+		err = proc.explain(fmt.Errorf("it is a %s; expected a %s", m.Kind, p.spec.Kind))
 	} else if p.spec.runtime() == runtimeProcess && m.Name != p.spec.Name {
 		p.log.Debug("the plugin has another name in its manifest", "name", m.Name)
 	}
@@ -390,7 +387,7 @@ func (p *Plugin) launchBinary(ctx context.Context, bin *binary) (*process, error
 	return proc, nil
 }
 
-// obtain starts a process, or finds the one that runs already.
+// obtain starts a process, or attaches to the one that is running already.
 func (p *Plugin) obtain(ctx context.Context, bin *binary, granted grants) (*process, error) {
 	if p.spec.Reattach != nil {
 		return p.sup.attach(ctx, p.spec)
@@ -398,11 +395,11 @@ func (p *Plugin) obtain(ctx context.Context, bin *binary, granted grants) (*proc
 	return p.sup.start(ctx, p.spec, bin, granted)
 }
 
-// errGranted says that a plugin was granted what its settings name, and has to
-// be started again for it.
+// errGranted says that a plugin was granted the files in its settings, and has to be
+// started again to get access to them.
 var errGranted = errors.New("more is granted")
 
-// runs notes that the plugin is there.
+// runs makes proc the process of the plugin.
 func (p *Plugin) runs(proc *process) {
 	p.mu.Lock()
 	p.proc, p.manifest, p.state = proc, proc.manifest, stateRunning
@@ -412,11 +409,11 @@ func (p *Plugin) runs(proc *process) {
 		p.restarts++
 	}
 	p.mu.Unlock()
-	p.log.Info("plugin runs", "pid", proc.pid, "version", proc.manifest.Version, "start", start)
+	p.log.Info("the plugin is running", "pid", proc.pid, "version", proc.manifest.Version, "start", start)
 }
 
-// watch returns when the process has ended, hangs, or the context ends, or with
-// a reload that is asked for.
+// watch waits until the process ends or hangs, the context ends, or a reload is
+// requested, which it returns.
 func (p *Plugin) watch(ctx context.Context, proc *process) (*reload, error) {
 	tick := time.NewTicker(probeEvery)
 	defer tick.Stop()
@@ -441,12 +438,12 @@ func (p *Plugin) watch(ctx context.Context, proc *process) (*reload, error) {
 	}
 }
 
-// probe returns an error when the process gives no sign of life though nobody
-// calls it.
+// probe returns an error if the process does not answer although it is not being
+// called.
 //
-// Compiled guest code stops the garbage collector of its process, and that
-// everything else: for a module that works hard, or began to while it was
-// probed, the deadline of its call stands.
+// Compiled guest code stops the garbage collector of its process, which stops
+// everything else. So a module that is being called, or was called during the probe,
+// is not judged by the probe but by the deadline of the call.
 func (p *Plugin) probe(ctx context.Context, proc *process) error {
 	calls := p.computing()
 	if calls.active || p.spec.Reattach != nil {
@@ -459,14 +456,14 @@ func (p *Plugin) probe(ctx context.Context, proc *process) error {
 	return fmt.Errorf("no sign of life within %v: %w", probeTimeout, err)
 }
 
-// load is how busy a module is.
+// load says how busy a module is.
 type load struct {
 	active bool   // it is being called
-	begun  uint64 // calls so far
+	begun  uint64 // number of calls so far
 }
 
-// computing returns the load of a module. A process has none: its runtime
-// answers a probe whatever it works on.
+// computing returns the load of a module. For a process it is always zero: its
+// runtime answers a probe even while it works.
 func (p *Plugin) computing() load {
 	if p.spec.runtime() != runtimeWasm {
 		return load{}
@@ -476,8 +473,7 @@ func (p *Plugin) computing() load {
 	return load{active: p.active > 0, begun: p.calls}
 }
 
-// down notes that the process has ended because of err, or because a call
-// condemned it.
+// down notes that the process has ended because of err, or because condemn killed it.
 func (p *Plugin) down(ctx context.Context, proc *process, err error) {
 	p.mu.Lock()
 	if p.proc == proc {
@@ -507,7 +503,7 @@ func (p *Plugin) failed(ctx context.Context, err error) {
 		p.state = stateBroken
 	}
 	p.lastErr = err
-	p.log.Error("plugin is down", "failures", p.failures, "state", p.state, "error", p.lastErr)
+	p.log.Error("the plugin is down", "failures", p.failures, "state", p.state, "error", p.lastErr)
 }
 
 func (p *Plugin) backoff() time.Duration {
@@ -520,23 +516,23 @@ func (p *Plugin) backoff() time.Duration {
 	if p.state == stateBroken {
 		d = maxBackoff
 	}
-	return d/2 + rand.N(d/2) // so that several hosts do not come back in step
+	return d/2 + rand.N(d/2) // so that several hosts do not come back at the same time
 }
 
-// away is the error of a call while the plugin is down.
+// away returns the error of a call while the plugin is down.
 func (p *Plugin) away() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.lastErr == nil {
 		return fmt.Errorf("%s: %w: %s", p.spec, sdk.ErrUnavailable, p.state)
 	}
-	// What the plugin answered to its start is no answer to this call: an
-	// sdk.ErrInvalid of its configuration must not look like a gap in batches.
+	// lastErr is not wrapped, since it is not an answer to this call: an
+	// sdk.ErrInvalid of the configuration must not look like a gap in batches.
 	return fmt.Errorf("%s: %w: %v", p.spec, sdk.ErrUnavailable, p.lastErr)
 }
 
-// call makes one call with a deadline. A plugin that lets the deadline pass is
-// killed; a caller that gives up sooner is no fault of the plugin.
+// call makes one call with a deadline. If the plugin does not answer until then, it is
+// killed, but not if the caller gives up sooner.
 func (p *Plugin) call(ctx context.Context, name string, limit time.Duration, f func(context.Context, *grpc.ClientConn) error) error {
 	proc, err := p.enter(ctx)
 	if err == nil {
@@ -602,7 +598,7 @@ func (p *Plugin) callProcess(ctx context.Context, proc *process, name string, li
 	return fmt.Errorf("%s: %w: %s: no answer within %v", p.spec, sdk.ErrUnavailable, name, limit)
 }
 
-// condemn kills a process that did not answer. No call waits for it any more.
+// condemn kills a process because of why. New calls no longer reach it.
 func (p *Plugin) condemn(proc *process, why error) {
 	p.mu.Lock()
 	if p.proc == proc {
@@ -612,9 +608,9 @@ func (p *Plugin) condemn(proc *process, why error) {
 	_ = proc.child.kill()
 }
 
-// ranOut reports whether a call ended because of the deadline though our own
-// timer has not fired: gRPC sends the deadline along, and the other side's
-// timer, which ends the stream for the handler, may be a moment faster.
+// ranOut reports whether a call ended because of the deadline although our own timer
+// has not fired yet: gRPC sends the deadline to the plugin, whose timer ends the
+// stream and may be a moment faster.
 func ranOut(err error, took, limit time.Duration) bool {
 	cut := errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)
 	return cut && took > limit*9/10

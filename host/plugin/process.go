@@ -28,23 +28,23 @@ import (
 )
 
 const (
-	// handshakeTimeout is how long a process may take to say where it
-	// listens; go-plugin's default of a minute is an outage.
+	// handshakeTimeout is how long a process may take to say where it listens.
+	// go-plugin's default, a minute, would be an outage.
 	handshakeTimeout = 5 * time.Second
-	// loadTimeout is how long a module may take to be compiled, which the
-	// runner does before the handshake: a Go guest takes a second on a quiet
-	// machine and twenty under the race detector, and the compiled code is
-	// kept for the next time.
+	// loadTimeout is how long it may take to compile a module, which the runner
+	// does before the handshake. A Go guest takes a second on an idle machine
+	// and twenty under the race detector. The compiled code is kept for the
+	// next time.
 	loadTimeout = time.Minute
-	// configureTimeout is for opening the store behind a driver.
+	// configureTimeout is how long a driver may take to open its store.
 	configureTimeout = 30 * time.Second
-	// killTimeout is how long the end of a killed process is waited for. It
-	// takes longer only when the kernel cannot end it, as in a read from a
+	// killTimeout is how long to wait for the end of a killed process. It takes
+	// longer only if the kernel cannot end it, for example during a read from a
 	// disk that hangs; then it is left behind.
 	killTimeout = 5 * time.Second
 )
 
-// fewWords bounds what a plugin says of itself, which is kept, logged and shown.
+// fewWords bounds what a plugin says about itself, which is kept, logged and shown.
 var fewWords = grpc.MaxCallRecvMsgSize(64 << 10)
 
 // process is one running instance of a plugin.
@@ -59,7 +59,7 @@ type process struct {
 	said     *transcript
 	limit    func(time.Duration) time.Duration // see Spec.limit
 	manifest sdk.Manifest
-	notes    []string // of the plugin as it is configured
+	notes    []string // what the plugin says about its configuration
 	options  sdk.Config
 	started  time.Time
 
@@ -74,10 +74,10 @@ type life interface {
 	kill() error            // does not wait
 }
 
-// start runs the plugin and asks what it is. The process ends with the
-// context. The caller's OS thread must stay alive as long as the process: the
-// kernel kills the child when the thread that forked it ends, which is how no
-// plugin outlives the host. The bytes remain the caller's.
+// start runs the plugin and asks what it is. The process ends with the context. The
+// caller's OS thread must stay alive as long as the process: the kernel kills the
+// child when the thread that started it ends, so that no plugin outlives the host.
+// The caller must remove the binary.
 func (s *Supervisor) start(ctx context.Context, spec Spec, bin *binary, g grants) (*process, error) {
 	rules := s.rules(spec, bin, g)
 	var walls []Wall
@@ -118,7 +118,7 @@ func (s *Supervisor) start(ctx context.Context, spec Spec, bin *binary, g grants
 		SkipHostEnv:      true,
 		AllowedProtocols: []goplugin.Protocol{goplugin.ProtocolGRPC},
 		StartTimeout:     startTimeout(spec),
-		Logger:           hclog.NewNullLogger(), // it says what the supervisor says
+		Logger:           hclog.NewNullLogger(), // it would only repeat what the supervisor logs
 		SyncStdout:       &lines{to: said},      // what Go code prints after the handshake
 		SyncStderr:       &lines{to: said},
 		GRPCDialOptions:  append(dialOptions(), child.dialOptions()...),
@@ -131,7 +131,7 @@ func (s *Supervisor) start(ctx context.Context, spec Spec, bin *binary, g grants
 	return p, nil
 }
 
-// dialOptions are those of a connection to a plugin.
+// dialOptions returns the options of a connection to a plugin.
 func dialOptions() []grpc.DialOption {
 	return []grpc.DialOption{
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(serve.MaxMessage)),
@@ -139,10 +139,9 @@ func dialOptions() []grpc.DialOption {
 	}
 }
 
-// dialOptions are those of a connection to this process, whatever it says: where
-// it is, and that there is no broker. By that a plugin would have connections
-// made to addresses which it names; what it announced there would stay in memory
-// for seconds.
+// dialOptions returns the options of a connection to this process: the socket that
+// was checked, and no broker. Through a broker a plugin could make the host connect
+// to other addresses, and what it announces there would stay in memory for seconds.
 func (c *child) dialOptions() []grpc.DialOption {
 	const broker = "/plugin.GRPCBroker/"
 	return []grpc.DialOption{
@@ -163,8 +162,8 @@ func startTimeout(spec Spec) time.Duration {
 	return handshakeTimeout
 }
 
-// command returns the command line of a plugin with the few variables that it
-// may see. Nothing of the host's environment is among them.
+// command returns the command line of a plugin with its environment, which contains
+// few variables and none of the host's.
 func (s *Supervisor) command(ctx context.Context, spec Spec, bin *binary) *exec.Cmd {
 	program, args := bin.argv(spec.Args)
 	cmd := exec.CommandContext(ctx, program)
@@ -233,9 +232,10 @@ func (p *process) alive(ctx context.Context) error {
 	return pluginproto.ToError(err)
 }
 
-// kill ends the process and frees what belongs to it. The signal comes first,
-// because go-plugin's own Kill waits without limit for a process that is
-// stopped, and the connection is closed before it, so that it says no goodbye.
+// kill ends the process and frees what belongs to it. It sends the signal first,
+// because go-plugin's own Kill waits without limit for a process that is stopped. It
+// closes the connection before that Kill, which would otherwise ask the process to
+// shut down.
 func (p *process) kill() {
 	_ = p.child.kill()
 	if p.conn != nil {
@@ -265,8 +265,8 @@ func (p *process) explain(err error) error {
 	return fmt.Errorf("%w; its last words: %s", err, said)
 }
 
-// noPlugin is the client side that go-plugin wants; the host uses the
-// connection itself.
+// noPlugin is the client that go-plugin requires. The host uses the connection
+// directly.
 type noPlugin struct {
 	goplugin.NetRPCUnsupportedPlugin
 }

@@ -10,41 +10,40 @@ import (
 )
 
 const (
-	// drainTimeout is how long the calls of a driver may go on when it is
-	// reloaded. They are cut then, and made again by who made them.
+	// drainTimeout is how long running calls of a driver may take when it is
+	// reloaded. After that they fail, and the callers repeat them.
 	drainTimeout = 10 * time.Second
-	// trialTimeout bounds the trial of a new process: a driver lists all its
-	// records.
+	// trialTimeout bounds the trial of a new process, in which a driver lists
+	// all its records.
 	trialTimeout = listTimeout
 )
 
 // ErrBusy says that a plugin is being reloaded already.
 var ErrBusy = errors.New("it is already being reloaded")
 
-// Trial tries a plugin that was started anew: calls of next reach the new
-// process, calls of the plugin itself the earlier one. Take, which may be
-// called once and last, lets them all reach the new process from then on;
-// without it that happens when the trial has returned nil. An error keeps the
-// new process from being used.
+// Trial tries a new process of a plugin. Calls of next reach the new process, and
+// calls of the plugin itself still reach the old one. take makes all calls reach the
+// new process; it may be called once, as the last step. If it is not called, that
+// happens when the trial returns nil. After an error the new process is not used.
 type Trial func(ctx context.Context, next *Plugin, take func()) error
 
-// reload is a request to start a plugin anew.
+// reload is a request to start a plugin again.
 type reload struct {
 	try  Trial
 	done chan<- error // buffered
 }
 
-// Reload starts the plugin anew from its file as it is now, has it tried, and
-// replaces the process that runs.
+// Reload starts the plugin from its current file, tries it, and replaces the running
+// process.
 //
-// A policy is started beside the one that runs, which stays when the new one is
-// not accepted. A driver is alone with its store: calls wait while the running
-// ones end, the old process is stopped and the new one is started and tried; if
-// that fails, the old bytes are started again.
+// A new policy is started beside the running one, which stays if the new one is
+// refused. Only one process of a driver may use its store: new calls wait until the
+// running ones have ended, the old process is stopped, and the new one is started and
+// tried; if that fails, the old binary is started again.
 //
-// The error says why the old one stays; [Plugin.Status] keeps it. It wraps
-// ErrBusy when the plugin is being reloaded already. A reload that has begun
-// goes on when the context ends.
+// The error says why the old plugin stays; [Plugin.Status] shows it. It wraps ErrBusy
+// if the plugin is being reloaded already. A reload that has begun goes on when the
+// context ends.
 func (p *Plugin) Reload(ctx context.Context, try Trial) error {
 	if p.spec.Reattach != nil {
 		return fmt.Errorf("%s: %w: it is being debugged; whoever started it must restart it", p.spec, sdk.ErrUnsupported)
@@ -134,8 +133,8 @@ func (p *Plugin) replaceAlone(ctx context.Context, old *process, try Trial) (*pr
 	return proc, err
 }
 
-// tried starts a process from the file as it is now and makes it the plugin
-// when the trial has gone well.
+// tried starts a process of the current file, and makes it the plugin if the trial
+// succeeds.
 func (p *Plugin) tried(ctx context.Context, try Trial) (*process, error) {
 	next, err := p.launch(ctx, nil)
 	if err != nil {
@@ -159,7 +158,7 @@ func (p *Plugin) tried(ctx context.Context, try Trial) (*process, error) {
 	return next, nil
 }
 
-// candidate returns a process that is not the plugin yet, as a plugin.
+// candidate returns a Plugin whose calls reach a process that is being tried.
 func (p *Plugin) candidate(proc *process) *Plugin {
 	return &Plugin{
 		spec: p.spec, sup: p.sup, log: p.log, meter: p.meter,
@@ -167,8 +166,8 @@ func (p *Plugin) candidate(proc *process) *Plugin {
 	}
 }
 
-// hold lets calls wait until release. The channel is closed when those that
-// have begun are over.
+// hold makes new calls wait until release. The channel is closed when the running
+// calls have ended.
 func (p *Plugin) hold() (idle <-chan struct{}) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -209,8 +208,7 @@ func (p *Plugin) keepBinary(old *process, err error) {
 	}
 }
 
-// goBack starts the old bytes again after the new ones were not accepted because
-// of err.
+// goBack starts the old binary again after the new one was refused because of err.
 func (p *Plugin) goBack(ctx context.Context, err error) (*process, error) {
 	again, worse := p.launch(ctx, p.kept)
 	if worse != nil {

@@ -22,24 +22,25 @@ type Spec struct {
 	Args    []string // of an executable
 	Env     map[string]string
 	SHA256  string        // lower-case hex of the file at Path; empty: not checked
-	Memory  int64         // bytes of a module's memory, 0: the runner's default; or of a process's data, 0: no limit
+	Memory  int64         // bytes: of a module's memory, where 0 is the runner's default; or of a process's data, where 0 is no limit
 	Timeout time.Duration // of one call; 0: 5s for a policy, 30s for a driver
-	State   int64         // bytes that a module of a driver may store; 0: the runner's default
-	Grants  []sdk.Grant   // to a module: the clock, random numbers
-	Shadow  bool          // a policy that is tried beside the active one, and advises nobody
+	State   int64         // bytes that a driver that is a module may store; 0: the runner's default
+	Grants  []sdk.Grant   // of a module: the clock, random numbers
+	Shadow  bool          // the policy is tried beside the active one, and its advice is not followed
 
-	// Reattach, unless it is nil, says where the plugin runs already, for
-	// debugging: nothing is started.
+	// Reattach, unless it is nil, says where the plugin is running already, for
+	// debugging: no process is started.
 	Reattach *serve.Reattach
 
-	// What the plugin may do beyond what every plugin may: read and execute
-	// files, do anything below directories, use the network. A module may not,
-	// whatever they say. See [Supervisor.rules].
+	// What the plugin may do more than every plugin: Read are files that it may
+	// read and execute, Write directories in which it may do anything, and
+	// Network lets it use the network. They have no effect for a module. See
+	// [Supervisor.rules].
 	Read, Write []string
 	Network     bool
 }
 
-// label tells a policy that is tried from the same one at work.
+// label returns the name of the plugin, with a mark for a policy that is tried.
 func (s Spec) label() string {
 	if s.Shadow {
 		return s.Name + " (shadow)"
@@ -65,9 +66,9 @@ func (s Spec) timeout() time.Duration {
 	case s.Timeout > 0:
 		return s.Timeout
 	case s.Kind == sdk.KindDriver:
-		return 30 * time.Second // a database under load takes seconds, and nobody waits for it
+		return 30 * time.Second // a database under load takes seconds, and no request waits for it
 	}
-	return 5 * time.Second // a million candidates take a tenth of it
+	return 5 * time.Second // a million candidates take a tenth of that
 }
 
 // String names the plugin in errors: "driver plugin sqlite".
@@ -75,8 +76,8 @@ func (s Spec) String() string {
 	return strings.TrimSpace(fmt.Sprintf("%s plugin %s", s.Kind, s.label()))
 }
 
-// fileNames returns the names under which a plugin is looked for, the preferred
-// one first.
+// fileNames returns the names under which a plugin is searched for, the preferred one
+// first.
 func fileNames(kind sdk.Kind, name string) []string {
 	executable := fmt.Sprintf("imgcache-%s-%s", kind, name)
 	if kind == sdk.KindPolicy {
@@ -94,8 +95,8 @@ func pluginName(kind sdk.Kind, file string) string {
 	return ""
 }
 
-// NameOf returns the name of the plugin in a file, as far as the name of the
-// file tells it.
+// NameOf returns the name of the plugin that follows from the name of a file, or
+// "plugin" if there is none.
 func NameOf(path string) string {
 	name := strings.TrimSuffix(filepath.Base(path), ".wasm")
 	for _, kind := range []sdk.Kind{sdk.KindDriver, sdk.KindPolicy} {
@@ -107,8 +108,8 @@ func NameOf(path string) string {
 	return "plugin"
 }
 
-// Find looks a plugin up by name in the plugin directories, the first of
-// which wins. The error wraps sdk.ErrNotFound when none has it.
+// Find searches for a plugin by name in the plugin directories, in their order. The
+// error wraps sdk.ErrNotFound if none has it.
 func (s *Supervisor) Find(kind sdk.Kind, name string) (Spec, error) {
 	for _, dir := range s.cfg.Dirs {
 		for _, file := range fileNames(kind, name) {
@@ -130,7 +131,7 @@ func (s *Supervisor) Find(kind sdk.Kind, name string) (Spec, error) {
 }
 
 // Available returns the names of the plugins of a kind in the plugin
-// directories. What cannot be read holds none.
+// directories. A directory that cannot be read counts as empty.
 func (s *Supervisor) Available(kind sdk.Kind) []string {
 	var names []string
 	for _, dir := range s.cfg.Dirs {

@@ -1,8 +1,8 @@
-// Package plugin runs plugins as child processes and keeps them running: it
-// starts them, calls them with deadlines, kills those that hang, restarts
-// those that end, and answers at once while one is away. A WebAssembly module
-// is a plugin like any other, run by the host's own binary. Each runs within
-// walls: see package confine.
+// Package plugin runs plugins as child processes and keeps them running: it starts
+// them, calls them with deadlines, kills those that hang, and restarts those that
+// end. While a plugin is down, calls fail at once. A WebAssembly module is a plugin
+// like any other, and the host's own binary runs it. Plugins are confined: see package
+// confine.
 package plugin
 
 import (
@@ -25,14 +25,14 @@ type Config struct {
 	Dirs       []string // searched for plugins, in this order
 	RunDir     string   // below it the sockets of plugins; at most 61 bytes long
 	CacheDir   string   // of compiled modules; created, for the owner only
-	Executable string   // imgcache-host itself, which runs modules and confines plugins; empty: neither
-	// Confinement says what becomes of a plugin around which a wall cannot be
-	// built; empty: BestEffort.
+	Executable string   // imgcache-host itself, which runs modules and confines plugins; empty: neither is possible
+	// Confinement says what to do with a plugin that cannot be confined
+	// completely; empty: BestEffort.
 	Confinement Confinement
 	Log         *slog.Logger
 
-	// Admit, unless it is nil, says why bytes may not run, or what is known of
-	// their signature.
+	// Admit, unless it is nil, is called before bytes are run. It returns what is
+	// known about their signature, or an error if they may not run.
 	Admit func(Candidate) (signature string, err error)
 }
 
@@ -45,9 +45,9 @@ type Supervisor struct {
 	plugins []*Plugin
 }
 
-// maxRunDir keeps the path of a socket, which the kernel limits to 107 bytes,
-// short enough: /plugins, a directory of up to 21 bytes for each process, and
-// a name of up to 17 are added.
+// maxRunDir bounds the path of the run directory, because the kernel limits the path
+// of a socket to 107 bytes. "/plugins", a directory of up to 21 bytes for each
+// process, and a name of up to 17 bytes are added to it.
 const maxRunDir = 107 - 8 - 21 - 17
 
 // New prepares the directories of the plugins. Sockets that an earlier
@@ -60,7 +60,7 @@ func New(cfg Config) (*Supervisor, error) {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
 	s := &Supervisor{cfg: cfg, sockets: filepath.Join(cfg.RunDir, "plugins")}
-	if err := os.MkdirAll(cfg.RunDir, 0o755); err != nil { // others may reach the sockets of listeners in it
+	if err := os.MkdirAll(cfg.RunDir, 0o755); err != nil { // other users may connect to listeners whose sockets are in it
 		return nil, fmt.Errorf("make run directory: %w", err)
 	}
 	if err := makePrivate(s.sockets); err != nil {
@@ -68,7 +68,7 @@ func New(cfg Config) (*Supervisor, error) {
 	}
 	if cfg.CacheDir != "" {
 		if err := makePrivate(cfg.CacheDir); err != nil {
-			cfg.Log.Warn("compiled modules cannot be kept; they are compiled at each start", "error", err)
+			cfg.Log.Warn("compiled modules cannot be kept; modules are compiled at each start", "error", err)
 			s.cfg.CacheDir = ""
 		}
 	}
@@ -84,7 +84,7 @@ func New(cfg Config) (*Supervisor, error) {
 	return s, nil
 }
 
-// makePrivate makes a directory for the owner alone.
+// makePrivate makes a directory that only its owner can use.
 func makePrivate(dir string) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return fmt.Errorf("make directory for plugins: %w", err)
@@ -95,36 +95,36 @@ func makePrivate(dir string) error {
 	return nil
 }
 
-// Status is what `plugin list` shows of a plugin.
+// Status is what `plugin list` shows about a plugin.
 type Status struct {
 	Name       string    `json:"name"`
 	Kind       sdk.Kind  `json:"kind"`
-	Shadow     bool      `json:"shadow,omitempty"` // it is tried, and advises nobody
+	Shadow     bool      `json:"shadow,omitempty"` // the policy is tried, and its advice is not followed
 	Runtime    string    `json:"runtime"`          // "process" or "wasm"
 	Path       string    `json:"path"`
 	Reattached bool      `json:"reattached,omitempty"` // somebody else has started it, to debug it
-	SHA256     string    `json:"sha256"`               // of the bytes that run
-	Signature  string    `json:"signature,omitempty"`  // of these; what Config.Admit says
+	SHA256     string    `json:"sha256"`               // of the running binary
+	Signature  string    `json:"signature,omitempty"`  // what Config.Admit says about that
 	Version    string    `json:"version"`
 	State      string    `json:"state"` // "starting", "running", "restarting", "reloading", "broken" or "stopped"
 	PID        int       `json:"pid"`
 	Restarts   uint64    `json:"restarts"`   // without reloads
-	Breaker    string    `json:"breaker"`    // "closed", "open": tried now and then only, or "half-open": it proves itself again
+	Breaker    string    `json:"breaker"`    // "closed"; "open": it is only tried from time to time; or "half-open": it runs again, but may still fail
 	Walls      []Wall    `json:"walls"`      // around the process; none: it is not confined
 	StandIn    string    `json:"stand_in"`   // what does the plugin's work while it is away
 	LastError  string    `json:"last_error"` // since the last reload
 	LastPanic  *Panic    `json:"last_panic,omitempty"`
-	Notes      []string  `json:"notes,omitempty"` // what the plugin says of how it works as it is configured
+	Notes      []string  `json:"notes,omitempty"` // what the plugin says about its configuration
 	Started    time.Time `json:"started"`
 	Calls      uint64    `json:"calls"`
 	Errors     uint64    `json:"errors"`
-	P99        float64   `json:"p99_seconds"`       // within which 99 of 100 calls ended, as exactly as the classes of latency are
+	P99        float64   `json:"p99_seconds"`       // 99 of 100 calls ended within this time, as exactly as the classes of latency allow
 	Memory     uint64    `json:"memory_bytes"`      // resident, of the process
 	CPU        float64   `json:"cpu_seconds"`       // of the process
 	Methods    []Method  `json:"methods,omitempty"` // by name
 }
 
-// Panic is what a process said last.
+// Panic is what a process said when it panicked.
 type Panic struct {
 	Time time.Time `json:"time"`
 	Text string    `json:"text"` // with the first lines of the stack
@@ -145,9 +145,9 @@ func (s *Supervisor) List() []Status {
 	return list
 }
 
-// Start runs a plugin and keeps it running, also when the context has ended
-// after it returned. The error says why the first start failed; the plugin is
-// then not kept.
+// Start runs a plugin and keeps it running, even if the context ends after Start has
+// returned. The error says why the first start failed; then the plugin is not kept
+// running.
 func (s *Supervisor) Start(ctx context.Context, spec Spec) (*Plugin, error) {
 	p := s.Plugin(spec, nil)
 	live, stop := context.WithCancel(context.WithoutCancel(ctx))
@@ -155,7 +155,7 @@ func (s *Supervisor) Start(ctx context.Context, spec Spec) (*Plugin, error) {
 	p.stop = stop
 	go p.supervise(live, false)
 	err := <-p.first
-	if !started() { // the caller gave up meanwhile
+	if !started() { // the context has ended meanwhile
 		err = context.Cause(ctx)
 	}
 	if err != nil {
@@ -167,12 +167,12 @@ func (s *Supervisor) Start(ctx context.Context, spec Spec) (*Plugin, error) {
 	return p, nil
 }
 
-// Setup gives a plugin its settings by calling configure with them, at each
-// start. What it returns keeps the plugin from running until the next attempt.
+// Setup is called at each start of a plugin, and calls configure with its settings. If
+// it returns an error the plugin does not run until the next attempt.
 type Setup func(m sdk.Manifest, configure func(sdk.Settings) error) error
 
-// Plugin returns a plugin that does not run yet: until [Plugin.Run] has brought
-// it up, calls fail with sdk.ErrUnavailable. A nil setup gives it no settings.
+// Plugin returns a plugin that is not running yet. Calls fail with sdk.ErrUnavailable
+// until [Plugin.Run] has started it. If setup is nil, it gets no settings.
 func (s *Supervisor) Plugin(spec Spec, setup Setup) *Plugin {
 	return &Plugin{
 		spec: spec, sup: s, log: s.cfg.Log.With("plugin", spec.label()), setup: setup,
@@ -180,9 +180,9 @@ func (s *Supervisor) Plugin(spec Spec, setup Setup) *Plugin {
 	}
 }
 
-// Run runs the plugin and keeps it running, however its starts go, and does
-// not wait for the first. After each start that went well, from when on calls
-// reach the plugin, up is called; it must not wait. Run is called once.
+// Run runs the plugin and keeps it running, even if starts fail. It does not wait for
+// the first start. After each start that succeeded, up is called, and calls reach the
+// plugin; up must not wait. Run must be called only once.
 func (p *Plugin) Run(up func()) {
 	ctx, stop := context.WithCancel(context.Background())
 	p.stop, p.up = stop, up

@@ -10,10 +10,9 @@ import (
 	"syscall"
 )
 
-// trust says whose files are run: those that only root, the host's user, or
-// the owner of the host's own program can change. Whoever can change that
-// program needs no plugin, so the directories on the way to it are not looked
-// at.
+// trust says which files may be run: those that only root, the host's user, or the
+// owner of the host's own program can change. The directories of that program are not
+// checked, since somebody who can change the program does not need a plugin.
 type trust struct {
 	owners []uint32
 	own    map[string]bool // directories on the way to the host's program
@@ -34,8 +33,8 @@ func newTrust(executable string) trust {
 
 func owner(info fs.FileInfo) uint32 { return info.Sys().(*syscall.Stat_t).Uid }
 
-// openTrusted opens a plugin's file. One that others may write, or may put
-// another file in the place of, is refused.
+// openTrusted opens a plugin's file. It refuses a file that other users can change or
+// replace.
 func (s *Supervisor) openTrusted(path string) (*os.File, error) {
 	t := newTrust(s.cfg.Executable)
 	real, err := t.resolve(path)
@@ -104,14 +103,14 @@ func (t trust) resolve(path string) (string, error) {
 	return at, nil
 }
 
-// names returns the elements of a path. An element ".." stays: it leaves the
-// directory that a link before it leads to.
+// names returns the elements of a path. An element ".." is kept: after a link it
+// leaves the directory to which the link leads.
 func names(path string) []string {
 	return slices.DeleteFunc(strings.Split(path, "/"), func(name string) bool { return name == "" || name == "." })
 }
 
-// check reports who else may change a file, link or directory, and the command
-// that mends it.
+// check returns an error if others can change a file, link or directory. The error has
+// the command that corrects that.
 func (t trust) check(path string, info fs.FileInfo) error {
 	what, mode := "the file", info.Mode()
 	if mode.IsDir() {
@@ -123,7 +122,7 @@ func (t trust) check(path string, info fs.FileInfo) error {
 		return fmt.Errorf("%s %s belongs to the user %d, who could change what runs: chown -h %d %s, or run the service as that user",
 			what, path, uid, os.Geteuid(), path)
 	}
-	// In a sticky directory, as /tmp, a file is safe from all but its owner.
+	// In a sticky directory, such as /tmp, only the owner of a file can replace it.
 	if mode.Type() == fs.ModeSymlink || mode.IsDir() && mode&fs.ModeSticky != 0 || mode&0o022 == 0 {
 		return nil
 	}

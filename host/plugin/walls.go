@@ -14,13 +14,12 @@ import (
 	"github.com/imgcache/imgcache-host/sdk"
 )
 
-// Confinement says what becomes of a plugin around which a wall cannot be
-// built.
+// Confinement says what to do with a plugin that cannot be confined completely.
 type Confinement string
 
 // The kinds of confinement.
 const (
-	BestEffort Confinement = "best-effort" // it runs with the walls that there are
+	BestEffort Confinement = "best-effort" // it runs with the walls that are available
 	Required   Confinement = "required"    // it is not started
 	None       Confinement = "none"        // no plugin is confined
 )
@@ -28,17 +27,17 @@ const (
 // Wall is one of the walls around a plugin.
 type Wall struct {
 	Name  string `json:"name"`
-	Holds bool   `json:"holds"` // on this kernel, for this user
+	Holds bool   `json:"holds"` // it works on this kernel, for this user
 }
 
-// confined reports whether plugins are.
+// confined reports whether plugins are confined.
 func (s *Supervisor) confined() bool {
 	return s.cfg.Confinement != None && s.cfg.Executable != ""
 }
 
-// rules returns what a plugin may do. All read their own directory, which an
-// interpreter's modules may lie in; a runner reads the host's binary and writes
-// compiled modules.
+// rules returns what a plugin may do. Every process may read its own directory, where
+// an interpreter may find modules. The runner of a WebAssembly module may read the
+// host's binary and write compiled modules.
 func (s *Supervisor) rules(spec Spec, bin *binary, g grants) confine.Rules {
 	if spec.runtime() == runtimeWasm {
 		return confine.Rules{Read: []string{s.cfg.Executable}, Write: present(append(slices.Clone(g.write), s.cfg.CacheDir))}
@@ -55,14 +54,14 @@ func (s *Supervisor) rules(spec Spec, bin *binary, g grants) confine.Rules {
 	return r
 }
 
-// present leaves out what stands for nothing, and the root directory, which
-// would be no rule at all.
+// present leaves out empty paths, and the root directory, which would allow
+// everything.
 func present(paths []string) []string {
 	return slices.DeleteFunc(slices.Clone(paths), func(p string) bool { return p == "" || p == "/" })
 }
 
-// walls returns the walls that the rules ask for, and an error when one is
-// required and does not hold.
+// walls returns the walls that the rules need, and an error if one is not available
+// and confinement is required.
 func (s *Supervisor) walls(r confine.Rules) (list []Wall, err error) {
 	for _, l := range r.Layers() {
 		list = append(list, Wall(l))
@@ -73,8 +72,9 @@ func (s *Supervisor) walls(r confine.Rules) (list []Wall, err error) {
 	return list, err
 }
 
-// wrap lets the host's binary confine the process before it executes the
-// command in its place. sockets is where the process makes its own.
+// wrap makes a command run the host's binary, which confines the process and then
+// executes the command in it. sockets is the directory in which the process makes its
+// socket.
 func (s *Supervisor) wrap(cmd *exec.Cmd, r confine.Rules, sockets string) error {
 	r.Write = append(r.Write, present([]string{sockets})...)
 	text, err := json.Marshal(r)
@@ -86,13 +86,13 @@ func (s *Supervisor) wrap(cmd *exec.Cmd, r confine.Rules, sockets string) error 
 	return nil
 }
 
-// grants are the paths that settings name, to which a plugin needs access.
+// grants are the paths in settings to which a plugin needs access.
 type grants struct{ read, write []string }
 
-// grants returns what the settings of a plugin give it access to: the
-// directories that are its own, and the files of options that it declares to be
-// such. A default is the plugin's own word, and gives nothing. The runner of a
-// module keeps what the module stores, and no more.
+// grants returns the paths to which the settings of a plugin give it access: its own
+// directories, and the files in options that its manifest declares as such. The
+// default of an option comes from the plugin itself and gives no access. The runner of
+// a module needs only the directory in which it stores the module's data.
 func (spec Spec) grants(m sdk.Manifest, s sdk.Settings) (g grants) {
 	if spec.runtime() == runtimeWasm {
 		return grants{write: present([]string{s.StateDir})}
@@ -106,7 +106,7 @@ func (spec Spec) grants(m sdk.Manifest, s sdk.Settings) (g grants) {
 			switch o.Access {
 			case sdk.AccessRead:
 				g.read = append(g.read, path)
-			case sdk.AccessWrite: // and what lies beside it, such as a journal
+			case sdk.AccessWrite: // the whole directory, since there may be a journal beside the file
 				g.write = append(g.write, filepath.Dir(path))
 			}
 		}
@@ -114,12 +114,12 @@ func (spec Spec) grants(m sdk.Manifest, s sdk.Settings) (g grants) {
 	return g
 }
 
-// tellUngranted logs which files the plugin has chosen by itself, so that an
-// operator who wants it to use them can say so.
+// tellUngranted logs which files the plugin names in defaults of options, so that an
+// operator can grant them.
 func (p *Plugin) tellUngranted(m sdk.Manifest, s sdk.Settings) {
 	for _, o := range m.Options {
 		if paths := pathsIn(o.Default); o.Access != sdk.AccessNone && s.Options[o.Name] == o.Default && len(paths) > 0 {
-			p.log.Warn("the default of an option names files, which the plugin may not use unless its block grants them with read or write",
+			p.log.Warn("the default of an option names files that the plugin may not use; to allow it, add them to read or write in its block",
 				"option", o.Name, "default", cut(o.Default, maxQuoted))
 		}
 	}
@@ -140,7 +140,7 @@ func (g grants) cover(other grants) bool {
 	return !slices.ContainsFunc(other.read, in(g.read)) && !slices.ContainsFunc(other.write, in(g.write))
 }
 
-// prepare makes the private directory of a plugin, which it could not make
+// prepare makes the private directory of a plugin, which is not allowed to make it
 // itself.
 func prepare(s sdk.Settings) error {
 	if s.StateDir == "" {

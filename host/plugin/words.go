@@ -10,43 +10,43 @@ import (
 	"github.com/imgcache/imgcache-host/sdk"
 )
 
-// The bounds of what a plugin says and the host keeps, beside that of a message.
+// The bounds of what the host keeps of what a plugin says. Messages have a bound too.
 const (
-	// maxManifestText bounds the version of a plugin in bytes: it is a cell of
-	// a table.
+	// maxManifestText bounds the version of a plugin in bytes, which is shown in
+	// a cell of a table.
 	maxManifestText = 64
-	// maxOptions and maxCapabilities bound its lists; the most that a plugin has
-	// so far are 10 and 2.
+	// maxOptions and maxCapabilities bound the lists in a manifest. No plugin has
+	// more than 10 and 2 so far.
 	maxOptions, maxCapabilities = 256, 64
-	// maxNotes and maxNote bound what it says of how it works as it is
-	// configured, in sentences and bytes: they are shown at each `status`.
+	// maxNotes and maxNote bound the number of a plugin's notes and the bytes of
+	// each, since every `status` shows them.
 	maxNotes, maxNote = 16, 1000
 
-	// maxListed and maxListedText bound the records of one list, and the bytes of
-	// their texts: whoever compares lists keeps them. A cache of ten million
-	// images is larger than any that is known.
+	// maxListed and maxListedText bound the number of records in one list and the
+	// bytes of their texts, since they may have to be kept in memory. No known
+	// cache has ten million images.
 	maxListed, maxListedText = 10_000_000, 2 << 30
 	// maxEntryVersion bounds the version of an image, which may become an entity
 	// tag and part of the image's block table: 4 KiB are enough for any digest or
 	// tag.
 	maxEntryVersion = 4 << 10
-	// maxHits is what the contract has drivers keep, 63 bits, and leaves room to
-	// count on.
+	// maxHits is the largest number that drivers must be able to keep by the
+	// contract, 63 bits. It leaves room to count on.
 	maxHits = math.MaxInt64
 
-	// maxNodes bounds how many nodes hold an image; two of them are asked.
+	// maxNodes bounds how many nodes are kept for an image; two of them are asked.
 	maxNodes = 256
 	// maxNodeName and maxNodeURL bound their names and addresses in bytes.
 	maxNodeName, maxNodeURL = 255, 2 << 10
 )
 
-// plain reports whether a text can be shown to a person as it is.
+// plain reports whether a text can be shown without escapes.
 func plain(text string) bool {
 	return !strings.ContainsFunc(text, func(r rune) bool { return !unicode.IsPrint(r) || r == unicode.ReplacementChar })
 }
 
-// checkManifest says what is wrong with the manifest of a plugin, beside what
-// sdk.Manifest.Validate finds. Errors wrap sdk.ErrInvalid.
+// checkManifest returns an error for a manifest that sdk.Manifest.Validate refuses or
+// that is beyond the bounds of the host. Errors wrap sdk.ErrInvalid.
 func checkManifest(m sdk.Manifest) error {
 	if err := m.Validate(); err != nil {
 		return err
@@ -70,7 +70,7 @@ func checkManifest(m sdk.Manifest) error {
 	return nil
 }
 
-// fewNotes returns what is kept of notes.
+// fewNotes returns the notes within their bounds.
 func fewNotes(notes []string) []string {
 	var kept []string
 	for _, n := range notes[:min(len(notes), maxNotes)] {
@@ -79,10 +79,11 @@ func fewNotes(notes []string) []string {
 	return kept
 }
 
-// tally bounds a list of records.
+// tally counts the records of a list.
 type tally struct{ entries, text int }
 
-// take counts a record and makes its fields such as a record may have.
+// take counts a record and brings its fields within their bounds. It returns an error
+// if the list is too long.
 func (t *tally) take(e *sdk.Entry) error {
 	t.entries++
 	t.text += len(e.ID) + len(e.Version)
@@ -91,12 +92,12 @@ func (t *tally) take(e *sdk.Entry) error {
 	}
 	e.Hits = min(e.Hits, maxHits)
 	if len(e.Version) > maxEntryVersion {
-		e.Version = "" // as of a driver that keeps none
+		e.Version = "" // as with a driver that keeps none
 	}
 	return nil
 }
 
-// reachable reports whether a node may be asked, should it be one.
+// reachable reports whether a node has an address that may be asked.
 func reachable(n sdk.Node) bool {
 	if len(n.Name) > maxNodeName || len(n.URL) > maxNodeURL {
 		return false
