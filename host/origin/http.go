@@ -26,7 +26,8 @@ type HTTPConfig struct {
 	RedirectTo     []string          // hosts and networks that are not public and may be redirected to; see ParseDestinations
 	Terms          Terms
 
-	// Dial makes a connection; nil: the system does, within ConnectTimeout.
+	// Dial makes a connection; nil: the system does, within ConnectTimeout, and a
+	// redirect leads to allowed addresses alone.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 }
 
