@@ -91,7 +91,7 @@ check: $(TOOLS)
 .PHONY: test
 test: setup-test check
 	$(MAKE) --no-print-directory build BIN=bin/race RACE=1
-	$(PRIVATE); IMGCACHE_BIN=$(CURDIR)/bin/race go test -race $(UNWATCHED) -timeout $(if $(IMGCACHE_TEST_ALL),2h,25m) ./...
+	$(PRIVATE); IMGCACHE_BIN=$(CURDIR)/bin/race go test -race $(UNWATCHED) -timeout $(if $(IMGCACHE_TEST_ALL),3h,45m) ./...
 
 # The tests that are too long for every day look at IMGCACHE_TEST_ALL.
 .PHONY: test-all
