@@ -204,7 +204,7 @@ func (d *daemon) wantBehind(why string) {
 
 // The lines of the log at the beginning and the end of an outage.
 const (
-	recordsWait = "records wait in the record log"
+	recordsWait = "the driver is behind; records wait in the record log"
 	recordsSent = "records are sent again"
 )
 

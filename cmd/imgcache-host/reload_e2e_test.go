@@ -169,7 +169,7 @@ func TestSwapDriver(t *testing.T) {
 	}
 	for _, broken := range []struct{ what, content, why string }{
 		{"exits", "#!/bin/sh\necho the disk has gone >&2\nexit 3\n", "the disk has gone"},
-		{"says nothing", "#!/bin/sh\nsleep 1000\n", "timeout"},
+		{"says nothing", "#!/bin/sh\nsleep 1000\n", "no line on standard output within"},
 		{"is a policy", fmt.Sprintf("#!/bin/sh\nIMGCACHE_WASM_CACHE=%[1]s/data/wasm exec %[1]s/imgcache-host wasm-runner %[1]s/plugins/lru.wasm\n", bin), "it is a policy"},
 		{"wants other options", string(shipped(t, "imgcache-driver-centraldb")), "dsn"},
 		{"is no program", "no program", "neither a program"},
