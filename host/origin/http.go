@@ -320,7 +320,7 @@ func (o *HTTP) url(name string) (*url.URL, error) {
 	escaped, query, _ := strings.Cut(escapeName(name), "?")
 	plain, err := url.PathUnescape(escaped)
 	if err != nil {
-		return nil, fmt.Errorf("%w: %.64q is no name of an image", ErrNotFound, name)
+		return nil, fmt.Errorf("%w: %.64q cannot be the name of an image", ErrNotFound, name)
 	}
 	u := *o.endpoint
 	u.RawPath = u.EscapedPath() + escaped

@@ -146,7 +146,7 @@ func newRoutes(cfg HTTPConfig, endpoint *url.URL) (*routes, error) {
 	for _, kind := range []addressKind{kindPublic, kindLoopback, kindPrivate} {
 		t := newTransport(cfg)
 		t.Proxy = nil        // RoundTrip looks for a proxy itself
-		if cfg.Dial == nil { // whoever connects by himself answers for where that leads
+		if cfg.Dial == nil { // a caller with a Dial of its own is responsible for where it leads
 			t.DialContext = r.dial(cfg, kind)
 		}
 		r.away[kind] = t

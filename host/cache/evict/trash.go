@@ -43,7 +43,7 @@ func (e *Evictor) Discard(im *index.Image, done func()) error {
 		return nil
 	}
 	if errors.Is(err, fs.ErrNotExist) {
-		err = nil // somebody else took the file away
+		err = nil // another program removed the file
 	} else {
 		e.index.Stays(im) // before its bytes return to the pool
 		e.log.Warn("could not move an image to trash; it stays in the cache", "image", im.ID, "error", err)

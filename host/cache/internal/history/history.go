@@ -28,7 +28,7 @@ const (
 	Deleted     = "deleted"
 	Replaced    = "replaced"
 	Quarantined = "quarantined"
-	Vanished    = "vanished"    // somebody else took the file away
+	Vanished    = "vanished"    // another program removed the file
 	Interrupted = "interrupted" // the service stopped while it was fetched
 )
 

@@ -17,7 +17,7 @@ func (s *BlockSet) Add(n, size int64) {
 	words := s.words.Load()
 	if words == nil {
 		made := make([]atomic.Uint64, size/store.BlockSize/64+1)
-		s.words.CompareAndSwap(nil, &made) // or somebody else was faster
+		s.words.CompareAndSwap(nil, &made) // fails if another reader was faster
 		words = s.words.Load()
 	}
 	if word, bit := &(*words)[n/64], uint64(1)<<(n%64); word.Load()&bit == 0 {
