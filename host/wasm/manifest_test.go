@@ -31,7 +31,7 @@ func TestReadManifest(t *testing.T) {
 	}{
 		"section":       {withSection([]byte(preamble), abi.ManifestSection, sieveManifest), "sieve"},
 		"section first": {withSection(misbehaved(t, "foreign"), abi.ManifestSection, sieveManifest), "sieve"},
-		"no range":      {withSection([]byte(preamble), abi.ManifestSection, strings.Replace(sieveManifest, "{", `{"max_protocol":-1,`, 1)), "protocol 0 to -1"},
+		"no range":      {withSection([]byte(preamble), abi.ManifestSection, strings.Replace(sieveManifest, "{", `{"max_protocol":-1,`, 1)), "cannot go from 0 to -1"},
 		"too new":       {withSection([]byte(preamble), abi.ManifestSection, `{"min_protocol":2,"max_protocol":3}`), "too new: it speaks version 2 to 3 of the plugin protocol, this host version 1"},
 		"export":        {misbehaved(t, "foreign"), ""},
 		"other section": {withSection(misbehaved(t, "foreign"), "imgcache.other", sieveManifest), ""},

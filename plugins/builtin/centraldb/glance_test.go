@@ -197,7 +197,7 @@ func TestGlanceNodes(t *testing.T) {
 
 		// No two nodes at one URL, while both live.
 		_, err := g.open(sdk.Settings{Node: "c", Instance: "3", URL: "http://a"})
-		if !errors.Is(err, sdk.ErrUnavailable) || !strings.Contains(err.Error(), `node "a" is at http://a too`) {
+		if !errors.Is(err, sdk.ErrUnavailable) || !strings.Contains(err.Error(), `node "a" has the URL http://a too`) {
 			t.Errorf("Configure(URL of another node) = %v", err)
 		}
 
@@ -261,10 +261,10 @@ func TestGlanceAlone(t *testing.T) {
 				t.Error(err)
 			}
 		})
-		if !strings.Contains(log.String(), "at-least-once") {
+		if !strings.Contains(log.String(), "may count twice") {
 			t.Errorf("the log does not say what that means: %s", log)
 		}
-		if notes := d.Notes(); len(notes) != 1 || !strings.Contains(notes[0], "at-least-once") {
+		if notes := d.Notes(); len(notes) != 1 || !strings.Contains(notes[0], "may count twice") {
 			t.Errorf("its notes are %q", notes)
 		}
 		apply(t, d, put(uuidA, 1), touch(uuidA, 2), touch(uuidA, 2))
