@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/imgcache/imgcache-host/host/plainfile"
 	"github.com/imgcache/imgcache-host/sdk"
 )
 
@@ -36,9 +37,12 @@ type Plugin struct {
 	Signature string `json:"signature,omitempty"`
 }
 
+// maxLock bounds a lock file, in bytes: that of some thousand plugins.
+const maxLock = 1 << 20
+
 // Read reads a lock file.
 func Read(path string) (Lock, error) {
-	text, err := os.ReadFile(path)
+	text, err := plainfile.Read(path, maxLock)
 	if errors.Is(err, fs.ErrNotExist) {
 		return Lock{}, fmt.Errorf("there is no lock file %s; create it with imgcache-host plugin lock: %w", path, fs.ErrNotExist)
 	}

@@ -1,12 +1,14 @@
 package lock
 
 import (
+	"bytes"
 	"errors"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"reflect"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/imgcache/imgcache-host/sdk"
@@ -57,6 +59,25 @@ func TestDamagedLock(t *testing.T) {
 		write(t, path, []byte(text))
 		if _, err := Read(path); !errors.Is(err, sdk.ErrInvalid) || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), path) {
 			t.Errorf("%s: %v, want %q", text, err, want)
+		}
+	}
+}
+
+// TestNoLock has something else in the place of the file.
+func TestNoLock(t *testing.T) {
+	for want, place := range map[string]func(path string) error{
+		"is not a regular file": func(path string) error { return syscall.Mkfifo(path, 0o600) },
+		"is a directory":        func(path string) error { return os.Mkdir(path, 0o700) },
+		"is larger than 1 MiB":  func(path string) error { return os.WriteFile(path, make([]byte, maxLock+1), 0o600) },
+		"exceeded max depth":    func(path string) error { return os.WriteFile(path, bytes.Repeat([]byte("["), maxLock), 0o600) },
+		"there is no lock file": func(path string) error { return os.Symlink("nothing", path) },
+	} {
+		path := filepath.Join(t.TempDir(), "plugins.lock.json")
+		if err := place(path); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := Read(path); err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), path) {
+			t.Errorf("%v, want %q", err, want)
 		}
 	}
 }

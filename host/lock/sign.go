@@ -5,9 +5,9 @@ import (
 	"crypto/x509"
 	"encoding/pem"
 	"fmt"
-	"os"
 	"path/filepath"
 
+	"github.com/imgcache/imgcache-host/host/plainfile"
 	"github.com/imgcache/imgcache-host/sdk"
 )
 
@@ -17,10 +17,13 @@ type key struct {
 	public ed25519.PublicKey
 }
 
+// maxKey bounds the file of a key or a signature, in bytes. They have some hundred.
+const maxKey = 64 << 10
+
 // readKeys reads public keys as openssl pkey -pubout writes them.
 func readKeys(paths []string) (keys []key, err error) {
 	for _, path := range paths {
-		text, err := os.ReadFile(path)
+		text, err := plainfile.Read(path, maxKey)
 		if err != nil {
 			return nil, fmt.Errorf("read the trusted key: %w", err)
 		}
@@ -55,7 +58,7 @@ func signatureOf(path string) string { return path + ".sig" }
 
 func readSignature(path string) ([]byte, error) {
 	path = signatureOf(path)
-	signature, err := os.ReadFile(path)
+	signature, err := plainfile.Read(path, maxKey)
 	if err != nil {
 		return nil, fmt.Errorf("read the signature: %w", err)
 	}

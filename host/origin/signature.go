@@ -5,12 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 
 	"github.com/ProtonMail/go-crypto/openpgp/armor"
 	"github.com/ProtonMail/go-crypto/openpgp/clearsign"
 	"github.com/ProtonMail/go-crypto/openpgp/packet"
 	openpgp "github.com/ProtonMail/go-crypto/openpgp/v2"
+
+	"github.com/imgcache/imgcache-host/host/plainfile"
 )
 
 // Keyring holds the OpenPGP keys of publishers.
@@ -23,14 +24,9 @@ const maxKeyring = 64 << 20
 // ReadKeyring reads a file with public keys, as gpg --export writes it, armored
 // or not. It is an error when there is none in it.
 func ReadKeyring(path string) (*Keyring, error) {
-	f, err := os.Open(path)
+	data, err := plainfile.Read(path, maxKeyring)
 	if err != nil {
 		return nil, err
-	}
-	defer f.Close()
-	data, err := readBounded(f, maxKeyring)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
 	}
 	keys, err := parseKeys(data)
 	switch {

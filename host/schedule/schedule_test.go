@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -300,6 +301,23 @@ func TestStateIsNoCondition(t *testing.T) {
 				t.Fatal(err)
 			}
 			if err := os.WriteFile(filepath.Join(h.state, "often.json"), []byte("{"), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		},
+		"a FIFO": func(h *host) {
+			for _, name := range []string{"often.json", "often.json.new"} {
+				if err := errors.Join(os.MkdirAll(h.state, 0o700), syscall.Mkfifo(filepath.Join(h.state, name), 0o600)); err != nil {
+					t.Fatal(err)
+				}
+			}
+		},
+		"a directory": func(h *host) {
+			if err := os.MkdirAll(filepath.Join(h.state, "often.json"), 0o700); err != nil {
+				t.Fatal(err)
+			}
+		},
+		"too large": func(h *host) {
+			if err := errors.Join(os.MkdirAll(h.state, 0o700), os.WriteFile(filepath.Join(h.state, "often.json"), make([]byte, maxRecord+1), 0o600)); err != nil {
 				t.Fatal(err)
 			}
 		},

@@ -8,6 +8,8 @@ import (
 	"os"
 	"path/filepath"
 	"time"
+
+	"github.com/imgcache/imgcache-host/host/plainfile"
 )
 
 // record is what is stored about a schedule between two starts of the service.
@@ -24,9 +26,13 @@ type state string
 
 func (s state) path(name string) string { return filepath.Join(string(s), name+".json") }
 
+// maxRecord bounds the file of a schedule, in bytes. It has some hundred; an error
+// text makes it longer.
+const maxRecord = 1 << 20
+
 // load returns the record of a schedule; a zero one if there is none.
 func (s state) load(name string) (r record, err error) {
-	text, err := os.ReadFile(s.path(name))
+	text, err := plainfile.Read(s.path(name), maxRecord)
 	if errors.Is(err, fs.ErrNotExist) {
 		return record{}, nil
 	}
@@ -50,6 +56,7 @@ func (s state) store(name string, r record) error {
 		return err
 	}
 	draft := s.path(name) + ".new"
+	_ = os.Remove(draft) // writing would follow a link, and wait at a FIFO
 	if err := os.WriteFile(draft, text, 0o640); err != nil {
 		return err
 	}
