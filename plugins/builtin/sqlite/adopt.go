@@ -41,7 +41,7 @@ func readGlance(ctx context.Context, path, scratch string, busy time.Duration) (
 			return nil, 0, fmt.Errorf("copy: %w", err)
 		}
 	}
-	db, err := openDatabase(ctx, scratch, busy, glanceFormat, nil)
+	db, err := openDatabase(ctx, scratch, false, busy, glanceFormat, nil)
 	if err != nil {
 		return nil, 0, err
 	}

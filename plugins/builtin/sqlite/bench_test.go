@@ -69,7 +69,7 @@ func BenchmarkOpen(b *testing.B) {
 	var dir string
 	_ = d.db.writer.QueryRow("SELECT file FROM pragma_database_list").Scan(&dir)
 	for b.Loop() {
-		db, err := openDatabase(b.Context(), dir, time.Second, ownFormat, nil)
+		db, err := openDatabase(b.Context(), dir, true, time.Second, ownFormat, nil)
 		if err != nil {
 			b.Fatal(err)
 		}

@@ -24,6 +24,42 @@ const applicationID = 0x696d6763
 // errDamaged is a file that SQLite cannot read as a database.
 var errDamaged = errors.New("database is damaged")
 
+// errForeign is what is no database of this driver, and not a damaged one either.
+// It wraps sdk.ErrInvalid: trying again does not help.
+var errForeign = fmt.Errorf("%w: not a database of this driver", sdk.ErrInvalid)
+
+// checkFiles refuses what is no file where the database and its companions are.
+// The database itself may be a link, unless nobody has made one on purpose.
+func checkFiles(path string, links bool) error {
+	if links {
+		if real, err := filepath.EvalSymlinks(path); err == nil {
+			path = real
+		} else {
+			return nil // it is made, or opening it tells what is wrong
+		}
+	}
+	for _, suffix := range []string{"", "-wal", "-shm"} {
+		info, err := os.Lstat(path + suffix)
+		if err == nil && !info.Mode().IsRegular() {
+			return fmt.Errorf("%w: %s is a %s; expected a file, or none: move it away", errForeign, path+suffix, kindOf(info.Mode()))
+		}
+	}
+	return nil
+}
+
+// kindOf names what is not a regular file.
+func kindOf(mode fs.FileMode) string {
+	switch {
+	case mode.IsDir():
+		return "directory"
+	case mode&fs.ModeSymlink != 0:
+		return "symbolic link"
+	case mode&fs.ModeNamedPipe != 0:
+		return "FIFO"
+	}
+	return "special file"
+}
+
 // database is an open database. There is one writing connection, because
 // SQLite has one writer at a time; listings run beside it.
 type database struct {
@@ -40,9 +76,13 @@ type database struct {
 const maxReaders = 4
 
 // openDatabase opens the database and makes it if need be. What first returns
-// is put into one that is new, in the transaction that makes it.
-func openDatabase(ctx context.Context, path string, busy time.Duration, f *format, first func(context.Context) []sdk.Entry) (*database, error) {
+// is put into one that is new, in the transaction that makes it. Where the place
+// is ours no link is followed.
+func openDatabase(ctx context.Context, path string, ours bool, busy time.Duration, f *format, first func(context.Context) []sdk.Entry) (*database, error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o750); err != nil {
+		return nil, err
+	}
+	if err := checkFiles(path, !ours); err != nil {
 		return nil, err
 	}
 	// SQLite would make the file, and those beside it take its mode, readable

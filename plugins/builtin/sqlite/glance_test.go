@@ -106,7 +106,7 @@ func TestGlanceFormatRefuses(t *testing.T) {
 			t.Errorf("Configure(%v) = %v, want %v with %q", options, err, want, text)
 		}
 	}
-	refused(sdk.Config{"format": "glance", "path": databaseIn(dir)}, sdk.ErrInvalid, "another program")
+	refused(sdk.Config{"format": "glance", "path": databaseIn(dir)}, sdk.ErrInvalid, "is not Glance's")
 	refused(sdk.Config{"format": "glence"}, sdk.ErrInvalid, "expected own or glance")
 	if err := os.WriteFile(filepath.Join(dir, "cache.db"), []byte(strings.Repeat("not a database. ", 1000)), 0o644); err != nil {
 		t.Fatal(err)

@@ -74,10 +74,12 @@ func (db *database) version(ctx context.Context, q querier) (int, error) {
 	}
 	own, latest := db.format.migrations != nil, len(db.format.migrations)
 	switch {
-	case own && application != applicationID && (application != 0 || tables > 0), !own && application == applicationID:
-		return 0, fmt.Errorf("%w: the file belongs to another program", sdk.ErrInvalid)
+	case own && application != applicationID && (application != 0 || tables > 0):
+		return 0, fmt.Errorf("%w: %s belongs to another program: set path to another file, or move this one away", errForeign, db.path)
+	case !own && application == applicationID:
+		return 0, fmt.Errorf("%w: %s is not Glance's, but a database of this driver: set path to Glance's", sdk.ErrInvalid, db.path)
 	case own && version > latest:
-		return 0, fmt.Errorf("%w: the file has version %d; this driver supports up to version %d", sdk.ErrInvalid, version, latest)
+		return 0, fmt.Errorf("%w: %s has version %d; this driver supports up to version %d: use the newer driver, or move the file away", sdk.ErrInvalid, db.path, version, latest)
 	}
 	return version, nil
 }

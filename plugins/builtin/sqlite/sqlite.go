@@ -49,6 +49,7 @@ type Driver struct {
 	log    *slog.Logger
 	now    func() time.Time
 	path   string // "" until Configure
+	ours   bool   // nobody else has business at path: what is there and is no database of ours is in the way
 	busy   time.Duration
 	format *format
 
@@ -85,7 +86,7 @@ func (d *Driver) Configure(ctx context.Context, s sdk.Settings) error {
 		}
 	case name == "own" || name == "":
 		d.format = ownFormat
-		if path == "" {
+		if d.ours = path == ""; d.ours {
 			path = filepath.Join(s.CacheDir, ".imgcache", "records.db")
 		}
 		first = func(ctx context.Context) []sdk.Entry { return d.adopted(ctx, glance) }
@@ -187,14 +188,19 @@ func (d *Driver) current(ctx context.Context) (*database, error) {
 	return d.db, nil
 }
 
-// open opens the database. What first returns is put into one that is new.
+// open opens the database. What first returns is put into one that is new. A file
+// of another program is set aside where it is in the way, and refused where
+// somebody has named it.
 func (d *Driver) open(ctx context.Context, first func(context.Context) []sdk.Entry) error {
-	db, err := openDatabase(ctx, d.path, d.busy, d.format, first)
+	db, err := openDatabase(ctx, d.path, d.ours, d.busy, d.format, first)
+	if errors.Is(err, errForeign) && d.ours {
+		err = fmt.Errorf("%w: %w", errDamaged, err)
+	}
 	if errors.Is(err, errDamaged) && d.format == ownFormat {
 		if err := d.setAside(err); !errors.Is(err, errDamaged) {
 			return err
 		}
-		db, err = openDatabase(ctx, d.path, d.busy, d.format, nil)
+		db, err = openDatabase(ctx, d.path, d.ours, d.busy, d.format, nil)
 	}
 	d.db = db
 	return err

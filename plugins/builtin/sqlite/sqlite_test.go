@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -148,6 +149,105 @@ func TestForeignFile(t *testing.T) {
 				t.Errorf("%d tables, %v, want the one that was there", tables, err)
 			}
 		})
+	}
+}
+
+// TestInTheWay has something else where the driver keeps its database when nobody
+// names a place, also beside it, before the start and while it runs: it is set
+// aside, what a link leads to is left alone, and the log says so. Where the
+// configuration names the place, it is refused.
+func TestInTheWay(t *testing.T) {
+	things := map[string]func(path, outside string) error{
+		"link to a file":  func(path, outside string) error { return os.Symlink(outside, path) },
+		"link to nothing": func(path, outside string) error { return os.Symlink(outside+"-not", path) },
+		"directory":       func(path, _ string) error { return os.MkdirAll(filepath.Join(path, "full"), 0o755) },
+		"FIFO":            func(path, _ string) error { return syscall.Mkfifo(path, 0o644) },
+		"database of another program": func(path, _ string) error {
+			db, err := sql.Open("sqlite3", path)
+			if err != nil {
+				return err
+			}
+			defer db.Close()
+			_, err = db.Exec("CREATE TABLE images (id TEXT)")
+			return err
+		},
+	}
+	for name, place := range things {
+		for _, suffix := range []string{"", "-wal", "-shm"} {
+			if strings.HasPrefix(name, "database") && suffix != "" {
+				continue
+			}
+			for _, running := range []bool{false, true} {
+				if running && suffix != "" {
+					continue // SQLite has them open
+				}
+				t.Run(fmt.Sprintf("%s%s/running=%v", name, suffix, running), func(t *testing.T) {
+					dir := t.TempDir()
+					path := databaseIn(dir)
+					outside := filepath.Join(t.TempDir(), "precious")
+					d, log := open(t, dir, nil)
+					apply(t, d, put("a", 1))
+					if !running {
+						if err := d.Close(); err != nil {
+							t.Fatal(err)
+						}
+					}
+					for _, err := range []error{
+						os.WriteFile(outside, []byte("precious"), 0o600), os.RemoveAll(path + suffix), place(path+suffix, outside),
+					} {
+						if err != nil {
+							t.Fatal(err)
+						}
+					}
+					if !running {
+						d, log = open(t, dir, nil)
+					}
+					if got := ids(t, d); got != "" {
+						t.Errorf("List yields %q", got)
+					}
+					apply(t, d, sdk.Batch{Source: "fresh", Seq: 1})
+					if aside, _ := filepath.Glob(path + ".damaged-*"); len(aside) == 0 || !strings.Contains(log.String(), path) {
+						t.Errorf("set aside is %q, said is %s", aside, log)
+					}
+					if text, err := os.ReadFile(outside); err != nil || string(text) != "precious" {
+						t.Errorf("the file outside is %q, %v", text, err)
+					}
+					if _, err := os.Lstat(outside + "-not"); err == nil {
+						t.Error("the target of the link was made")
+					}
+				})
+			}
+		}
+		if strings.HasPrefix(name, "link") {
+			continue // a link that somebody names is followed
+		}
+		t.Run(name+"/named", func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "named.db")
+			if err := place(path, ""); err != nil {
+				t.Fatal(err)
+			}
+			err := New(slog.New(slog.DiscardHandler)).Configure(t.Context(), sdk.Settings{Options: sdk.Config{"path": path}})
+			if !errors.Is(err, sdk.ErrInvalid) || !strings.Contains(err.Error(), path) || !strings.Contains(err.Error(), "move") {
+				t.Errorf("Configure() = %v", err)
+			}
+		})
+	}
+}
+
+// TestNamedLink follows a link that the configuration names.
+func TestNamedLink(t *testing.T) {
+	dir := t.TempDir()
+	path, target := filepath.Join(dir, "link.db"), filepath.Join(dir, "target.db")
+	if err := os.Symlink(target, path); err != nil {
+		t.Fatal(err)
+	}
+	d, _ := open(t, "", sdk.Config{"path": path})
+	apply(t, d, put("a", 1))
+	if got := ids(t, d); got != "a" {
+		t.Errorf("List yields %q", got)
+	}
+	if info, err := os.Lstat(target); err != nil || !info.Mode().IsRegular() {
+		t.Errorf("the target: %v, %v", info, err)
 	}
 }
 
