@@ -39,7 +39,7 @@ func (g *gate) shutBy() error { return g.state.Load().why }
 
 // gone reports whether an error may mean that a directory of the layout is gone.
 func gone(err error) bool {
-	return errors.Is(err, fs.ErrNotExist) && !errors.Is(err, errNotRegular)
+	return errors.Is(err, fs.ErrNotExist) && !errors.Is(err, ErrNotRegular)
 }
 
 // making is do for operations that make something.

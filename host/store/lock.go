@@ -97,7 +97,7 @@ func (l *layout) lockTheFile() error {
 func (l *layout) openLockFile() (File, error) {
 	open := func() (File, error) { return l.fs.OpenFile("lock", lockFile, os.O_RDWR|os.O_CREATE, filePerm) }
 	f, err := open()
-	if errors.Is(err, errNotRegular) {
+	if errors.Is(err, ErrNotRegular) {
 		const aside = lockFile + ".damaged"
 		if err := l.fs.Rename("lock.setaside", lockFile, aside); err != nil {
 			return nil, fmt.Errorf("%s is %s, expected a file, and cannot be set aside: remove it: %w", lockFile, l.kind(lockFile), err)

@@ -13,9 +13,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// errNotRegular says that a name does not belong to a regular file. For this
-// package nothing else exists.
-var errNotRegular = fmt.Errorf("not a regular file: %w", fs.ErrNotExist)
+// ErrNotRegular says that a name does not belong to a regular file. For this
+// package nothing else exists, so it wraps fs.ErrNotExist.
+var ErrNotRegular = fmt.Errorf("not a regular file: %w", fs.ErrNotExist)
 
 // OpenFS returns the real operations on dir, which is made if it does not
 // exist. Dir may be a symbolic link; from there on no name leads out of it, and no
@@ -70,7 +70,7 @@ func (o *osFS) OpenFile(_, name string, flag int, perm fs.FileMode) (File, error
 	}
 	fi, err := f.Stat()
 	if err == nil && !fi.Mode().IsRegular() {
-		err = &fs.PathError{Op: "open", Path: name, Err: errNotRegular}
+		err = &fs.PathError{Op: "open", Path: name, Err: ErrNotRegular}
 	}
 	if err != nil {
 		f.Close()
@@ -106,7 +106,7 @@ func (o *osFS) openat2(name string, flag int, perm fs.FileMode) (*os.File, error
 		o.noOpenat2.Store(true)
 		return nil, errors.ErrUnsupported
 	case unix.ELOOP, unix.EXDEV, unix.ENXIO, unix.EISDIR: // a link, a way out, a FIFO or socket, a directory
-		err = errNotRegular
+		err = ErrNotRegular
 	}
 	return nil, &fs.PathError{Op: "open", Path: name, Err: err}
 }
@@ -121,7 +121,7 @@ func (o *osFS) openInRoot(name string, flag int, perm fs.FileMode) (*os.File, er
 	fi, lerr := o.root.Lstat(name)
 	switch {
 	case lerr == nil && !fi.Mode().IsRegular():
-		err = &fs.PathError{Op: "open", Path: name, Err: errNotRegular}
+		err = &fs.PathError{Op: "open", Path: name, Err: ErrNotRegular}
 	case err == nil:
 		err = lerr
 	}

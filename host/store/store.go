@@ -223,7 +223,7 @@ func (s *Store) Free() (int64, error) {
 func (s *Store) lstat(op, name string) (fs.FileInfo, error) {
 	fi, err := s.fs.Lstat(op, name)
 	if err == nil && !fi.Mode().IsRegular() {
-		err = &fs.PathError{Op: "stat", Path: name, Err: errNotRegular}
+		err = &fs.PathError{Op: "stat", Path: name, Err: ErrNotRegular}
 	}
 	if err != nil {
 		return nil, err

@@ -5,9 +5,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
-	"errors"
 	"fmt"
-	"io/fs"
 	"time"
 
 	"github.com/imgcache/imgcache-host/host/cache/internal/lines"
@@ -63,7 +61,7 @@ func (a *advisor) takeUpSaved() {
 	}
 	saved, err := a.load()
 	switch {
-	case errors.Is(err, fs.ErrNotExist):
+	case lines.Absent(err):
 		return
 	case err != nil:
 		a.log.Warn("the saved state of the policy cannot be used; its state is built again from the images", "policy", a.policy.Name, "error", err)

@@ -1,8 +1,6 @@
 package records
 
 import (
-	"errors"
-	"io/fs"
 	"log/slog"
 	"slices"
 	"strings"
@@ -51,8 +49,8 @@ func (m *lastDriver) renew() {
 // compare reads the file and warns if another driver kept the records.
 func (m *lastDriver) compare(now string) {
 	data, err := lines.ReadFile(m.fs, "driver.read", m.path)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		m.log.Warn("could not read which driver kept the records last", "error", err)
+	if err != nil && !lines.Absent(err) {
+		m.log.Warn("could not read which driver kept the records last", "file", m.path, "error", err)
 	}
 	m.last, m.read = strings.Fields(string(data)), true
 	switch {

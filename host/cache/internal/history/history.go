@@ -7,7 +7,6 @@ import (
 	"container/list"
 	"context"
 	"errors"
-	"io/fs"
 	"log/slog"
 	"strings"
 	"sync"
@@ -248,7 +247,7 @@ func (h *History) load() bool {
 	if errors.Is(err, store.ErrNotOpen) {
 		return false
 	}
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err != nil && !lines.Absent(err) {
 		h.log.Warn("could not read the history of images", "file", h.path, "error", err)
 	}
 	var pasts []*past

@@ -168,7 +168,7 @@ func (j *Journal) Load() error {
 			data, err = lines.ReadFile(j.fs, "journal.read", j.path)
 		}
 	}
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, lines.ErrTooLarge) { // it is written anew then
 		return fmt.Errorf("read record log: %w", err)
 	}
 	j.mu.Lock()

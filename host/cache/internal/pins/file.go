@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"io/fs"
 	"maps"
 	"os"
 	"slices"
@@ -49,7 +48,7 @@ type batch struct {
 // cannot be read, only the pins in them are lost, and that is logged.
 func (p *Pins) Load() {
 	data, err := lines.ReadFile(p.fs, "pins.read", p.path)
-	if errors.Is(err, fs.ErrNotExist) {
+	if lines.Absent(err) {
 		return
 	}
 	whole := false

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
+	"path/filepath"
 	"runtime"
 	"strings"
 	"sync"
@@ -213,6 +215,43 @@ func TestDamagedPins(t *testing.T) {
 		for id, pin := range list {
 			if pin != before[id] {
 				t.Errorf("with byte %d flipped the pin of %s is %+v", n, id, pin)
+			}
+		}
+	}
+}
+
+// TestPinsInTheWay has something in the place of the file, or of the one that is to
+// replace it. It is renamed, or replaced, the log says what is lost, and pins are
+// kept again.
+func TestPinsInTheWay(t *testing.T) {
+	for name, place := range map[string]func(path string) error{
+		"directory":       func(path string) error { return os.MkdirAll(filepath.Join(path, "full"), 0o700) },
+		"link to nothing": func(path string) error { return os.Symlink("nothing", path) },
+		"FIFO":            func(path string) error { return syscall.Mkfifo(path, 0o600) },
+	} {
+		for _, suffix := range []string{"", ".new"} {
+			dir := t.TempDir()
+			var fsys *storetest.FS
+			restart := func() (*Pins, *bytes.Buffer) {
+				if fsys != nil {
+					fsys.Kill()
+				}
+				fsys = storetest.New(t, dir)
+				return pinsIn(t, dir, fsys)
+			}
+			p, _ := restart()
+			if err := place(filepath.Join(dir, p.path+suffix)); err != nil {
+				t.Fatal(err)
+			}
+			p, log := restart()
+			if said := strings.Contains(log.String(), "pins is damaged"); said != (suffix == "") {
+				t.Errorf("%s%s: the log says %s", name, suffix, log)
+			}
+			if err := set(p, "a"); err != nil {
+				t.Errorf("%s%s: %v", name, suffix, err)
+			}
+			if p, _ = restart(); ids(p) != "a" {
+				t.Errorf("%s%s: then %s hold", name, suffix, ids(p))
 			}
 		}
 	}
