@@ -88,6 +88,9 @@ func open(path string, quota int64) (s *Store, err error) {
 			_ = db.Close()
 		}
 	}()
+	if info, serr := os.Lstat(path); serr == nil && !info.Mode().IsRegular() {
+		return nil, &damage{fmt.Errorf("%s is not a regular file", path)}
+	}
 	db, err = bbolt.Open(path, 0o600, &bbolt.Options{Timeout: lockTimeout, FreelistType: bbolt.FreelistMapType})
 	if err != nil {
 		return nil, asDamage(err)

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
 	"go.uber.org/goleak"
@@ -231,16 +232,51 @@ func TestDamage(t *testing.T) {
 	}
 }
 
-// TestCannotOpen tells what stands in the way from damage: nothing is moved.
-func TestCannotOpen(t *testing.T) {
-	path := file(t)
-	if err := os.Mkdir(path, 0o700); err != nil {
+// TestInTheWay has something in the place of the file that is none. It is moved
+// away; what a link leads to is left alone.
+func TestInTheWay(t *testing.T) {
+	outside := filepath.Join(t.TempDir(), "precious")
+	if err := os.WriteFile(outside, []byte("precious"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, aside, err := Open(t.Context(), path, 0); !errors.Is(err, sdk.ErrUnavailable) || aside != "" {
-		t.Errorf("Open() of a directory = %q, %v", aside, err)
+	for name, place := range map[string]func(path string) error{
+		"directory":       func(path string) error { return os.MkdirAll(filepath.Join(path, "full"), 0o700) },
+		"link to a file":  func(path string) error { return os.Symlink(outside, path) },
+		"link to nothing": func(path string) error { return os.Symlink(outside+"-not", path) },
+		"FIFO":            func(path string) error { return syscall.Mkfifo(path, 0o600) },
+	} {
+		path := file(t)
+		if err := place(path); err != nil {
+			t.Fatal(err)
+		}
+		s, aside, err := Open(t.Context(), path, 0)
+		if err != nil || aside == "" {
+			t.Errorf("%s: Open() = %q, %v", name, aside, err)
+			continue
+		}
+		write(t, s, put("new", "1"))
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+		if info, err := os.Lstat(path); err != nil || !info.Mode().IsRegular() {
+			t.Errorf("%s: then there is %v, %v", name, info, err)
+		}
+		if _, err := os.Lstat(aside); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
 	}
-	if _, _, err := Open(t.Context(), filepath.Join(path, "none", "kv"), 0); !errors.Is(err, os.ErrNotExist) {
+	if text, err := os.ReadFile(outside); err != nil || string(text) != "precious" {
+		t.Errorf("the file outside is %q, %v", text, err)
+	}
+	if _, err := os.Lstat(outside + "-not"); err == nil {
+		t.Error("the target of the link was made")
+	}
+}
+
+// TestCannotOpen tells what is no damage: nothing is moved.
+func TestCannotOpen(t *testing.T) {
+	path := file(t)
+	if _, _, err := Open(t.Context(), filepath.Join(path, "none", "kv"), 0); !errors.Is(err, os.ErrNotExist) || !errors.Is(err, sdk.ErrUnavailable) {
 		t.Errorf("Open() below a directory that is not there = %v", err)
 	}
 }

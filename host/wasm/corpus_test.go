@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -224,6 +225,43 @@ func TestDamagedCache(t *testing.T) {
 	}
 	load(t, misbehaved(t, "nan"), Options{CacheDir: dir})
 	load(t, misbehaved(t, "nan"), Options{CacheDir: filepath.Join(os.DevNull, "compiled")})
+}
+
+// TestThingsInTheCache: links, FIFOs and devices in it are removed, and neither
+// followed nor waited for.
+func TestThingsInTheCache(t *testing.T) {
+	dir, outside := t.TempDir(), filepath.Join(t.TempDir(), "precious")
+	load(t, misbehaved(t, "nan"), Options{CacheDir: dir})
+	var files []string
+	err := filepath.WalkDir(dir, func(path string, d os.DirEntry, err error) error {
+		if err == nil && d.Type().IsRegular() {
+			files = append(files, path)
+		}
+		return err
+	})
+	if err != nil || len(files) == 0 {
+		t.Fatalf("files of compiled code: %q, %v", files, err)
+	}
+	for name, place := range map[string]func(path string) error{
+		"FIFO":            func(path string) error { return syscall.Mkfifo(path, 0o600) },
+		"link to a file":  func(path string) error { return os.Symlink(outside, path) },
+		"link to nothing": func(path string) error { return os.Symlink(outside+"-not", path) },
+	} {
+		for _, path := range files {
+			if err := errors.Join(os.WriteFile(outside, []byte("precious"), 0o600), os.Remove(path), place(path)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		load(t, misbehaved(t, "nan"), Options{CacheDir: dir})
+		for _, path := range files {
+			if info, err := os.Lstat(path); err != nil || !info.Mode().IsRegular() {
+				t.Errorf("%s: then there is %v, %v", name, info, err)
+			}
+		}
+		if text, err := os.ReadFile(outside); err != nil || string(text) != "precious" {
+			t.Errorf("%s: the file outside is %q, %v", name, text, err)
+		}
+	}
 }
 
 // TestBadAddresses: a module that hands out memory that it does not have is not

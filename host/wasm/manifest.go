@@ -20,8 +20,15 @@ func ReadManifest(code []byte) (m sdk.Manifest, declared bool, err error) {
 	return m, declared, err
 }
 
+// maxManifest bounds a manifest in bytes: as much as the service takes of what a
+// plugin says of itself. A module has room for millions of options.
+const maxManifest = 64 << 10
+
 func parseManifest(text []byte) (sdk.Manifest, error) {
 	var m sdk.Manifest
+	if len(text) > maxManifest {
+		return m, fmt.Errorf("%w: manifest: it has %d bytes; expected at most %d", sdk.ErrInvalid, len(text), maxManifest)
+	}
 	if err := json.Unmarshal(text, &m); err != nil {
 		return m, fmt.Errorf("%w: manifest: %w", sdk.ErrInvalid, err)
 	}

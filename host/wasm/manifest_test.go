@@ -37,6 +37,8 @@ func TestReadManifest(t *testing.T) {
 		"other section": {withSection(misbehaved(t, "foreign"), "imgcache.other", sieveManifest), ""},
 		"no JSON":       {withSection([]byte(preamble), abi.ManifestSection, "{"), "manifest: unexpected end of JSON"},
 		"bad name":      {withSection([]byte(preamble), abi.ManifestSection, strings.Replace(sieveManifest, "sieve", "S", 1)), `"S"`},
+		"large":         {withSection([]byte(preamble), abi.ManifestSection, `{"options":[`+strings.Repeat("{},", 1<<20)+`{}]}`), "manifest: it has 3145744 bytes; expected at most 65536"},
+		"nested":        {withSection([]byte(preamble), abi.ManifestSection, strings.Repeat("[", maxManifest)), "exceeded max depth"},
 		"driver":        {withSection([]byte(preamble), abi.ManifestSection, `{"name":"a","kind":"driver"}`), "a"},
 		"another kind":  {withSection([]byte(preamble), abi.ManifestSection, `{"name":"a","kind":"origin"}`), "origin"},
 		"cut":           {withSection([]byte(preamble), abi.ManifestSection, sieveManifest)[:20], "middle of a section"},

@@ -15,8 +15,10 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"runtime"
 	"slices"
 	"sync"
@@ -188,9 +190,28 @@ func openCache(dir string) (wazero.CompilationCache, error) {
 	if err := os.Chmod(dir, private); err != nil {
 		return nil, fmt.Errorf("make the cache of compiled modules private: %w", err)
 	}
+	if err := tidyCache(dir); err != nil {
+		return nil, fmt.Errorf("tidy the cache of compiled modules: %w", err)
+	}
 	versioning.Lock()
 	defer versioning.Unlock()
 	return wazero.NewCompilationCacheWithDir(dir)
+}
+
+// tidyCache removes links, FIFOs and other things that are neither files nor
+// directories: they would be followed or waited for.
+func tidyCache(dir string) error {
+	return filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+			return nil // another process is writing
+		case err != nil:
+			return err
+		case e.IsDir() || e.Type().IsRegular() || path == dir:
+			return nil
+		}
+		return os.Remove(path)
+	})
 }
 
 // versioning is held where wazero may look up its own version, which it stores
