@@ -181,6 +181,8 @@ func TestBadBodies(t *testing.T) {
 		{"/v1/prune", `{"max_size": 1`, 400, "the body is no JSON"},
 		{"/v1/prune", `max_size=1`, 400, "the body is no JSON"},
 		{"/v1/prune", `{"dry_run": ` + strings.Repeat(" ", maxJSON), 413, "at most 1048576 bytes"},
+		{"/v1/prune", strings.Repeat("[", maxJSON), 400, "exceeded max depth"},
+		{"/v1/prune", `{"max_size": ` + strings.Repeat(`{"a":`, maxJSON/8), 400, "exceeded max depth"},
 		{"/v1/clean", `{"stall_time": -0.5}`, 400, "stall_time must be"},
 		{"/v1/clean", `{"stall_time": 1e300}`, 400, "stall_time must be"},
 		{"/v1/clean", `{"stall_time": 9223372037}`, 400, "stall_time must be"},

@@ -50,15 +50,36 @@ func (c *Columns) Set(text string) error {
 	return nil
 }
 
+// maxLine bounds a line of a CSV file, in bytes; one in quotes may have line ends.
+const maxLine = 1 << 20
+
+// bounded is a reader that ends with an error after so many bytes.
+type bounded struct {
+	r    io.Reader
+	left int
+}
+
+// Read implements io.Reader.
+func (b *bounded) Read(p []byte) (int, error) {
+	if b.left <= 0 {
+		return 0, fmt.Errorf("a line has more than %d bytes", maxLine)
+	}
+	n, err := b.r.Read(p)
+	b.left -= n
+	return n, err
+}
+
 // readCSV reads lines in which times are seconds, with or without a fraction,
 // and sizes are bytes. If the time in the first line is not a number, that line
 // names the columns.
 func readCSV(r io.Reader, c Columns, take func(Access)) error {
-	lines := csv.NewReader(r)
+	record := &bounded{r: r}
+	lines := csv.NewReader(record)
 	lines.FieldsPerRecord = -1
 	lines.ReuseRecord = true
 	lines.TrimLeadingSpace = true
 	for first := true; ; first = false {
+		record.left = maxLine
 		fields, err := lines.Read()
 		if errors.Is(err, io.EOF) {
 			return nil

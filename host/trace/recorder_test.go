@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -114,13 +115,34 @@ func TestRecorderLeavesStrangers(t *testing.T) {
 	}
 }
 
+// TestRecorderInTheWay: so is what is no file, and nobody waits for a FIFO.
+func TestRecorderInTheWay(t *testing.T) {
+	for name, place := range map[string]func(path string) error{
+		"directory": func(path string) error { return os.MkdirAll(filepath.Join(path, "full"), 0o700) },
+		"FIFO":      func(path string) error { return syscall.Mkfifo(path, 0o600) },
+		"device":    func(path string) error { return os.Symlink(os.DevNull, path) },
+	} {
+		path := filepath.Join(t.TempDir(), "requests")
+		if err := place(path); err != nil {
+			t.Fatal(err)
+		}
+		if s := record(t, path, numbered(0, 2)); s.Lost != 0 {
+			t.Errorf("%s: %+v", name, s)
+		}
+		wantFile(t, path, numbered(0, 2))
+		if info, err := os.Stat(path + ".1"); err != nil || info.Mode().IsRegular() {
+			t.Errorf("%s: then there is %v, %v", name, info, err)
+		}
+	}
+}
+
 // TestRecorderWithoutDisk: what cannot be written is counted, said once, and
 // recording goes on when it can.
 func TestRecorderWithoutDisk(t *testing.T) {
 	dir := t.TempDir()
 	synctest.Test(t, func(t *testing.T) {
-		path := filepath.Join(dir, "requests")
-		if err := os.Mkdir(path, 0o700); err != nil {
+		path := filepath.Join(dir, "traces", "requests")
+		if err := os.WriteFile(filepath.Dir(path), nil, 0o600); err != nil {
 			t.Fatal(err)
 		}
 		r, log := recorder(path)
@@ -134,7 +156,7 @@ func TestRecorderWithoutDisk(t *testing.T) {
 		if n := log.count("cannot be recorded"); n != 1 {
 			t.Errorf("it is said %d times", n)
 		}
-		if err := os.Remove(path); err != nil {
+		if err := os.Remove(filepath.Dir(path)); err != nil {
 			t.Fatal(err)
 		}
 		r.Add(numbered(3, 4)[0])
@@ -175,7 +197,7 @@ func FuzzTorn(f *testing.F) {
 	f.Fuzz(func(t *testing.T, n uint8, cut uint16) {
 		whole := own(numbered(1, 1+int(n))...)
 		part := whole[:min(int(cut), len(whole))]
-		got, err := readAll(bytes.NewReader(part), "x", Own, Columns{})
+		got, err := readAll(bytes.NewReader(part), "x", Own, Columns{}, 1000)
 		want := max(0, len(part)-headerSize) / recordSize
 		if len(got) != want || (err == nil) != (want > 0) {
 			t.Errorf("%d bytes: %d requests, %v", len(part), len(got), err)

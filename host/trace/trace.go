@@ -80,14 +80,32 @@ func ReadFile(name string, format Format, columns Columns) ([]Access, error) {
 		return nil, fmt.Errorf("open trace: %w", err)
 	}
 	defer f.Close()
-	list, err := readAll(f, name, format, columns)
+	list, err := readAll(f, name, format, columns, maxAccesses)
 	if err != nil {
 		return nil, fmt.Errorf("read trace %s: %w", name, err)
 	}
 	return list, nil
 }
 
-func readAll(r io.Reader, name string, format Format, columns Columns) ([]Access, error) {
+// maxAccesses bounds a trace: its requests take 4 GiB of memory. A compressed file
+// of a few MiB may hold far more.
+const maxAccesses = 1 << 27
+
+// stoppable is a reader that somebody else may stop.
+type stoppable struct {
+	r   io.Reader
+	why error // nil: it goes on
+}
+
+// Read implements io.Reader.
+func (s *stoppable) Read(p []byte) (int, error) {
+	if s.why != nil {
+		return 0, s.why
+	}
+	return s.r.Read(p)
+}
+
+func readAll(r io.Reader, name string, format Format, columns Columns, most int) ([]Access, error) {
 	b := bufio.NewReaderSize(r, 1<<16)
 	if start, _ := b.Peek(len(zstdMagic)); bytes.Equal(start, zstdMagic) {
 		z, err := zstd.NewReader(b, zstd.WithDecoderMaxMemory(256<<20))
@@ -101,15 +119,22 @@ func readAll(r io.Reader, name string, format Format, columns Columns) ([]Access
 		format = guess(b, name)
 	}
 	var list []Access
-	take := func(a Access) { list = append(list, a) }
+	in := &stoppable{r: b}
+	take := func(a Access) {
+		if len(list) == most {
+			in.why = fmt.Errorf("%w: it has more than %d requests", sdk.ErrInvalid, most)
+			return
+		}
+		list = append(list, a)
+	}
 	var err error
 	switch format {
 	case Own:
-		err = readOwn(b, take)
+		err = readOwn(in, take)
 	case CSV:
-		err = readCSV(b, columns, take)
+		err = readCSV(in, columns, take)
 	case OracleGeneral:
-		err = readOracle(b, take)
+		err = readOracle(in, take)
 	default:
 		return nil, fmt.Errorf("%w: cannot tell the format by its name or first bytes; name one of %v", sdk.ErrInvalid, Formats)
 	}

@@ -15,6 +15,32 @@ import (
 	"github.com/imgcache/imgcache-host/sdk"
 )
 
+// TestTraceBombs reads files that are small and hold much.
+func TestTraceBombs(t *testing.T) {
+	zeros := func(n int) []byte { return make([]byte, n) }
+	for _, test := range []struct {
+		name   string
+		data   []byte
+		format Format
+		want   string
+	}{
+		{"records", append(AppendHeader(nil), zeros(1<<24)...), Own, "more than 1000 requests"},
+		{"compressed records", compress(t, append(AppendHeader(nil), zeros(1<<24)...)), Own, "more than 1000 requests"},
+		{"compressed records of others", compress(t, zeros(1<<24)), OracleGeneral, "more than 1000 requests"},
+		{"lines", bytes.Repeat([]byte("1,2,3\n"), 1<<20), CSV, "more than 1000 requests"},
+		{"a line", zeros(maxLine + 1<<16), CSV, "a line has more than"},
+		{"a compressed line", compress(t, zeros(1<<26)), CSV, "a line has more than"},
+		{"an open quote", append([]byte("1,2,3\n1,2,\""), bytes.Repeat([]byte("x\n"), 1<<24)...), CSV, "a line has more than"},
+	} {
+		if list, err := readAll(bytes.NewReader(test.data), "x", test.format, Columns{1, 2, 3}, 1000); !errors.Is(err, sdk.ErrInvalid) || !strings.Contains(err.Error(), test.want) {
+			t.Errorf("%s: %d requests, %v", test.name, len(list), err)
+		}
+	}
+	if list, err := readAll(bytes.NewReader(append(AppendHeader(nil), zeros(1000*recordSize)...)), "x", Own, Columns{}, 1000); err != nil || len(list) != 1000 {
+		t.Errorf("as many as may be: %d, %v", len(list), err)
+	}
+}
+
 var some = []Access{{At: 1e18, Key: 1, Size: 1 << 40, Outcome: Hit}, {At: 1e18 + 5, Key: 1<<64 - 1, Size: 0, Outcome: Passed}}
 
 func own(list ...Access) []byte {
@@ -95,7 +121,7 @@ func TestWhatIsWrong(t *testing.T) {
 		{"x", "IMG", Own, "does not begin with the header of a trace"},
 		{"x", magic + "\x01\x00\x00\x00\x00\x00\x00\x00", "", "its records have 1 bytes"},
 	} {
-		if _, err := readAll(strings.NewReader(test.data), test.name, test.format, columns); !errors.Is(err, sdk.ErrInvalid) || !strings.Contains(err.Error(), test.want) {
+		if _, err := readAll(strings.NewReader(test.data), test.name, test.format, columns, 10); !errors.Is(err, sdk.ErrInvalid) || !strings.Contains(err.Error(), test.want) {
 			t.Errorf("%s %q: %v, want %q", test.name, test.data, err, test.want)
 		}
 	}
@@ -122,7 +148,7 @@ func FuzzRead(f *testing.F) {
 	f.Add(oracle(some...))
 	f.Fuzz(func(_ *testing.T, b []byte) {
 		for _, format := range append(Formats, "") {
-			_, _ = readAll(bytes.NewReader(b), "x", format, Columns{1, 2, 3})
+			_, _ = readAll(bytes.NewReader(b), "x", format, Columns{1, 2, 3}, 1<<20)
 		}
 	})
 }
