@@ -10,8 +10,9 @@ import (
 	"time"
 )
 
-// repeat fills about a MiB, the largest file that is read.
-func repeat(s string) string { return strings.Repeat(s, (maxFileSize-200)/len(s)) }
+// repeat fills a quarter of the largest file that is read: enough for what grows
+// with the square to show, and quick under the race detector.
+func repeat(s string) string { return strings.Repeat(s, maxFileSize/4/len(s)) }
 
 // bombs are files that want to take all of the stack, the memory or the time.
 var bombs = map[string]struct {
@@ -119,7 +120,7 @@ func TestLargeFiles(t *testing.T) {
 	dir := t.TempDir()
 	write := func(name string, size int) string {
 		path := filepath.Join(dir, name)
-		if err := os.WriteFile(path, []byte(strings.Repeat("#\n", size/2)), 0o600); err != nil {
+		if err := os.WriteFile(path, []byte("#"+strings.Repeat("x", size-2)+"\n"), 0o600); err != nil {
 			t.Fatal(err)
 		}
 		return path
@@ -175,7 +176,7 @@ func doubled(body string) string {
 
 func numbered(head, tail string) string {
 	var b strings.Builder
-	for n := 0; b.Len() < maxFileSize-200; n++ {
+	for n := 0; b.Len() < maxFileSize/4; n++ {
 		b.WriteString(head)
 		b.WriteString(strings.Repeat("x", n%7))
 		b.WriteString(string(rune('a' + n%26)))
